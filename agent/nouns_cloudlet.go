@@ -1,0 +1,91 @@
+package agent
+
+import "time"
+
+// CloudletState is where a cloudlet is in its life.
+type CloudletState string
+
+// The states of a cloudlet. Those from Succeeded on are final.
+const (
+	CloudletQueued           CloudletState = "queued"
+	CloudletStarting         CloudletState = "starting"
+	CloudletRunning          CloudletState = "running"
+	CloudletFrozen           CloudletState = "frozen"
+	CloudletSucceeded        CloudletState = "succeeded"
+	CloudletFailed           CloudletState = "failed"
+	CloudletCancelled        CloudletState = "cancelled"
+	CloudletDeadlineExceeded CloudletState = "deadline_exceeded"
+	CloudletLost             CloudletState = "lost"
+)
+
+// Final reports whether a cloudlet in state s has ended for good.
+func (s CloudletState) Final() bool {
+	switch s {
+	case CloudletSucceeded, CloudletFailed, CloudletCancelled, CloudletDeadlineExceeded, CloudletLost:
+		return true
+	}
+	return false
+}
+
+// What happens to a cloudlet that is not done at its deadline.
+const (
+	OnDeadlineKill     = "kill"
+	OnDeadlineContinue = "continue"
+)
+
+// SLA priorities.
+const (
+	SLALow    = 1
+	SLAMedium = 2
+	SLAHigh   = 3
+)
+
+// Request is what a cloudlet asks of the VM that runs it. It decides
+// placement; the hard limits are the VM's.
+type Request struct {
+	CPUs         float64 `json:"cpus" required:"false"`
+	MemoryBytes  int64   `json:"memory_bytes" required:"false"`
+	StorageBytes int64   `json:"storage_bytes" required:"false"`
+	BandwidthBPS int64   `json:"bandwidth_bps" required:"false"`
+	GPUs         int     `json:"gpus" required:"false"`
+}
+
+// CloudletSubmit asks for one command to be run.
+type CloudletSubmit struct {
+	Name            string
+	VM              string // id or name; empty or "auto" lets the scheduler choose
+	Argv            []string
+	Env             map[string]string
+	WorkDir         string
+	SLA             int
+	DeadlineSeconds float64
+	OnDeadline      string
+	DurationSeconds float64 // of the built-in burn when Argv is empty
+	Request         Request
+}
+
+// Cloudlet is one command run inside a VM.
+type Cloudlet struct {
+	ID              string            `json:"id"`
+	Name            string            `json:"name"`
+	VM              string            `json:"vm" doc:"Id of the VM, empty while it is still to be chosen"`
+	VMName          string            `json:"vm_name"`
+	Argv            []string          `json:"argv"`
+	Env             map[string]string `json:"env"`
+	WorkDir         string            `json:"workdir"`
+	State           CloudletState     `json:"state"`
+	SLA             int               `json:"sla"`
+	DeadlineSeconds float64           `json:"deadline_seconds"`
+	DeadlineAt      *time.Time        `json:"deadline_at"`
+	OnDeadline      string            `json:"on_deadline"`
+	OverrunSeconds  float64           `json:"overrun_seconds" doc:"Seconds past the deadline when it ended"`
+	Request         Request           `json:"request"`
+	Usage           Usage             `json:"usage"`
+	CreatedAt       time.Time         `json:"created_at"`
+	StartedAt       *time.Time        `json:"started_at"`
+	FinishedAt      *time.Time        `json:"finished_at"`
+	PID             int               `json:"pid" doc:"Host process id while it runs"`
+	ExitCode        *int              `json:"exit_code" doc:"Exit code of the command; null while it runs or when a signal ended it"`
+	Signal          string            `json:"signal" doc:"Signal that ended the command, such as SIGKILL; empty otherwise"`
+	Reason          string            `json:"reason" doc:"Why it is in this state: oom, no VM fits..., command not found..."`
+}

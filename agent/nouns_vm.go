@@ -1,0 +1,107 @@
+package agent
+
+import "time"
+
+// VMState is where a VM is in its life.
+type VMState string
+
+// The states of a VM. Idle is a fact about a running VM (VM.IdleSince), not a state.
+const (
+	VMCreating VMState = "creating"
+	VMRunning  VMState = "running"
+	VMFrozen   VMState = "frozen"
+	VMDeleting VMState = "deleting"
+	VMFailed   VMState = "failed"
+)
+
+// Spec is what the user asked for.
+type Spec struct {
+	CPUs         float64 `json:"cpus" doc:"CPU limit in cores; 1 is one whole core"`
+	MemoryBytes  int64   `json:"memory_bytes" doc:"Memory limit in bytes"`
+	StorageBytes int64   `json:"storage_bytes" doc:"Storage quota in bytes"`
+	BandwidthBPS int64   `json:"bandwidth_bps" doc:"Network bandwidth in bits per second, each direction"`
+	GPUs         int     `json:"gpus" doc:"Whole GPUs reserved for the VM"`
+	IO           IO      `json:"io" doc:"Block IO limits"`
+	PIDs         int64   `json:"pids" doc:"Most processes and threads at one time"`
+}
+
+// IO limits block IO. Zero means no limit.
+type IO struct {
+	ReadBPS   int64 `json:"rbps" required:"false" doc:"Bytes read per second, 0 for no limit"`
+	WriteBPS  int64 `json:"wbps" required:"false" doc:"Bytes written per second, 0 for no limit"`
+	ReadIOPS  int64 `json:"riops" required:"false" doc:"Read operations per second, 0 for no limit"`
+	WriteIOPS int64 `json:"wiops" required:"false" doc:"Write operations per second, 0 for no limit"`
+}
+
+// Limits is what the slice is allowed now, read back from the kernel. A nil
+// field is not enforced by this agent on this host.
+type Limits struct {
+	CPUs            *float64 `json:"cpus"`
+	MemoryBytes     *int64   `json:"memory_bytes"`
+	MemoryHighBytes *int64   `json:"memory_high_bytes"`
+	SwapBytes       *int64   `json:"swap_bytes"`
+	StorageBytes    *int64   `json:"storage_bytes"`
+	BandwidthBPS    *int64   `json:"bandwidth_bps"`
+	GPUs            *int     `json:"gpus"`
+	IO              *IO      `json:"io"`
+	PIDs            *int64   `json:"pids"`
+}
+
+// Usage is what a slice or scope uses now. Counters only grow while it lives.
+type Usage struct {
+	At               time.Time `json:"at"`
+	CPUs             float64   `json:"cpus" doc:"Cores in use, averaged over the last sampling interval"`
+	CPUSeconds       float64   `json:"cpu_seconds"`
+	ThrottledSeconds float64   `json:"throttled_seconds"`
+	MemoryBytes      int64     `json:"memory_bytes" doc:"memory.current"`
+	MemoryPeakBytes  int64     `json:"memory_peak_bytes"`
+	PIDs             int64     `json:"pids"`
+	ReadBytes        int64     `json:"read_bytes"`
+	WrittenBytes     int64     `json:"written_bytes"`
+	OOMKills         int64     `json:"oom_kills"`
+	// Pressure is PSI "some avg10" as a ratio 0-1.
+	CPUPressure    float64 `json:"cpu_pressure"`
+	MemoryPressure float64 `json:"memory_pressure"`
+	IOPressure     float64 `json:"io_pressure"`
+}
+
+// VM is a named share of the host.
+type VM struct {
+	ID        string            `json:"id"`
+	Name      string            `json:"name"`
+	State     VMState           `json:"state"`
+	Reason    string            `json:"reason,omitempty" doc:"Why the VM is in this state, when it needs saying"`
+	Image     string            `json:"image" doc:"host, or the directory or tarball of the root file system"`
+	Labels    map[string]string `json:"labels,omitempty"`
+	Spec      Spec              `json:"spec"`
+	Limits    Limits            `json:"limits"`
+	Usage     Usage             `json:"usage"`
+	Autoscale Autoscale         `json:"autoscale"`
+	IdleSince *time.Time        `json:"idle_since"`
+	CreatedAt time.Time         `json:"created_at"`
+	Cloudlets int               `json:"cloudlets" doc:"Cloudlets that are starting, running or frozen in the VM"`
+	InitPID   int               `json:"init_pid" doc:"Host process id of the VM's PID 1, 0 when it does not run"`
+}
+
+// Autoscale says how a VM's limits are scaled.
+type Autoscale struct {
+	Mode string `json:"mode" enum:"off" doc:"off: limits change only on request"`
+}
+
+// VMCreate asks for a VM. Zero values take the defaults of Config.Defaults.
+type VMCreate struct {
+	Name   string
+	Image  string
+	Labels map[string]string
+	Spec   Spec
+}
+
+// VMChange changes a VM's spec; nil leaves a field alone.
+type VMChange struct {
+	CPUs         *float64
+	MemoryBytes  *int64
+	StorageBytes *int64
+	BandwidthBPS *int64
+	IO           *IO
+	PIDs         *int64
+}
