@@ -1,0 +1,117 @@
+// Package schedule decides which queued cloudlet goes to which VM. It is pure:
+// state in, placements out; no clock, no I/O, no logger.
+package schedule
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"time"
+)
+
+// An Item is one queued cloudlet.
+type Item struct {
+	ID          string
+	VM          string    // id of the VM it is pinned to, empty for any
+	SLA         int       // 3 is the highest
+	Deadline    time.Time // zero when there is none
+	Submitted   time.Time
+	CPUs        float64
+	MemoryBytes int64
+}
+
+// A Node is one running VM and what it has not promised yet.
+type Node struct {
+	ID          string
+	Name        string
+	CPUs        float64
+	MemoryBytes int64
+}
+
+// A Plan says who starts where, and why the others wait.
+type Plan struct {
+	Placements []Placement
+	Waiting    map[string]string // item id → reason
+}
+
+// A Placement starts one item in one VM.
+type Placement struct {
+	Item string
+	VM   string
+}
+
+// A Policy turns a queue and the VMs into a plan.
+type Policy interface {
+	Plan(queue []Item, nodes []Node) Plan
+}
+
+// FirstFit takes the queue by SLA, then deadline, then age, and gives each item
+// the first VM with room. An item that does not fit is passed by smaller ones.
+type FirstFit struct{}
+
+// Plan implements Policy.
+func (FirstFit) Plan(queue []Item, nodes []Node) Plan {
+	queue, nodes = slices.Clone(queue), slices.Clone(nodes)
+	slices.SortStableFunc(queue, order)
+	plan := Plan{Waiting: map[string]string{}}
+	for _, it := range queue {
+		i := slices.IndexFunc(nodes, func(n Node) bool { return fits(it, n) })
+		if i < 0 {
+			plan.Waiting[it.ID] = reason(it, nodes)
+			continue
+		}
+		nodes[i].CPUs -= it.CPUs
+		nodes[i].MemoryBytes -= it.MemoryBytes
+		plan.Placements = append(plan.Placements, Placement{it.ID, nodes[i].ID})
+	}
+	return plan
+}
+
+func order(a, b Item) int {
+	return cmp.Or(
+		cmp.Compare(b.SLA, a.SLA),
+		compareDeadlines(a.Deadline, b.Deadline),
+		a.Submitted.Compare(b.Submitted),
+		cmp.Compare(a.ID, b.ID),
+	)
+}
+
+// compareDeadlines puts "no deadline" last.
+func compareDeadlines(a, b time.Time) int {
+	switch {
+	case a.IsZero() && b.IsZero():
+		return 0
+	case a.IsZero():
+		return 1
+	case b.IsZero():
+		return -1
+	}
+	return a.Compare(b)
+}
+
+// slack forgives the rounding of sums of decimal fractions of a core.
+const slack = 1e-9
+
+func fits(it Item, n Node) bool {
+	return (it.VM == "" || it.VM == n.ID) && it.CPUs <= n.CPUs+slack && it.MemoryBytes <= n.MemoryBytes
+}
+
+func reason(it Item, nodes []Node) string {
+	var cpus float64
+	var memory int64
+	candidates := 0
+	for _, n := range nodes {
+		if it.VM == "" || it.VM == n.ID {
+			candidates++
+			cpus, memory = max(cpus, n.CPUs), max(memory, n.MemoryBytes)
+		}
+	}
+	if candidates == 0 && it.VM != "" {
+		return "its VM is not running"
+	}
+	if candidates == 0 {
+		return "no VM is running"
+	}
+	return fmt.Sprintf("no room: needs %.3g cpus and %d MiB, the most free in one VM is %.3g cpus and %d MiB",
+		it.CPUs, it.MemoryBytes>>20, max(cpus, 0), max(memory, 0)>>20)
+}

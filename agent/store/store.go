@@ -1,0 +1,146 @@
+// Package store keeps the agent's records in one bbolt file: what VMs and
+// cloudlets there shall be, what became of them, and the system log.
+//
+// It knows nothing of what it stores: records are JSON under a bucket and a
+// key. A Commit is one synced transaction, so a record and the event that tells
+// of it are either both on disk or neither is.
+package store
+
+import (
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	bolt "go.etcd.io/bbolt"
+	berrors "go.etcd.io/bbolt/errors"
+)
+
+// Bucket names one kind of record.
+type Bucket string
+
+// The buckets of the store.
+const (
+	VMs        Bucket = "vms"
+	Cloudlets  Bucket = "cloudlets"
+	Events     Bucket = "events"
+	Operations Bucket = "operations"
+	Tokens     Bucket = "tokens"
+	Meta       Bucket = "meta"
+)
+
+// ErrLocked means that another agent holds the store.
+var ErrLocked = errors.New("store is in use by another agent")
+
+// A Store is one open database file. It is safe for concurrent use.
+type Store struct {
+	db *bolt.DB
+}
+
+// Open opens or creates the database. It waits one second for the file lock,
+// then returns ErrLocked.
+func Open(path string) (*Store, error) {
+	db, err := bolt.Open(path, 0o600, &bolt.Options{
+		Timeout:        time.Second, // without it a second agent hangs for ever
+		NoFreelistSync: true,
+		FreelistType:   bolt.FreelistMapType,
+	})
+	if errors.Is(err, berrors.ErrTimeout) {
+		return nil, fmt.Errorf("open %s: %w", path, ErrLocked)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open %s: %w", path, err)
+	}
+	s := &Store{db: db}
+	if err := db.Update(createBuckets); err != nil {
+		return nil, errors.Join(err, db.Close())
+	}
+	return s, nil
+}
+
+func createBuckets(tx *bolt.Tx) error {
+	for _, b := range []Bucket{VMs, Cloudlets, Events, Operations, Tokens, Meta} {
+		if _, err := tx.CreateBucketIfNotExists([]byte(b)); err != nil {
+			return fmt.Errorf("create bucket %s: %w", b, err)
+		}
+	}
+	return nil
+}
+
+// Close closes the file.
+func (s *Store) Close() error { return s.db.Close() }
+
+// A Change is one write of a Commit.
+type Change struct {
+	Bucket Bucket
+	Key    string
+	Value  any // nil deletes the key
+}
+
+// Put makes a Change that stores v as JSON.
+func Put(b Bucket, key string, v any) Change { return Change{b, key, v} }
+
+// Delete makes a Change that removes a key; a missing key is fine.
+func Delete(b Bucket, key string) Change { return Change{Bucket: b, Key: key} }
+
+// Commit writes all changes in one transaction and returns once they are on disk.
+func (s *Store) Commit(changes ...Change) error {
+	return s.db.Update(func(tx *bolt.Tx) error {
+		for _, c := range changes {
+			if err := apply(tx, c); err != nil {
+				return fmt.Errorf("store %s/%s: %w", c.Bucket, c.Key, err)
+			}
+		}
+		return nil
+	})
+}
+
+func apply(tx *bolt.Tx, c Change) error {
+	b := tx.Bucket([]byte(c.Bucket))
+	if c.Value == nil {
+		return b.Delete([]byte(c.Key))
+	}
+	v, err := json.Marshal(c.Value)
+	if err != nil {
+		return err
+	}
+	return b.Put([]byte(c.Key), v)
+}
+
+// Get reads one record; found is false when there is none.
+func Get[T any](s *Store, b Bucket, key string) (v T, found bool, err error) {
+	err = s.db.View(func(tx *bolt.Tx) error {
+		raw := tx.Bucket([]byte(b)).Get([]byte(key))
+		if raw == nil {
+			return nil
+		}
+		found = true
+		return json.Unmarshal(raw, &v)
+	})
+	if err != nil {
+		return v, found, fmt.Errorf("read %s/%s: %w", b, key, err)
+	}
+	return v, found, nil
+}
+
+// All reads every record of a bucket in key order.
+func All[T any](s *Store, b Bucket) ([]T, error) {
+	var all []T
+	err := s.db.View(func(tx *bolt.Tx) error {
+		return tx.Bucket([]byte(b)).ForEach(func(k, raw []byte) error {
+			var v T
+			if err := json.Unmarshal(raw, &v); err != nil {
+				return fmt.Errorf("read %s/%s: %w", b, k, err)
+			}
+			all = append(all, v)
+			return nil
+		})
+	})
+	return all, err
+}
+
+// SeqKey turns a sequence number into a key that sorts by it.
+func SeqKey(seq uint64) string {
+	return string(binary.BigEndian.AppendUint64(nil, seq))
+}

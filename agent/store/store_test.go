@@ -1,0 +1,76 @@
+package store
+
+import (
+	"errors"
+	"path/filepath"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+type record struct {
+	Name string
+	N    int
+}
+
+func open(t *testing.T) (*Store, string) {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "test.db")
+	s, err := Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = s.Close() })
+	return s, path
+}
+
+func TestCommitSurvivesReopen(t *testing.T) {
+	s, path := open(t)
+	if err := s.Commit(Put(VMs, "b", record{"b", 2}), Put(VMs, "a", record{"a", 1}), Put(VMs, "c", record{"c", 3})); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Commit(Delete(VMs, "b"), Delete(VMs, "never there")); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s, err := Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	got, err := All[record](s, VMs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff([]record{{"a", 1}, {"c", 3}}, got); diff != "" {
+		t.Error(diff)
+	}
+	if _, found, err := Get[record](s, VMs, "b"); found || err != nil {
+		t.Errorf("deleted record: found=%v err=%v", found, err)
+	}
+}
+
+func TestCommitIsAllOrNothing(t *testing.T) {
+	s, _ := open(t)
+	if err := s.Commit(Put(VMs, "a", record{"a", 1}), Put(VMs, "bad", make(chan int))); err == nil {
+		t.Fatal("a value JSON cannot hold was stored")
+	}
+	if all, _ := All[record](s, VMs); len(all) != 0 {
+		t.Errorf("half a commit is on disk: %v", all)
+	}
+}
+
+func TestSecondAgentIsRefused(t *testing.T) {
+	_, path := open(t)
+	if _, err := Open(path); !errors.Is(err, ErrLocked) {
+		t.Errorf("err = %v, want ErrLocked", err)
+	}
+}
+
+func TestSeqKeysSortByNumber(t *testing.T) {
+	if !(SeqKey(9) < SeqKey(10) && SeqKey(255) < SeqKey(256)) {
+		t.Error("keys do not sort by sequence")
+	}
+}
