@@ -1,0 +1,176 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"cloudflash/agent/guest"
+	"cloudflash/agent/host"
+	"cloudflash/agent/schedule"
+	"cloudflash/agent/store"
+	"cloudflash/cgroup"
+)
+
+// An Agent owns the VMs and cloudlets of this host. Make one with New, then
+// Run it; methods may be called from any goroutine once Ready is closed.
+type Agent struct {
+	cfg       Config
+	log       *slog.Logger
+	store     *store.Store
+	parent    *cgroup.Parent
+	policy    schedule.Policy
+	host      *host.Host
+	startedAt time.Time
+
+	mu         sync.Mutex // guards the fields below, and the order of commits
+	vms        map[string]*vm
+	cloudlets  map[string]*cloudlet
+	events     []Event // oldest first, the last keepEvents of them
+	operations map[string]Operation
+	tokens     map[string]tokenRecord
+	updates    chan struct{}
+	sampledAt  time.Time
+	snapshot   *Snapshot
+	dirty      bool // something changed since the snapshot
+
+	wake    chan struct{}              // the queue, a VM or a deadline changed
+	tasks   chan func(context.Context) // work that Run owns
+	ready   chan struct{}
+	stopped chan struct{}
+}
+
+// vm is a stored VM and its hold on the kernel.
+type vm struct {
+	vmRecord
+	// work serialises what is done to the VM in the kernel. It is taken before
+	// Agent.mu, never while holding it.
+	work   sync.Mutex
+	slice  *cgroup.Slice
+	guest  *guest.Guest // nil while its init cannot be reached
+	probe  *probe
+	limits Limits
+	usage  Usage
+}
+
+// cloudlet is a stored cloudlet and its hold on the kernel.
+type cloudlet struct {
+	cloudletRecord
+	probe   *probe
+	killing bool // cgroup.kill is under way
+}
+
+// New opens the store and the delegated cgroup. It changes nothing but those.
+func New(cfg Config) (*Agent, error) {
+	for _, dir := range []string{cfg.StateDir, cfg.RunDir, filepath.Join(cfg.StateDir, "vms"), filepath.Join(cfg.RunDir, "vms")} {
+		if err := os.MkdirAll(dir, 0o711); err != nil {
+			return nil, err
+		}
+	}
+	st, err := store.Open(filepath.Join(cfg.StateDir, "cloudflash.db"))
+	if err != nil {
+		return nil, err
+	}
+	parent, err := cgroup.OpenParent(cfg.CgroupParent)
+	if err != nil {
+		return nil, errors.Join(err, st.Close())
+	}
+	h, err := host.New(cfg.StateDir)
+	if err != nil {
+		return nil, errors.Join(err, st.Close())
+	}
+	return &Agent{
+		cfg: cfg, log: cfg.Log, store: st, parent: parent, host: h,
+		policy: schedule.FirstFit{}, startedAt: time.Now(),
+		vms: map[string]*vm{}, cloudlets: map[string]*cloudlet{},
+		operations: map[string]Operation{}, tokens: map[string]tokenRecord{},
+		updates: make(chan struct{}), wake: make(chan struct{}, 1),
+		tasks: make(chan func(context.Context)), ready: make(chan struct{}), stopped: make(chan struct{}),
+	}, nil
+}
+
+// Close closes the store. VMs and cloudlets live on.
+func (a *Agent) Close() error { return a.store.Close() }
+
+// Ready is closed once what was stored and what the kernel has agree again.
+func (a *Agent) Ready() <-chan struct{} { return a.ready }
+
+// Run makes the kernel obey the store, then keeps it so until ctx ends. VMs and
+// cloudlets live on when it returns.
+func (a *Agent) Run(ctx context.Context) error {
+	defer close(a.stopped)
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+
+	if err := a.load(); err != nil {
+		return fmt.Errorf("load state: %w", err)
+	}
+	recovered := make(chan error, 1)
+	wg.Go(func() { recovered <- a.recover(ctx) })
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case task := <-a.tasks:
+			wg.Go(func() { task(ctx) })
+		case err := <-recovered:
+			if err != nil {
+				return fmt.Errorf("recover: %w", err)
+			}
+			wg.Go(func() { a.runSampler(ctx) })
+			wg.Go(func() { a.runQueue(ctx) })
+			close(a.ready)
+		}
+	}
+}
+
+// spawn hands a task to Run; it is dropped when the agent is stopping, and
+// recovery picks the work up at the next start. It may be called with a.mu held:
+// the loop that takes the task never wants it.
+func (a *Agent) spawn(task func(context.Context)) {
+	select {
+	case a.tasks <- task:
+	case <-a.stopped:
+	}
+}
+
+// poke makes the queue loop look again.
+func (a *Agent) poke() {
+	select {
+	case a.wake <- struct{}{}:
+	default:
+	}
+}
+
+// Updates returns a channel that is closed at the next change of anything.
+func (a *Agent) Updates() <-chan struct{} {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.updates
+}
+
+// changed tells the waiters of Updates. The caller holds a.mu.
+func (a *Agent) changed() {
+	close(a.updates)
+	a.updates = make(chan struct{})
+	a.dirty = true
+}
+
+func (a *Agent) runDir(id string) string   { return filepath.Join(a.cfg.RunDir, "vms", id) }
+func (a *Agent) stateDir(id string) string { return filepath.Join(a.cfg.StateDir, "vms", id) }
+
+// scopeName is the cgroup of a cloudlet below its VM's slice.
+func scopeName(cloudletID string) string { return "cl-" + cloudletID }
+
+func bootID() (string, error) {
+	b, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	return strings.TrimSpace(string(b)), err
+}

@@ -1,0 +1,471 @@
+package agent
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"math"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"cloudflash/cgroup/cgrouptest"
+)
+
+// live is an agent on the real kernel, with everything it makes removed at the end.
+type live struct {
+	*Agent
+	t      testing.TB
+	cfg    Config
+	cancel context.CancelFunc
+	done   chan error
+}
+
+func newLive(t testing.TB) *live {
+	t.Helper()
+	parent := cgrouptest.Kernel(t)
+	cfg := DefaultConfig()
+	cfg.StateDir = stateDir(t)
+	cfg.RunDir = t.TempDir()
+	cfg.CgroupParent = parent.Dir()
+	cfg.InitPath = binary(t, "cloudflash-init")
+	cfg.Binaries = []string{binary(t, "burn")}
+	cfg.Overcommit = Overcommit{CPUs: 16, Memory: 4, Storage: 100}
+	cfg.Log = slog.New(slog.NewTextHandler(logTo{t}, nil))
+	l := &live{t: t, cfg: cfg}
+	l.start()
+	t.Cleanup(func() {
+		for _, v := range l.VMs() {
+			l.delete(v.ID)
+		}
+		l.stop()
+	})
+	return l
+}
+
+// logTo sends the agent's log to the test's.
+type logTo struct{ t testing.TB }
+
+func (l logTo) Write(p []byte) (int, error) {
+	if l.t.Context().Err() == nil {
+		l.t.Log(strings.TrimSpace(string(p)))
+	}
+	return len(p), nil
+}
+
+// stateDir is a directory on a block device, so that io limits have something
+// to hold on to.
+func stateDir(t testing.TB) string {
+	t.Helper()
+	if err := os.MkdirAll("/var/lib/cloudflash-test", 0o711); err != nil {
+		t.Fatal(err)
+	}
+	dir, err := os.MkdirTemp("/var/lib/cloudflash-test", "t")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(dir, 0o711); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	return dir
+}
+
+func binary(t testing.TB, name string) string {
+	t.Helper()
+	if path, err := exec.LookPath(name); err == nil {
+		return path
+	}
+	path, err := filepath.Abs("../bin/" + name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(path); err != nil {
+		t.Fatalf("%s is neither on PATH nor in ../bin: build it first (scripts/test does)", name)
+	}
+	return path
+}
+
+func (l *live) start() {
+	l.t.Helper()
+	a, err := New(l.cfg)
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	l.Agent, l.cancel, l.done = a, cancel, make(chan error, 1)
+	go func() { l.done <- a.Run(ctx) }()
+	select {
+	case <-a.Ready():
+	case err := <-l.done:
+		l.t.Fatalf("agent ended: %v", err)
+	case <-time.After(time.Minute):
+		l.t.Fatal("agent not ready after a minute")
+	}
+}
+
+func (l *live) stop() {
+	l.t.Helper()
+	l.cancel()
+	if err := <-l.done; err != nil {
+		l.t.Error(err)
+	}
+	if err := l.Close(); err != nil {
+		l.t.Error(err)
+	}
+}
+
+func (l *live) create(name string, s Spec) VM {
+	l.t.Helper()
+	v, err := l.CreateVM(l.t.Context(), VMCreate{Name: name, Spec: s})
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	return v
+}
+
+func (l *live) delete(ref string) {
+	l.t.Helper()
+	op, err := l.DeleteVM(context.Background(), ref, 0)
+	if err != nil {
+		l.t.Error(err)
+		return
+	}
+	l.until(func() bool { op, err = l.Operation(op.ID); return err != nil || op.State != OperationRunning }, "delete "+ref)
+	if op.State != OperationSucceeded {
+		l.t.Errorf("delete %s: %+v", ref, op)
+	}
+}
+
+// until waits for a condition, up to a minute.
+func (l *live) until(ok func() bool, what string) {
+	l.t.Helper()
+	deadline := time.Now().Add(time.Minute)
+	for !ok() {
+		if time.Now().After(deadline) {
+			l.t.Fatalf("still not after a minute: %s", what)
+		}
+		select {
+		case <-l.Updates():
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+}
+
+func (l *live) submit(req CloudletSubmit) Cloudlet {
+	l.t.Helper()
+	c, err := l.SubmitCloudlet(l.t.Context(), req)
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	return c
+}
+
+func (l *live) sh(vm, script string) Cloudlet {
+	l.t.Helper()
+	return l.submit(CloudletSubmit{VM: vm, Argv: []string{"/bin/sh", "-c", script}})
+}
+
+func (l *live) state(id string, want ...CloudletState) Cloudlet {
+	l.t.Helper()
+	var c Cloudlet
+	l.until(func() bool {
+		var err error
+		if c, err = l.Cloudlet(id); err != nil {
+			l.t.Fatal(err)
+		}
+		for _, s := range want {
+			if c.State == s {
+				return true
+			}
+		}
+		if c.State.Final() {
+			l.t.Fatalf("cloudlet is %s (%s), want %v; stderr: %s", c.State, c.Reason, want, l.output(id, "stderr"))
+		}
+		return false
+	}, "cloudlet "+id)
+	return c
+}
+
+var finals = []CloudletState{CloudletSucceeded, CloudletFailed, CloudletCancelled, CloudletDeadlineExceeded, CloudletLost}
+
+func (l *live) ended(id string) Cloudlet { l.t.Helper(); return l.state(id, finals...) }
+
+func (l *live) output(id, stream string) string {
+	l.t.Helper()
+	f, err := l.OpenOutput(id, stream)
+	if err != nil {
+		return ""
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, 1<<20))
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	return string(b)
+}
+
+func small() Spec { return Spec{CPUs: 1, MemoryBytes: 128 * mib} }
+
+func TestKernelCloudletLives(t *testing.T) {
+	l := newLive(t)
+	v := l.create("web", small())
+	if v.State != VMRunning || v.InitPID == 0 || v.Limits.CPUs == nil || *v.Limits.CPUs != 1 || *v.Limits.MemoryBytes != 128*mib {
+		t.Errorf("new VM: %+v", v)
+	}
+	c := l.ended(l.sh("web", "hostname; id -u; echo oops >&2; echo hi >/data/f && cat /data/f; exit 3").ID)
+	if out := l.output(c.ID, "stdout"); out != "web\n0\nhi\n" {
+		t.Errorf("stdout = %q", out)
+	}
+	if out := l.output(c.ID, "stderr"); out != "oops\n" {
+		t.Errorf("stderr = %q", out)
+	}
+	if c.State != CloudletFailed || c.ExitCode == nil || *c.ExitCode != 3 || c.Usage.CPUSeconds <= 0 || c.Usage.MemoryPeakBytes <= 0 {
+		t.Errorf("ended: %+v", c)
+	}
+	for argv0, code := range map[string]int{"/no/such": 127, "nosuchcommand": 127, "/etc/passwd": 126, "/": 126} {
+		c := l.ended(l.submit(CloudletSubmit{VM: "web", Argv: []string{argv0}}).ID)
+		if c.State != CloudletFailed || c.ExitCode == nil || *c.ExitCode != code || c.Reason == "" {
+			t.Errorf("%s: %s %v %q, want failed with %d", argv0, c.State, c.ExitCode, c.Reason, code)
+		}
+	}
+	if dirs, _ := v0scopes(l, v.ID); len(dirs) != 1 {
+		l.until(func() bool { dirs, _ = v0scopes(l, v.ID); return len(dirs) == 1 }, "only the init's scope is left")
+	}
+}
+
+func v0scopes(l *live, id string) ([]string, error) { return l.parent.Slice(id).Scopes() }
+
+func TestKernelOOMIsReportedAndContained(t *testing.T) {
+	l := newLive(t)
+	l.create("a", small())
+	l.create("b", small())
+	inside := l.sh("a", "sleep 600")
+	outside := l.sh("b", "sleep 600")
+	l.state(inside.ID, CloudletRunning)
+	l.state(outside.ID, CloudletRunning)
+	hog := l.ended(l.submit(CloudletSubmit{VM: "a", Argv: []string{"burn", "--cpus", "0", "--memory", "256MiB", "--seconds", "60"}}).ID)
+	if hog.State != CloudletFailed || hog.Reason != "oom" {
+		t.Errorf("hog: %s %q signal %q", hog.State, hog.Reason, hog.Signal)
+	}
+	for _, c := range []Cloudlet{inside, outside} {
+		if c, _ = l.Cloudlet(c.ID); c.State != CloudletRunning {
+			t.Errorf("neighbour %s is %s", c.ID, c.State)
+		}
+	}
+}
+
+func TestKernelForkBombStopsAtPIDs(t *testing.T) {
+	l := newLive(t)
+	v := l.create("bomb", Spec{CPUs: 1, MemoryBytes: 256 * mib, PIDs: 64})
+	l.create("other", small())
+	bomb := l.sh("bomb", "f() { f | f & }; while :; do f; sleep 0.05; done 2>/dev/null")
+	l.state(bomb.ID, CloudletRunning)
+	l.until(func() bool { now, _ := l.VM(v.ID); return now.Usage.PIDs >= 64 }, "the bomb fills its pids")
+	time.Sleep(3 * time.Second) // let it bang its head against the limit
+	now, err := l.VM(v.ID)
+	if err != nil || now.Usage.PIDs > 64+initThreads || now.State != VMRunning || now.InitPID != v.InitPID {
+		t.Errorf("VM with the bomb: %+v %v", now, err)
+	}
+	if c := l.ended(l.sh("other", "echo fine").ID); c.State != CloudletSucceeded {
+		t.Errorf("neighbour: %s %s", c.State, c.Reason)
+	}
+	if _, err := l.CancelCloudlet(t.Context(), bomb.ID); err != nil {
+		t.Fatal(err)
+	}
+	if c := l.ended(bomb.ID); c.State != CloudletCancelled {
+		t.Errorf("bomb: %s %s", c.State, c.Reason)
+	}
+	if c := l.ended(l.sh("bomb", "echo works again").ID); c.State != CloudletSucceeded {
+		t.Errorf("after the bomb: %s %s", c.State, c.Reason)
+	}
+}
+
+func TestKernelDeadlines(t *testing.T) {
+	l := newLive(t)
+	l.create("d", small())
+	stubborn := l.submit(CloudletSubmit{VM: "d", Argv: []string{"/bin/sh", "-c", "trap '' TERM; while :; do sleep 0.1; done"}, DeadlineSeconds: 2})
+	patient := l.submit(CloudletSubmit{VM: "d", Argv: []string{"sleep", "4"}, DeadlineSeconds: 2, OnDeadline: OnDeadlineContinue})
+	polite := l.submit(CloudletSubmit{VM: "d", Argv: []string{"sleep", "600"}, DeadlineSeconds: 2})
+	if c := l.ended(polite.ID); c.State != CloudletDeadlineExceeded || c.Signal != "SIGTERM" || c.OverrunSeconds <= 0 {
+		t.Errorf("polite: %s %q overrun %v", c.State, c.Signal, c.OverrunSeconds)
+	}
+	if c := l.ended(patient.ID); c.State != CloudletDeadlineExceeded || c.ExitCode == nil || *c.ExitCode != 0 || c.OverrunSeconds < 1 {
+		t.Errorf("patient: %s %v overrun %v", c.State, c.ExitCode, c.OverrunSeconds)
+	}
+	if c := l.ended(stubborn.ID); c.State != CloudletDeadlineExceeded || c.Signal != "SIGKILL" || c.OverrunSeconds < l.cfg.Grace.Seconds()*0.9 {
+		t.Errorf("stubborn: %s %q overrun %v", c.State, c.Signal, c.OverrunSeconds)
+	}
+}
+
+func TestKernelDaemonsGoDownWithTheirCloudlet(t *testing.T) {
+	l := newLive(t)
+	v := l.create("daemons", small())
+	c := l.ended(l.sh("daemons", "setsid sleep 987 & setsid sleep 988 & sleep 0.2; exit 0").ID)
+	if c.State != CloudletSucceeded {
+		t.Errorf("%s %s", c.State, c.Reason)
+	}
+	l.until(func() bool {
+		names, err := l.parent.Slice(v.ID).Scopes()
+		return err == nil && len(names) == 1
+	}, "the scope is gone with the daemons in it")
+}
+
+func TestKernelFreeze(t *testing.T) {
+	l := newLive(t)
+	l.create("f", small())
+	c := l.sh("f", "while :; do :; done")
+	l.state(c.ID, CloudletRunning)
+	v, err := l.FreezeVM(t.Context(), "f")
+	if err != nil || v.State != VMFrozen {
+		t.Fatalf("%+v %v", v, err)
+	}
+	l.state(c.ID, CloudletFrozen)
+	before := cpuOf(t, l, v.ID)
+	time.Sleep(time.Second)
+	if after := cpuOf(t, l, v.ID); after-before > 0.05 {
+		t.Errorf("used %.3f s of CPU while frozen", after-before)
+	}
+	if q, err := l.SubmitCloudlet(t.Context(), CloudletSubmit{VM: "f", Argv: []string{"true"}}); err != nil || q.State != CloudletQueued {
+		t.Errorf("submit to a frozen VM: %+v %v", q, err)
+	}
+	l.stop()
+	l.start()
+	if v, err := l.VM("f"); err != nil || v.State != VMFrozen {
+		t.Errorf("after a restart: %s %v", v.State, err)
+	}
+	if _, err := l.ThawVM(t.Context(), "f"); err != nil {
+		t.Fatal(err)
+	}
+	l.state(c.ID, CloudletRunning)
+	l.until(func() bool { return cpuOf(t, l, v.ID) > before+0.2 }, "it runs on")
+}
+
+func cpuOf(t *testing.T, l *live, id string) float64 {
+	t.Helper()
+	r, err := l.parent.Slice(id).OpenReader()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	s, err := r.CPU()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s.Usage.Seconds()
+}
+
+func TestKernelResize(t *testing.T) {
+	l := newLive(t)
+	v := l.create("r", Spec{CPUs: 0.5, MemoryBytes: 256 * mib})
+	c := l.submit(CloudletSubmit{VM: "r", Argv: []string{"burn", "--cpus", "2", "--memory", "100MiB", "--seconds", "600"}})
+	l.state(c.ID, CloudletRunning)
+	l.until(func() bool { v, _ := l.VM("r"); return v.Usage.MemoryBytes > 100*mib }, "the memory is in use")
+	cpus, mem := 1.0, int64(64*mib)
+	began := time.Now()
+	if _, err := l.ChangeVM(t.Context(), "r", VMChange{CPUs: &cpus}); err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("vm set --cpus took %v", time.Since(began))
+	raw, err := os.ReadFile(filepath.Join(l.parent.Slice(v.ID).Path(), "cpu.max"))
+	if err != nil || !strings.HasPrefix(string(raw), "100000 100000") {
+		t.Errorf("cpu.max = %q, %v", raw, err)
+	}
+	if _, err := l.ChangeVM(t.Context(), "r", VMChange{MemoryBytes: &mem}); err == nil || !strings.Contains(err.Error(), "below what is in use") {
+		t.Errorf("memory below use: %v", err)
+	}
+	now, err := l.VM("r")
+	if err != nil || now.Spec.MemoryBytes != 256*mib || *now.Limits.MemoryBytes != 256*mib {
+		t.Errorf("a refused resize changed %+v", now)
+	}
+	if c, _ := l.Cloudlet(c.ID); c.State != CloudletRunning {
+		t.Errorf("the refused resize hurt the cloudlet: %s %s", c.State, c.Reason)
+	}
+}
+
+func TestKernelRestartLosesNothing(t *testing.T) {
+	l := newLive(t)
+	v := l.create("keep", small())
+	long := l.sh("keep", "sleep 600")
+	long = l.state(long.ID, CloudletRunning)
+	soon := l.sh("keep", "sleep 2; echo done; exit 7")
+	l.state(soon.ID, CloudletRunning)
+	l.stop()
+	time.Sleep(3 * time.Second)
+	l.start()
+	again, err := l.VM("keep")
+	if err != nil || again.InitPID != v.InitPID || again.State != VMRunning {
+		t.Errorf("VM: %+v %v, init was %d", again, err, v.InitPID)
+	}
+	if c := l.state(long.ID, CloudletRunning); c.PID != long.PID || !c.StartedAt.Equal(*long.StartedAt) {
+		t.Errorf("long cloudlet: pid %d, was %d", c.PID, long.PID)
+	}
+	c := l.ended(soon.ID)
+	if c.ExitCode == nil || *c.ExitCode != 7 || l.output(c.ID, "stdout") != "done\n" {
+		t.Errorf("ended meanwhile: %+v", c)
+	}
+	if took := c.FinishedAt.Sub(*c.StartedAt).Seconds(); math.Abs(took-2) > 0.9 {
+		t.Errorf("it took %.2f s by its record, not about 2", took)
+	}
+}
+
+func TestKernelInitDeathLosesTheCloudletNotTheVM(t *testing.T) {
+	l := newLive(t)
+	v := l.create("phoenix", small())
+	c := l.sh("phoenix", "sleep 600")
+	l.state(c.ID, CloudletRunning)
+	if err := kill9(v.InitPID); err != nil {
+		t.Fatal(err)
+	}
+	if c := l.ended(c.ID); c.State != CloudletLost {
+		t.Errorf("cloudlet is %s", c.State)
+	}
+	l.until(func() bool { now, _ := l.VM("phoenix"); return now.InitPID != 0 && now.InitPID != v.InitPID }, "a new init")
+	if c := l.ended(l.sh("phoenix", "echo back").ID); c.State != CloudletSucceeded {
+		t.Errorf("%s %s", c.State, c.Reason)
+	}
+}
+
+func kill9(pid int) error { return exec.Command("kill", "-9", strconv.Itoa(pid)).Run() }
+
+func TestKernelFailedCreateLeavesNothing(t *testing.T) {
+	l := newLive(t)
+	_, err := l.CreateVM(t.Context(), VMCreate{Name: "ghost", Image: "/no/such/image", Spec: small()})
+	if err == nil {
+		t.Fatal("a VM with no root file system was made")
+	}
+	if len(l.VMs()) != 0 {
+		t.Errorf("left: %+v", l.VMs())
+	}
+	ids, err := l.parent.Slices()
+	if err != nil || len(ids) != 0 {
+		t.Errorf("slices left: %v %v", ids, err)
+	}
+	for _, root := range []string{l.cfg.StateDir, l.cfg.RunDir} {
+		if left, _ := os.ReadDir(filepath.Join(root, "vms")); len(left) != 0 {
+			t.Errorf("left in %s: %v", root, left)
+		}
+	}
+}
+
+func TestKernelEndlessOutputIsBounded(t *testing.T) {
+	l := newLive(t)
+	l.Agent.cfg.OutputKeep = 4 * mib
+	l.create("loud", small())
+	c := l.submit(CloudletSubmit{VM: "loud", Argv: []string{"yes"}})
+	running := l.state(c.ID, CloudletRunning)
+	path := l.outputPath(running.VM, c.ID, "stdout")
+	l.until(func() bool { st, err := os.Stat(path); return err == nil && st.Size() > 64*mib }, "64 MiB written")
+	if _, err := l.CancelCloudlet(t.Context(), c.ID); err != nil {
+		t.Fatal(err)
+	}
+	l.ended(c.ID)
+	l.capOutputs()
+	if n := blocks(t, path); n > 64*mib {
+		t.Errorf("%d MiB on disk", n>>20)
+	}
+}

@@ -1,0 +1,258 @@
+package agent
+
+import (
+	"errors"
+	"log/slog"
+	"math"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"cloudflash/agent/host"
+	"cloudflash/agent/schedule"
+	"cloudflash/agent/store"
+	"github.com/google/go-cmp/cmp"
+)
+
+// bare is an agent with a store and no kernel behind it.
+func bare(t *testing.T) *Agent {
+	t.Helper()
+	dir := t.TempDir()
+	st, err := store.Open(filepath.Join(dir, "test.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = st.Close() })
+	h, err := host.New(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg := DefaultConfig()
+	cfg.StateDir, cfg.RunDir, cfg.Log = dir, dir, slog.New(slog.DiscardHandler)
+	return &Agent{cfg: cfg, log: cfg.Log, store: st, host: h, policy: schedule.FirstFit{},
+		vms: map[string]*vm{}, cloudlets: map[string]*cloudlet{}, operations: map[string]Operation{},
+		tokens: map[string]tokenRecord{}, updates: make(chan struct{}), wake: make(chan struct{}, 1)}
+}
+
+func TestRangesNameFieldValueAndLimit(t *testing.T) {
+	ok := DefaultConfig().Defaults
+	tests := map[string]struct {
+		change  func(*Spec)
+		pointer string
+	}{
+		"the defaults pass":     {func(*Spec) {}, ""},
+		"cpus too many":         {func(s *Spec) { s.CPUs = 33 }, "/cpus"},
+		"cpus negative":         {func(s *Spec) { s.CPUs = -1 }, "/cpus"},
+		"cpus not a number":     {func(s *Spec) { s.CPUs = math.NaN() }, "/cpus"},
+		"cpus infinite":         {func(s *Spec) { s.CPUs = math.Inf(1) }, "/cpus"},
+		"memory too little":     {func(s *Spec) { s.MemoryBytes = 1 }, "/memory_bytes"},
+		"storage too much":      {func(s *Spec) { s.StorageBytes = 11 * tib }, "/storage_bytes"},
+		"bandwidth too much":    {func(s *Spec) { s.BandwidthBPS = 1e11 }, "/bandwidth_bps"},
+		"pids too few":          {func(s *Spec) { s.PIDs = 1 }, "/pids"},
+		"io negative":           {func(s *Spec) { s.IO.WriteBPS = -5 }, "/io/wbps"},
+		"the lowest cpus pass":  {func(s *Spec) { s.CPUs = 0.1 }, ""},
+		"the highest cpus pass": {func(s *Spec) { s.CPUs = 32 }, ""},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			s := ok
+			tt.change(&s)
+			err := DefaultConfig().Ranges.check(s)
+			var e *Error
+			switch {
+			case tt.pointer == "" && err != nil:
+				t.Errorf("refused: %v", err)
+			case tt.pointer != "" && (!errors.As(err, &e) || !errors.Is(err, ErrInvalid)):
+				t.Errorf("err = %v, want an invalid-field error", err)
+			case tt.pointer != "" && (e.Fields[0].Pointer != tt.pointer || e.Fields[0].Min == nil || e.Fields[0].Max == nil):
+				t.Errorf("fields = %+v, want %s with its range", e.Fields, tt.pointer)
+			}
+		})
+	}
+}
+
+func TestVMNames(t *testing.T) {
+	for name, ok := range map[string]bool{
+		"web": true, "a": true, "web-1": true, strings.Repeat("a", 63): true,
+		"": false, "-web": false, "web-": false, "Web": false, "a/b": false, "..": false, "a\nb": false,
+		"a b": false, strings.Repeat("a", 64): false, strings.Repeat("x", 300): false, "wéb": false, "a\x00": false,
+	} {
+		if err := checkVMName(name); (err == nil) != ok {
+			t.Errorf("%q: err = %v, want accepted = %v", name, err, ok)
+		}
+	}
+}
+
+func TestSubmitChecksNameTheField(t *testing.T) {
+	tests := map[string]struct {
+		req     CloudletSubmit
+		pointer string
+	}{
+		"sla":             {CloudletSubmit{SLA: 4}, "/sla"},
+		"deadline NaN":    {CloudletSubmit{DeadlineSeconds: math.NaN()}, "/deadline_seconds"},
+		"deadline < 0":    {CloudletSubmit{DeadlineSeconds: -1}, "/deadline_seconds"},
+		"on_deadline":     {CloudletSubmit{OnDeadline: "explode"}, "/on_deadline"},
+		"name":            {CloudletSubmit{Name: "../x"}, "/name"},
+		"NUL in argv":     {CloudletSubmit{Argv: []string{"a", "b\x00c"}}, "/argv/1"},
+		"empty command":   {CloudletSubmit{Argv: []string{""}}, "/argv/0"},
+		"argv too long":   {CloudletSubmit{Argv: []string{"a", strings.Repeat("x", 1<<20)}}, "/argv"},
+		"env name":        {CloudletSubmit{Env: map[string]string{"A=B": "1"}}, "/env"},
+		"relative dir":    {CloudletSubmit{WorkDir: "data"}, "/workdir"},
+		"negative memory": {CloudletSubmit{Request: Request{MemoryBytes: -1}}, "/request/memory_bytes"},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			var e *Error
+			if err := tt.req.withDefaults().check(); !errors.As(err, &e) || e.Fields[0].Pointer != tt.pointer {
+				t.Errorf("err = %v, want one about %s", err, tt.pointer)
+			}
+		})
+	}
+	if err := (CloudletSubmit{}).withDefaults().check(); err != nil {
+		t.Errorf("an empty submit means burn, yet: %v", err)
+	}
+}
+
+func TestConclude(t *testing.T) {
+	deadline := time.Unix(100, 0)
+	plain := cloudletRecord{Cloudlet: Cloudlet{State: CloudletRunning}}
+	late := plain
+	late.DeadlineAt = &deadline
+	killed := late
+	killed.Stop = stopDeadline
+	cancelled := plain
+	cancelled.Stop = stopCancel
+	tests := map[string]struct {
+		rec     cloudletRecord
+		end     ending
+		at      int64
+		state   CloudletState
+		reason  string
+		signal  string
+		overrun float64
+	}{
+		"exit 0":                            {plain, ending{}, 90, CloudletSucceeded, "", "", 0},
+		"exit 3":                            {plain, ending{code: 3}, 90, CloudletFailed, "exit code 3", "", 0},
+		"a signal":                          {plain, ending{signal: syscall.SIGSEGV}, 90, CloudletFailed, "killed by SIGSEGV", "SIGSEGV", 0},
+		"out of memory, never a bare 9":     {plain, ending{signal: syscall.SIGKILL, oom: true}, 90, CloudletFailed, "oom", "SIGKILL", 0},
+		"a child was OOM-killed, it failed": {plain, ending{code: 1, oom: true}, 90, CloudletFailed, "oom", "", 0},
+		"a child was OOM-killed, it coped":  {plain, ending{oom: true}, 90, CloudletSucceeded, "", "", 0},
+		"in time":                           {late, ending{}, 99, CloudletSucceeded, "", "", 0},
+		"late but allowed to finish":        {late, ending{}, 103, CloudletDeadlineExceeded, "finished after its deadline", "", 3},
+		"late and failed":                   {late, ending{code: 1}, 103, CloudletFailed, "exit code 1", "", 3},
+		"killed at the deadline":            {killed, ending{signal: syscall.SIGTERM}, 101, CloudletDeadlineExceeded, "killed at its deadline", "SIGTERM", 1},
+		"cancelled":                         {cancelled, ending{signal: syscall.SIGTERM}, 50, CloudletCancelled, "cancelled", "SIGTERM", 0},
+		"not executable":                    {plain, ending{code: 126, reason: "cannot execute"}, 50, CloudletFailed, "cannot execute", "", 0},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			r := tt.rec
+			r.conclude(tt.end, Usage{CPUSeconds: 7}, time.Unix(tt.at, 0))
+			if r.State != tt.state || r.Reason != tt.reason || r.Signal != tt.signal || r.OverrunSeconds != tt.overrun {
+				t.Errorf("got %s %q signal %q overrun %v", r.State, r.Reason, r.Signal, r.OverrunSeconds)
+			}
+			if (r.ExitCode == nil) != (tt.end.signal != 0) {
+				t.Errorf("exit code %v beside signal %q", r.ExitCode, r.Signal)
+			}
+			if r.Usage.CPUSeconds != 7 || r.FinishedAt == nil {
+				t.Error("usage or time is missing")
+			}
+		})
+	}
+}
+
+func TestEventsAreKeptInOrderAndBounded(t *testing.T) {
+	a := bare(t)
+	for range keepEvents/100 + 2 {
+		a.mu.Lock()
+		if err := a.commit(nil, make([]Event, 100)...); err != nil {
+			t.Fatal(err)
+		}
+		a.mu.Unlock()
+	}
+	all, err := a.Events(0, math.MaxInt)
+	if err != nil || len(all) != keepEvents {
+		t.Fatalf("%d events, %v", len(all), err)
+	}
+	stored, err := store.All[Event](a.store, store.Events)
+	if err != nil || len(stored) != keepEvents || stored[0].Seq != all[0].Seq {
+		t.Errorf("%d stored from %d, %v", len(stored), stored[0].Seq, err)
+	}
+	if got, _ := a.Events(all[5].Seq, 2); len(got) != 2 || got[0].Seq != all[5].Seq+1 {
+		t.Errorf("after %d: %+v", all[5].Seq, got)
+	}
+	if _, err := a.Events(1, 1); !errors.Is(err, ErrExpired) {
+		t.Errorf("history that is gone: %v", err)
+	}
+	if got, err := a.Events(math.MaxUint64, 10); err != nil || len(got) != 0 {
+		t.Errorf("the future: %v %v", got, err)
+	}
+}
+
+func TestTokens(t *testing.T) {
+	a := bare(t)
+	tok, secret, err := a.CreateToken("ci", RoleViewer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := a.Authenticate(secret); err != nil || got.ID != tok.ID || got.Role != RoleViewer {
+		t.Errorf("authenticate: %+v %v", got, err)
+	}
+	if _, _, err := a.CreateToken("ci", RoleAdmin); !errors.Is(err, ErrExists) {
+		t.Errorf("second token of that name: %v", err)
+	}
+	for _, bad := range []string{"", "x", secret + "x", tok.ID} {
+		if _, err := a.Authenticate(bad); !errors.Is(err, ErrAuth) {
+			t.Errorf("secret %q: %v", bad, err)
+		}
+	}
+	db, err := os.ReadFile(filepath.Join(a.cfg.StateDir, "test.db"))
+	if err != nil || strings.Contains(string(db), secret) {
+		t.Errorf("the secret itself is on disk (%v)", err)
+	}
+	if err := a.RevokeToken(tok.ID); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := a.Authenticate(secret); !errors.Is(err, ErrAuth) {
+		t.Errorf("revoked token: %v", err)
+	}
+}
+
+func TestCapFileKeepsTheNewest(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "out")
+	const keep = 1 << 20
+	data := []byte(strings.Repeat("0123456789abcdef", 4*keep/16))
+	if err := os.WriteFile(path, data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := capFile(path, keep); err != nil {
+		t.Fatal(err)
+	}
+	got, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(len(data), len(got)); diff != "" {
+		t.Error("length", diff)
+	}
+	if string(got[len(got)-keep:]) != string(data[len(data)-keep:]) {
+		t.Error("the newest part is damaged")
+	}
+	var st syscall.Stat_t
+	if err := syscall.Stat(path, &st); err != nil || st.Blocks*512 > 2*keep {
+		t.Errorf("%d bytes on disk, %v", st.Blocks*512, err)
+	}
+}
+
+func TestIDRangesNeverOverlap(t *testing.T) {
+	last := vmRecord{Slot: maxSlots - 1}
+	if end := uint64(last.uidBase()) + uidCount; end > 1<<31 {
+		t.Errorf("the last range ends at %#x, beyond 2^31", end)
+	}
+	if a, b := (vmRecord{Slot: 0}), (vmRecord{Slot: 1}); b.uidBase()-a.uidBase() != uidCount {
+		t.Error("neighbouring ranges overlap or leave a gap")
+	}
+}

@@ -1,0 +1,75 @@
+package agent
+
+import "fmt"
+
+// capacity is what all VMs together may be promised. The caller holds a.mu.
+func (a *Agent) capacity() Capacity {
+	f, o := a.host.Facts(), a.cfg.Overcommit
+	return Capacity{
+		CPUs:         float64(f.CPUs) * o.CPUs,
+		MemoryBytes:  int64(float64(f.MemoryBytes) * o.Memory),
+		StorageBytes: int64(float64(f.StorageBytes) * o.Storage),
+	}
+}
+
+// reserved is what VMs have been promised, those being deleted included: they
+// hold it until they are gone.
+func (a *Agent) reserved() Capacity {
+	var r Capacity
+	for _, v := range a.vms {
+		r.CPUs += v.Spec.CPUs
+		r.MemoryBytes += v.Spec.MemoryBytes
+		r.StorageBytes += v.Spec.StorageBytes
+		r.GPUs += v.Spec.GPUs
+	}
+	return r
+}
+
+func (c Capacity) minus(d Capacity) Capacity {
+	return Capacity{
+		CPUs:         max(c.CPUs-d.CPUs, 0),
+		MemoryBytes:  max(c.MemoryBytes-d.MemoryBytes, 0),
+		StorageBytes: max(c.StorageBytes-d.StorageBytes, 0),
+		GPUs:         max(c.GPUs-d.GPUs, 0),
+	}
+}
+
+// fits refuses a change from old to new that the host has no room for. Only
+// what grows is checked. The caller holds a.mu.
+func (a *Agent) fits(old, new Spec) error {
+	free := a.capacity().minus(a.reserved())
+	var fields []Field
+	short := func(pointer string, need, have any, unit string) {
+		fields = append(fields, Field{Pointer: pointer, Max: have,
+			Detail: fmt.Sprintf("needs %v%s more, the host has %v%s free to promise", need, unit, have, unit)})
+	}
+	code := ""
+	if d := new.CPUs - old.CPUs; d > free.CPUs+1e-9 {
+		short("/cpus", d, free.CPUs, " cpus")
+		code = "insufficient_cpus"
+	}
+	if d := new.MemoryBytes - old.MemoryBytes; d > 0 && d > free.MemoryBytes {
+		short("/memory_bytes", d, free.MemoryBytes, " bytes")
+		code = "insufficient_memory"
+	}
+	if d := new.StorageBytes - old.StorageBytes; d > 0 && d > free.StorageBytes {
+		short("/storage_bytes", d, free.StorageBytes, " bytes")
+		code = "insufficient_storage"
+	}
+	if d := new.GPUs - old.GPUs; d > 0 && d > free.GPUs {
+		short("/gpus", d, free.GPUs, " GPUs")
+		code = "insufficient_gpus"
+	}
+	if len(fields) == 0 {
+		return nil
+	}
+	detail := ""
+	for i, f := range fields {
+		if i > 0 {
+			detail += "; "
+		}
+		detail += f.Pointer[1:] + " " + f.Detail
+	}
+	return &Error{Kind: ErrCapacity, Code: code, Fields: fields, Detail: detail,
+		Hint: "ask for less, delete or shrink a VM; cloudflash host info shows what is free"}
+}

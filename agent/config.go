@@ -1,0 +1,70 @@
+package agent
+
+import (
+	"log/slog"
+	"time"
+)
+
+// Config is everything the agent is told at start.
+type Config struct {
+	StateDir     string   // database, data and output of VMs
+	RunDir       string   // sockets and init journals; empty after a reboot
+	CgroupParent string   // the delegated cgroup, such as /sys/fs/cgroup/cloudflash
+	InitPath     string   // cloudflash-init
+	Binaries     []string // put on PATH inside every VM
+	Version      string
+
+	Defaults   Spec // for fields a VMCreate leaves at zero
+	Ranges     Ranges
+	Overcommit Overcommit
+	Grace      time.Duration // from SIGTERM to cgroup.kill
+	OutputKeep int64         // bytes of each output stream that are kept, the newest
+
+	Log *slog.Logger
+}
+
+// Overcommit is how many times the host's own amount may be promised.
+type Overcommit struct {
+	CPUs, Memory, Storage float64
+}
+
+// Range is the accepted values of one field, both ends included.
+type Range[T int | int64 | float64] struct{ Min, Max T }
+
+// Ranges are the accepted values of a Spec.
+type Ranges struct {
+	CPUs         Range[float64]
+	MemoryBytes  Range[int64]
+	StorageBytes Range[int64]
+	BandwidthBPS Range[int64]
+	GPUs         Range[int]
+	PIDs         Range[int64]
+}
+
+const (
+	mib = int64(1) << 20
+	gib = int64(1) << 30
+	tib = int64(1) << 40
+)
+
+// DefaultConfig returns the defaults of design: what `cloudflash serve` runs
+// with when it is told nothing.
+func DefaultConfig() Config {
+	return Config{
+		StateDir: "/var/lib/cloudflash",
+		RunDir:   "/run/cloudflash",
+		Defaults: Spec{CPUs: 1, MemoryBytes: 512 * mib, StorageBytes: 10 * gib, BandwidthBPS: 100e6, PIDs: 4096},
+		Ranges: Ranges{
+			CPUs:         Range[float64]{0.1, 32},
+			MemoryBytes:  Range[int64]{32 * mib, 256 * gib},
+			StorageBytes: Range[int64]{64 * mib, 10 * tib},
+			BandwidthBPS: Range[int64]{1e6, 10e9},
+			GPUs:         Range[int]{0, 64},
+			PIDs:         Range[int64]{16, 1 << 20},
+		},
+		Overcommit: Overcommit{CPUs: 4, Memory: 1, Storage: 2},
+		Grace:      5 * time.Second,
+		OutputKeep: 64 * mib,
+		Log:        slog.Default(),
+	}
+}

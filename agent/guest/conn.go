@@ -1,0 +1,170 @@
+package guest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"syscall"
+
+	"cloudflash/agent/guest/wire"
+	"golang.org/x/sys/unix"
+)
+
+// reply is the answer to one request.
+type reply struct {
+	fields wire.Reader
+	err    error
+}
+
+// shortPath names a file through its open directory: the address of a socket
+// holds 107 bytes only. The file keeps the directory open.
+func shortPath(path string) (string, *os.File, error) {
+	dir, err := os.OpenFile(filepath.Dir(path), unix.O_PATH|unix.O_DIRECTORY, 0)
+	if err != nil {
+		return "", nil, err
+	}
+	return "/proc/self/fd/" + strconv.Itoa(int(dir.Fd())) + "/" + filepath.Base(path), dir, nil
+}
+
+// dial connects to the socket in the VM's run directory.
+func dial(ctx context.Context, cfg Config) (*Guest, error) {
+	path, dir, err := shortPath(filepath.Join(cfg.RunDir, socketName))
+	if err != nil {
+		if errors.Is(err, os.ErrNotExist) {
+			return nil, fmt.Errorf("%w: %w", ErrGone, err)
+		}
+		return nil, err
+	}
+	defer dir.Close()
+	var d net.Dialer
+	c, err := d.DialContext(ctx, "unixpacket", path)
+	if err != nil {
+		if errors.Is(err, os.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED) {
+			return nil, fmt.Errorf("%w: %w", ErrGone, err)
+		}
+		return nil, fmt.Errorf("connect to the init of %s: %w", cfg.Hostname, err)
+	}
+	g := &Guest{cfg: cfg, conn: c.(*net.UnixConn), waiting: map[uint32]chan reply{}, arrived: make(chan struct{}, 1), done: make(chan struct{})}
+	if err := g.conn.SetWriteBuffer(wire.MaxMessage); err != nil {
+		return nil, errors.Join(err, c.Close())
+	}
+	go g.read() // ends in Close, which waits for it
+	return g, nil
+}
+
+// request sends a message with open files and waits for the answer.
+func (g *Guest) request(ctx context.Context, kind byte, fields func(*wire.Writer), fds ...int) (*wire.Reader, error) {
+	answer, err := g.send(kind, fields, fds)
+	if err != nil {
+		return nil, err
+	}
+	select {
+	case r := <-answer:
+		return &r.fields, r.err
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// send sends a request and returns where its answer will come.
+func (g *Guest) send(kind byte, fields func(*wire.Writer), fds []int) (<-chan reply, error) {
+	answer := make(chan reply, 1)
+	g.mu.Lock()
+	if g.closed != nil {
+		g.mu.Unlock()
+		return nil, fmt.Errorf("%w: %w", ErrGone, g.closed)
+	}
+	g.seq++
+	seq := g.seq
+	g.waiting[seq] = answer
+	g.mu.Unlock()
+	var w wire.Writer
+	w.Begin(kind, seq)
+	if fields != nil {
+		fields(&w)
+	}
+	var rights []byte
+	if len(fds) > 0 {
+		rights = unix.UnixRights(fds...)
+	}
+	if _, _, err := g.conn.WriteMsgUnix(w.B, rights, nil); err != nil {
+		g.mu.Lock()
+		delete(g.waiting, seq)
+		g.mu.Unlock()
+		if errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNRESET) {
+			err = fmt.Errorf("%w: %w", ErrGone, err)
+		}
+		return nil, err
+	}
+	return answer, nil
+}
+
+// read takes in answers and exits until the connection ends.
+func (g *Guest) read() {
+	defer close(g.done)
+	buf := make([]byte, 64<<10)
+	for {
+		n, err := g.conn.Read(buf)
+		if err != nil || n == 0 {
+			g.hangUp(err)
+			return
+		}
+		r := wire.Reader{B: append([]byte(nil), buf[:n]...)}
+		switch kind, seq := r.Begin(); kind {
+		case wire.Reply:
+			g.deliver(seq, r)
+		case wire.Exited:
+			if e := r.Exit(); !r.Bad {
+				g.mu.Lock()
+				g.exits = append(g.exits, exitFrom(e))
+				g.mu.Unlock()
+				g.arrive()
+			}
+		}
+	}
+}
+
+func (g *Guest) arrive() {
+	select {
+	case g.arrived <- struct{}{}:
+	default:
+	}
+}
+
+func (g *Guest) deliver(seq uint32, r wire.Reader) {
+	errno, text := syscall.Errno(r.Uint32()), r.String()
+	g.mu.Lock()
+	answer := g.waiting[seq]
+	delete(g.waiting, seq)
+	g.mu.Unlock()
+	if answer == nil {
+		return // whoever asked has given up
+	}
+	rep := reply{fields: r}
+	switch {
+	case r.Bad:
+		rep.err = errors.New("malformed answer")
+	case errno != 0:
+		rep.err = fmt.Errorf("%s: %w", text, errno)
+	}
+	answer <- rep
+}
+
+// hangUp fails every request that waits.
+func (g *Guest) hangUp(cause error) {
+	if cause == nil {
+		cause = errors.New("it hung up")
+	}
+	g.mu.Lock()
+	g.closed = cause
+	for seq, answer := range g.waiting {
+		answer <- reply{err: fmt.Errorf("%w: %w", ErrGone, cause)}
+		delete(g.waiting, seq)
+	}
+	g.mu.Unlock()
+	g.arrive()
+}

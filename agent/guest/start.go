@@ -1,0 +1,206 @@
+package guest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"syscall"
+	"time"
+
+	"cloudflash/agent/guest/wire"
+	"golang.org/x/sys/unix"
+)
+
+// idCount is how many user and group ids a VM has.
+const idCount = 65536
+
+// Start starts a new init and returns once its root file system is ready. On an
+// error nothing of it is left.
+func Start(ctx context.Context, cfg Config) (*Guest, error) {
+	if err := Remove(cfg.RunDir); err != nil {
+		return nil, err
+	}
+	cmd, err := launch(cfg)
+	if err != nil {
+		return nil, fmt.Errorf("start init: %w", err)
+	}
+	g, err := welcome(ctx, cfg, cmd)
+	if err == nil {
+		return g, nil
+	}
+	// No init without its root file system: end it, and wait until it has.
+	undo, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+	defer cancel()
+	errs := []error{fmt.Errorf("start init: %w", err), lastWords(cfg), cfg.Slice.Scope(initScope).Kill(undo)}
+	_, _ = cmd.Process.Wait()
+	return nil, errors.Join(append(errs, cfg.Slice.Scope(initScope).Remove(undo), Remove(cfg.RunDir))...)
+}
+
+// lastWords is what an init that died has written to its log.
+func lastWords(cfg Config) error {
+	b, err := os.ReadFile(filepath.Join(cfg.RunDir, logName))
+	if err != nil || len(b) == 0 {
+		return nil
+	}
+	return errors.New(string(b[:min(len(b), 1000)]))
+}
+
+// launch makes the process. It is born in its cgroup and in its namespaces.
+func launch(cfg Config) (*exec.Cmd, error) {
+	scope := cfg.Slice.Scope(initScope)
+	if err := scope.Create(); err != nil {
+		return nil, err
+	}
+	if err := scope.Chown(int(cfg.UIDBase), int(cfg.UIDBase)); err != nil {
+		return nil, err
+	}
+	var files []*os.File
+	defer func() {
+		for _, f := range files {
+			_ = f.Close()
+		}
+	}()
+	open := func(f *os.File, err error) (*os.File, error) {
+		if err == nil {
+			files = append(files, f)
+		}
+		return f, err
+	}
+	socket, err := open(listen(filepath.Join(cfg.RunDir, socketName)))
+	if err != nil {
+		return nil, err
+	}
+	journal, err := open(os.OpenFile(filepath.Join(cfg.RunDir, journalName), os.O_CREATE|os.O_TRUNC|os.O_WRONLY|os.O_APPEND, 0o600))
+	if err != nil {
+		return nil, err
+	}
+	log, err := open(os.OpenFile(filepath.Join(cfg.RunDir, logName), os.O_CREATE|os.O_TRUNC|os.O_WRONLY|os.O_APPEND, 0o600))
+	if err != nil {
+		return nil, err
+	}
+	self, err := open(os.Open(cfg.InitPath)) // by descriptor: the VM's ids may not be able to reach the path
+	if err != nil {
+		return nil, err
+	}
+	dir, err := scope.OpenDir()
+	if err != nil {
+		return nil, err
+	}
+	defer unix.Close(dir)
+	cmd := &exec.Cmd{
+		Path: "/proc/self/fd/" + strconv.Itoa(wire.SelfFD),
+		Args: []string{"cloudflash-init", cfg.Hostname},
+		Env:  []string{"GOMAXPROCS=1", "GODEBUG=madvdontneed=1"},
+		Dir:  "/",
+		// In the order of the constants in package wire.
+		ExtraFiles:  []*os.File{socket, journal, self},
+		Stderr:      log,
+		SysProcAttr: attributes(cfg, dir),
+	}
+	return cmd, cmd.Start()
+}
+
+func attributes(cfg Config, cgroupFD int) *syscall.SysProcAttr {
+	ids := []syscall.SysProcIDMap{{ContainerID: 0, HostID: int(cfg.UIDBase), Size: idCount}}
+	return &syscall.SysProcAttr{
+		// No CLONE_NEWCGROUP: see the comment of cmd/cloudflash-init.
+		Cloneflags:                 unix.CLONE_NEWUSER | unix.CLONE_NEWPID | unix.CLONE_NEWNS | unix.CLONE_NEWNET | unix.CLONE_NEWUTS | unix.CLONE_NEWIPC,
+		UidMappings:                ids,
+		GidMappings:                ids,
+		GidMappingsEnableSetgroups: true,
+		Credential:                 &syscall.Credential{},
+		Setsid:                     true,
+		UseCgroupFD:                true,
+		CgroupFD:                   cgroupFD,
+	}
+}
+
+// listen makes the socket that the init accepts on. It outlives this process.
+func listen(path string) (*os.File, error) {
+	short, dir, err := shortPath(path)
+	if err != nil {
+		return nil, err
+	}
+	defer dir.Close()
+	l, err := net.ListenUnix("unixpacket", &net.UnixAddr{Name: short, Net: "unixpacket"})
+	if err != nil {
+		return nil, err
+	}
+	l.SetUnlinkOnClose(false)
+	defer l.Close()
+	f, err := l.File()
+	if err != nil {
+		return nil, err
+	}
+	// A duplicate shares the file's flags with the listener that Go has made
+	// non-blocking: the init wants to block in accept.
+	if err := unix.SetNonblock(int(f.Fd()), false); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
+}
+
+// welcome protects the new init from the OOM killer and has it build its root
+// file system.
+func welcome(ctx context.Context, cfg Config, cmd *exec.Cmd) (*Guest, error) {
+	if err := setOOMScore(cmd.Process.Pid, "-1000"); err != nil {
+		return nil, err
+	}
+	g, err := dial(ctx, cfg)
+	if err != nil {
+		return nil, err
+	}
+	g.pid, g.own = cmd.Process.Pid, cmd.Process
+	m, err := openMounts(cfg, g.pid)
+	if err == nil {
+		err = g.setup(ctx, m)
+		m.close()
+	}
+	if err != nil {
+		return nil, errors.Join(err, g.Close())
+	}
+	return g, nil
+}
+
+func (g *Guest) setup(ctx context.Context, m *mounts) error {
+	filter, err := seccompFilter()
+	if err != nil {
+		return fmt.Errorf("assemble seccomp filter: %w", err)
+	}
+	var names []string
+	for _, b := range g.cfg.Binaries {
+		names = append(names, filepath.Base(b))
+	}
+	_, err = g.request(ctx, wire.Setup, func(w *wire.Writer) {
+		w.String(g.cfg.Hostname)
+		var image uint32
+		if m.image {
+			image = 1
+		}
+		w.Uint32(image)
+		w.Strings(names)
+		w.String(string(filter))
+	}, m.fds...)
+	return err
+}
+
+// setOOMScore writes oom_score_adj of a process. Written by somebody with
+// CAP_SYS_RESOURCE it also sets the lowest value that the process and its
+// children can set for themselves (fs/proc/base.c).
+func setOOMScore(pid int, score string) error {
+	path := "/proc/" + strconv.Itoa(pid) + "/oom_score_adj"
+	fd, err := unix.Open(path, unix.O_WRONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("open %s: %w", path, err)
+	}
+	defer unix.Close(fd)
+	if _, err := unix.Write(fd, []byte(score)); err != nil {
+		return fmt.Errorf("write %s to %s: %w", score, path, err)
+	}
+	return nil
+}

@@ -1,0 +1,116 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"cloudflash/agent/guest"
+	"cloudflash/agent/store"
+)
+
+// Host returns this machine as the agent sees it now.
+func (a *Agent) Host() Host {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.viewHost()
+}
+
+// viewHost is Host for callers that hold a.mu.
+func (a *Agent) viewHost() Host {
+	f, u := a.host.Facts(), a.host.Usage()
+	capacity, reserved := a.capacity(), a.reserved()
+	h := Host{
+		Name: f.Name, Kernel: f.Kernel, OS: f.OS, BootID: f.BootID, Version: a.cfg.Version,
+		AgentStartedAt: a.startedAt.UTC(), UptimeSeconds: time.Since(f.BootedAt).Seconds(),
+		CPUs: f.CPUs, MemoryBytes: f.MemoryBytes, StorageBytes: f.StorageBytes,
+		Capacity: capacity, Reserved: reserved, Free: capacity.minus(reserved),
+		VMs: len(a.vms), CloudletsByState: map[CloudletState]int{},
+		CgroupParent: a.parent.Dir(), StateDir: a.cfg.StateDir,
+		Usage: HostUsage{At: u.At.UTC(), CPURatio: u.CPURatio, Load1: u.Load1, MemoryUsedBytes: u.MemoryUsedBytes,
+			MemoryAvailableBytes: u.MemoryAvailableBytes, StorageUsedBytes: u.StorageUsedBytes,
+			AgentCPUSeconds: u.AgentCPUSeconds, AgentMemoryBytes: u.AgentMemoryBytes},
+	}
+	for _, c := range a.cloudlets {
+		h.CloudletsByState[c.State]++
+	}
+	return h
+}
+
+// sampleStale is the age at which the last sample counts as old.
+const sampleStale = 5 * sampleEvery
+
+// Health tries what the agent lives by: a cgroup can be made, the store takes a
+// write, the sampler is fresh, every init answers.
+func (a *Agent) Health(ctx context.Context) []Check {
+	return []Check{
+		check("cgroup", a.cgroupWritable(), "a group was made and removed in "+a.parent.Dir()),
+		check("store", a.store.Commit(store.Put(store.Meta, "health", time.Now())), "one record written and synced"),
+		a.samplerCheck(),
+		a.guestsCheck(ctx),
+	}
+}
+
+func check(name string, err error, detail string) Check {
+	if err != nil {
+		return Check{Name: name, Detail: err.Error()}
+	}
+	return Check{Name: name, OK: true, Detail: detail}
+}
+
+// cgroupWritable makes and removes an empty group beside the VMs.
+func (a *Agent) cgroupWritable() error {
+	dir := filepath.Join(a.parent.Dir(), fmt.Sprintf("health-%d-%d", os.Getpid(), time.Now().UnixNano()))
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return err
+	}
+	return os.Remove(dir)
+}
+
+func (a *Agent) samplerCheck() Check {
+	a.mu.Lock()
+	age := time.Since(a.sampledAt)
+	a.mu.Unlock()
+	if age > sampleStale {
+		return Check{Name: "sampler", Detail: fmt.Sprintf("last sample is %.1f s old", age.Seconds())}
+	}
+	return Check{Name: "sampler", OK: true, Detail: fmt.Sprintf("last sample is %.1f s old", age.Seconds())}
+}
+
+func (a *Agent) guestsCheck(ctx context.Context) Check {
+	type one struct {
+		name string
+		g    *guest.Guest
+	}
+	var guests []one
+	failed := ""
+	a.mu.Lock()
+	for _, v := range a.vms {
+		switch {
+		case v.State == VMFailed:
+			failed = fmt.Sprintf("VM %s is failed: %s", v.Name, v.Reason)
+		case v.guest != nil:
+			guests = append(guests, one{v.Name, v.guest})
+		}
+	}
+	a.mu.Unlock()
+	var wg sync.WaitGroup
+	var mu sync.Mutex
+	for _, o := range guests {
+		wg.Go(func() {
+			if err := o.g.Ping(ctx); err != nil {
+				mu.Lock()
+				defer mu.Unlock()
+				failed = fmt.Sprintf("init of VM %s does not answer: %v", o.name, err)
+			}
+		})
+	}
+	wg.Wait()
+	if failed != "" {
+		return Check{Name: "guests", Detail: failed}
+	}
+	return Check{Name: "guests", OK: true, Detail: fmt.Sprintf("%d inits answered", len(guests))}
+}

@@ -1,0 +1,62 @@
+package agent
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"time"
+
+	"cloudflash/agent/store"
+)
+
+// vmRecord is a VM's stored intent. What the kernel knows is not stored.
+type vmRecord struct {
+	ID        string            `json:"id"`
+	Name      string            `json:"name"`
+	State     VMState           `json:"state"`
+	Reason    string            `json:"reason,omitempty"`
+	Image     string            `json:"image"`
+	Labels    map[string]string `json:"labels,omitempty"`
+	Spec      Spec              `json:"spec"`
+	Slot      int               `json:"slot"` // its id range, see uidBase
+	CreatedAt time.Time         `json:"created_at"`
+	IdleSince *time.Time        `json:"idle_since,omitempty"`
+}
+
+// cloudletRecord is a cloudlet and what the agent has decided about it.
+type cloudletRecord struct {
+	Cloudlet
+	// Stop is why the agent is ending it: cancel, deadline, or empty.
+	Stop string `json:"stop,omitempty"`
+	// StopAt is when SIGTERM was sent; cgroup.kill follows a grace later.
+	StopAt *time.Time `json:"stop_at,omitempty"`
+	// Pinned says that the user, not the scheduler, chose the VM.
+	Pinned bool `json:"pinned,omitempty"`
+	// Duration is how long the built-in burn runs when Argv is empty.
+	Duration float64 `json:"duration_seconds,omitempty"`
+}
+
+// Reasons the agent ends a cloudlet for.
+const (
+	stopCancel   = "cancel"
+	stopDeadline = "deadline"
+)
+
+// Each VM has 65,536 user ids of its own. They begin above the range that
+// systemd-nspawn uses (0x00080000-0x6FFFFFFF) and below 2^31.
+const (
+	uidFirst = 0x70000000
+	uidCount = 65536
+	maxSlots = 4094
+)
+
+func (r vmRecord) uidBase() uint32 { return uidFirst + uint32(r.Slot)*uidCount }
+
+func newID() string {
+	var b [5]byte
+	_, _ = rand.Read(b[:]) // never fails since Go 1.24
+	return hex.EncodeToString(b[:])
+}
+
+func putVM(r vmRecord) store.Change { return store.Put(store.VMs, r.ID, r) }
+
+func putCloudlet(r cloudletRecord) store.Change { return store.Put(store.Cloudlets, r.ID, r) }

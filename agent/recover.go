@@ -1,0 +1,331 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"cloudflash/agent/guest"
+	"cloudflash/agent/store"
+	"cloudflash/cgroup"
+	"golang.org/x/sync/errgroup"
+)
+
+const bootKey = "boot_id"
+
+// load reads everything stored into memory.
+func (a *Agent) load() error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	vms, err1 := store.All[vmRecord](a.store, store.VMs)
+	cloudlets, err2 := store.All[cloudletRecord](a.store, store.Cloudlets)
+	events, err3 := store.All[Event](a.store, store.Events)
+	ops, err4 := store.All[Operation](a.store, store.Operations)
+	tokens, err5 := store.All[tokenRecord](a.store, store.Tokens)
+	if err := errors.Join(err1, err2, err3, err4, err5); err != nil {
+		return err
+	}
+	for _, r := range vms {
+		a.vms[r.ID] = a.newVM(r)
+	}
+	for _, r := range cloudlets {
+		a.cloudlets[r.ID] = &cloudlet{cloudletRecord: r}
+	}
+	a.events = events
+	for _, op := range ops {
+		a.operations[op.ID] = op
+	}
+	for _, t := range tokens {
+		a.tokens[t.ID] = t
+	}
+	return nil
+}
+
+// recover makes the kernel agree with the store after a start: VMs that live on
+// are taken over, others are built again, half-made ones are finished, half-deleted ones
+// erased. Only then is swept what belongs to no VM.
+func (a *Agent) recover(ctx context.Context) error {
+	began := time.Now()
+	boot, err := bootID()
+	if err != nil {
+		return err
+	}
+	before, _, err := store.Get[string](a.store, store.Meta, bootKey)
+	if err != nil {
+		return err
+	}
+	var g errgroup.Group
+	g.SetLimit(8)
+	for _, v := range a.vmList() {
+		g.Go(func() error { a.recoverVM(ctx, v); return nil })
+	}
+	_ = g.Wait()
+	if ctx.Err() != nil {
+		return nil
+	}
+	if err := a.sweep(ctx); err != nil {
+		return err
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	rebooted := before != "" && before != boot
+	return a.commit([]store.Change{store.Put(store.Meta, bootKey, boot)}, Event{Level: LevelInfo, Kind: "agent.started",
+		Message: fmt.Sprintf("agent %s started with %d VMs and %d cloudlets", a.cfg.Version, len(a.vms), a.unfinished()),
+		Data:    map[string]any{"recovery_seconds": time.Since(began).Seconds(), "host_rebooted": rebooted}})
+}
+
+func (a *Agent) vmList() []*vm {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	all := make([]*vm, 0, len(a.vms))
+	for _, v := range a.vms {
+		all = append(all, v)
+	}
+	return all
+}
+
+func (a *Agent) unfinished() int {
+	n := 0
+	for _, c := range a.cloudlets {
+		if !c.State.Final() {
+			n++
+		}
+	}
+	return n
+}
+
+// recoverVM does for one VM what its stored state asks for.
+func (a *Agent) recoverVM(ctx context.Context, v *vm) {
+	if v.State == VMDeleting {
+		a.delete(ctx, v, 0)
+		return
+	}
+	v.work.Lock()
+	defer v.work.Unlock()
+	err := a.restore(ctx, v)
+	switch {
+	case ctx.Err() != nil:
+	case err != nil:
+		a.fail(v, err)
+	case v.State == VMCreating:
+		_, _ = a.setState(v, VMRunning, "", Event{Level: LevelInfo, Kind: "vm.created", VM: v.ID,
+			Message: fmt.Sprintf("VM %s created; it was cut off half-way before", v.Name)})
+	case v.State == VMFailed:
+		_, _ = a.setState(v, VMRunning, "", Event{Level: LevelInfo, Kind: "vm.recovered", VM: v.ID, Message: "VM " + v.Name + " works again"})
+	}
+}
+
+// restore realises a VM and settles what became of its cloudlets. The caller
+// holds v.work.
+func (a *Agent) restore(ctx context.Context, v *vm) error {
+	past, err := guest.ReadJournal(a.runDir(v.ID))
+	if err != nil {
+		a.log.Warn("read journal", "vm", v.Name, "err", err)
+	}
+	// An init that lives delivers its exits itself; one that is gone has left
+	// them in its journal, and its scopes still hold what was used.
+	if _, err := a.probeInit(ctx, v); errors.Is(err, guest.ErrGone) {
+		if err := a.settleDead(ctx, v, past); err != nil {
+			return err
+		}
+	}
+	if err := a.realise(ctx, v); err != nil {
+		return err
+	}
+	return a.settleLiving(ctx, v)
+}
+
+// probeInit reports ErrGone when no init of the VM lives.
+func (a *Agent) probeInit(ctx context.Context, v *vm) (bool, error) {
+	g, err := guest.Connect(ctx, a.guestConfig(v))
+	if err != nil {
+		return false, err
+	}
+	return true, g.Close()
+}
+
+// settleDead ends the cloudlets of an init that is gone: with their real result
+// where the journal has it, else as lost.
+func (a *Agent) settleDead(ctx context.Context, v *vm, past []guest.Exit) error {
+	if v.slice.Exists() {
+		if err := ignoreGone(v.slice.Kill(ctx)); err != nil {
+			return err
+		}
+	}
+	exits := map[string]guest.Exit{}
+	for _, e := range past {
+		exits[e.ID] = e
+	}
+	for _, c := range a.cloudletsOf(v) {
+		scope := v.slice.Scope(scopeName(c.ID))
+		if e, ok := exits[c.ID]; ok {
+			use := lastUsage(scope)
+			a.end(c, v, ending{code: e.Code, signal: e.Signal, oom: use.OOMKills > 0}, use, e.FinishedAt, e.StartedAt)
+		} else {
+			a.lose(c, v, lastUsage(scope))
+		}
+		if scope.Exists() {
+			if err := scope.Remove(ctx); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// cloudletsOf are those that a VM has started and that have not ended.
+func (a *Agent) cloudletsOf(v *vm) []*cloudlet {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	var own []*cloudlet
+	for _, c := range a.cloudlets {
+		if c.VM == v.ID && c.holds() {
+			own = append(own, c)
+		}
+	}
+	return own
+}
+
+// lose ends a cloudlet whose result nobody knows.
+func (a *Agent) lose(c *cloudlet, v *vm, use Usage) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	rec := c.cloudletRecord
+	now := time.Now().UTC()
+	rec.State, rec.FinishedAt, rec.PID, rec.Usage = CloudletLost, &now, 0, use
+	rec.Reason = "its VM went down with it (host restart, or the VM's init was killed)"
+	if a.commit([]store.Change{putCloudlet(rec)}, finishedEvent(rec)) == nil {
+		c.cloudletRecord = rec
+	}
+}
+
+// settleLiving compares the stored cloudlets of a VM with what its init knows.
+// What ended meanwhile arrives through the journal, not here.
+func (a *Agent) settleLiving(ctx context.Context, v *vm) error {
+	processes, err := v.guest.Processes(ctx)
+	if err != nil {
+		return err
+	}
+	running := map[string]guest.Running{}
+	for _, p := range processes {
+		running[p.ID] = p
+	}
+	exits, err := guest.ReadJournal(a.runDir(v.ID))
+	if err != nil {
+		return err
+	}
+	ended := map[string]bool{}
+	for _, e := range exits {
+		ended[e.ID] = true
+	}
+	for _, c := range a.cloudletsOf(v) {
+		scope := v.slice.Scope(scopeName(c.ID))
+		run, lives := running[c.ID]
+		switch {
+		case lives:
+			a.started(c, v, scope, run)
+		case ended[c.ID]: // Guest.Run delivers it
+		case c.State == CloudletStarting:
+			if err := a.requeue(ctx, c, scope); err != nil {
+				return err
+			}
+		default:
+			a.lose(c, v, lastUsage(scope))
+		}
+	}
+	if v.State == VMFrozen {
+		return a.eachScope(ctx, v, (*cgroup.Scope).Freeze)
+	}
+	return a.eachScope(ctx, v, (*cgroup.Scope).Thaw)
+}
+
+// requeue puts back a cloudlet whose process never came to be.
+func (a *Agent) requeue(ctx context.Context, c *cloudlet, scope *cgroup.Scope) error {
+	if scope.Exists() {
+		if err := ignoreGone(scope.Kill(ctx)); err != nil {
+			return err
+		}
+		if err := scope.Remove(ctx); err != nil {
+			return err
+		}
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	rec := c.cloudletRecord
+	rec.State = CloudletQueued
+	if !rec.Pinned {
+		rec.VM = ""
+	}
+	if err := a.commit([]store.Change{putCloudlet(rec)}); err != nil {
+		return err
+	}
+	c.cloudletRecord = rec
+	return nil
+}
+
+// sweep removes what carries our mark and belongs to no VM: slices, run
+// directories, data, and scopes of cloudlets that have ended.
+func (a *Agent) sweep(ctx context.Context) error {
+	ids, err := a.parent.Slices()
+	if err != nil {
+		return err
+	}
+	for _, id := range ids {
+		if v := a.known(id); v != nil {
+			a.sweepScopes(ctx, v)
+			continue
+		}
+		s := a.parent.Slice(id)
+		if err := errors.Join(ignoreGone(s.Kill(ctx)), s.Remove(ctx)); err != nil {
+			a.log.Error("sweep slice", "id", id, "err", err)
+		}
+	}
+	for _, root := range []string{a.cfg.RunDir, a.cfg.StateDir} {
+		entries, err := os.ReadDir(filepath.Join(root, "vms"))
+		if err != nil {
+			return err
+		}
+		for _, e := range entries {
+			if a.known(e.Name()) == nil {
+				if err := os.RemoveAll(filepath.Join(root, "vms", e.Name())); err != nil {
+					a.log.Error("sweep directory", "path", e.Name(), "err", err)
+				}
+			}
+		}
+	}
+	return nil
+}
+
+func (a *Agent) known(id string) *vm {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.vms[id]
+}
+
+// sweepScopes removes the scopes of cloudlets that are over.
+func (a *Agent) sweepScopes(ctx context.Context, v *vm) {
+	names, err := v.slice.Scopes()
+	if err != nil {
+		a.log.Error("sweep scopes", "vm", v.Name, "err", err)
+		return
+	}
+	live := map[string]bool{initScope: true}
+	for _, c := range a.cloudletsOf(v) {
+		live[scopeName(c.ID)] = true
+	}
+	for _, name := range names {
+		if live[name] {
+			continue
+		}
+		s := v.slice.Scope(name)
+		if err := errors.Join(ignoreGone(s.Kill(ctx)), s.Remove(ctx)); err != nil {
+			a.log.Error("sweep scope", "vm", v.Name, "scope", name, "err", err)
+		}
+	}
+}
+
+// initScope is the leaf of a VM's init.
+const initScope = "init"

@@ -1,0 +1,163 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"cloudflash/cgroup"
+	"golang.org/x/sys/unix"
+)
+
+const (
+	sampleEvery = time.Second
+	limitsEvery = 5 * time.Second
+	// snapshotEnded is how many ended cloudlets stay in the snapshot.
+	snapshotEnded = 200
+)
+
+// runSampler reads the usage of everything once a second and publishes the
+// snapshot that every reader shares.
+func (a *Agent) runSampler(ctx context.Context) {
+	tick := time.NewTicker(sampleEvery)
+	defer tick.Stop()
+	limitsAt := time.Time{}
+	for {
+		now := time.Now()
+		if err := a.host.Sample(now); err != nil {
+			a.log.Warn("sample host", "err", err)
+		}
+		a.sampleAll(now)
+		if now.Sub(limitsAt) >= limitsEvery {
+			a.refreshLimits()
+			a.capOutputs()
+			limitsAt = now
+		}
+		a.publish(now)
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+// sampleAll reads every VM and every running cloudlet.
+func (a *Agent) sampleAll(now time.Time) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, v := range a.vms {
+		if v.probe == nil {
+			continue
+		}
+		if u, err := v.probe.sample(now); err == nil {
+			v.usage = u
+		} else if !errors.Is(err, cgroup.ErrGone) {
+			a.log.Warn("sample VM", "vm", v.Name, "err", err)
+		}
+	}
+	for _, c := range a.cloudlets {
+		if c.probe == nil || c.State.Final() {
+			continue
+		}
+		if u, err := c.probe.sample(now); err == nil {
+			c.Usage = u
+		}
+	}
+	a.sampledAt = now
+}
+
+// refreshLimits reads back what the kernel has, should somebody else write it.
+func (a *Agent) refreshLimits() {
+	for _, v := range a.vmList() {
+		if !v.work.TryLock() {
+			continue // somebody is changing it and reads it back
+		}
+		if err := a.readLimits(v); err != nil && !errors.Is(err, cgroup.ErrGone) {
+			a.log.Warn("read limits", "vm", v.Name, "err", err)
+		}
+		v.work.Unlock()
+	}
+}
+
+// publish makes the new snapshot.
+func (a *Agent) publish(now time.Time) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.rebuild(now)
+	a.changed()
+	a.dirty = false // the news is the snapshot itself
+}
+
+// Snapshot returns the newest picture of everything: that of the last second,
+// or a new one when something has changed since. It is nil before Ready.
+func (a *Agent) Snapshot() *Snapshot {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.dirty && a.snapshot != nil {
+		a.rebuild(time.Now())
+		a.dirty = false
+	}
+	return a.snapshot
+}
+
+func (a *Agent) rebuild(now time.Time) {
+	var seq uint64
+	if a.snapshot != nil {
+		seq = a.snapshot.Seq
+	}
+	a.snapshot = &Snapshot{Seq: seq + 1, At: now.UTC(), Host: a.viewHost(), VMs: a.viewVMs(), Cloudlets: a.recentCloudlets()}
+}
+
+// recentCloudlets are all that have not ended and the last that did, newest first.
+func (a *Agent) recentCloudlets() []Cloudlet {
+	all := a.viewCloudlets()
+	recent := all[:0]
+	ended := 0
+	for _, c := range all {
+		if c.State.Final() {
+			if ended++; ended > snapshotEnded {
+				continue
+			}
+		}
+		recent = append(recent, c)
+	}
+	return recent
+}
+
+// capOutputs gives back the disk space of all but the newest part of an
+// output that outgrows its share. The file keeps its length, so that offsets
+// stay valid and the writer is not disturbed.
+func (a *Agent) capOutputs() {
+	a.mu.Lock()
+	var paths []string
+	for _, c := range a.cloudlets {
+		if c.holds() {
+			paths = append(paths, a.outputPath(c.VM, c.ID, "stdout"), a.outputPath(c.VM, c.ID, "stderr"))
+		}
+	}
+	a.mu.Unlock()
+	for _, p := range paths {
+		if err := capFile(p, a.cfg.OutputKeep); err != nil && !errors.Is(err, unix.ENOENT) {
+			a.log.Warn("cap output", "path", p, "err", err)
+		}
+	}
+}
+
+// capFile punches a hole over all but the last keep bytes of a file that
+// occupies more than twice that.
+func capFile(path string, keep int64) error {
+	fd, err := unix.Open(path, unix.O_WRONLY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return err
+	}
+	if st.Blocks*512 <= 2*keep || st.Size <= keep {
+		return nil
+	}
+	return unix.Fallocate(fd, unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, 0, st.Size-keep)
+}

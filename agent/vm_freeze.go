@@ -1,0 +1,97 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+
+	"cloudflash/agent/store"
+	"cloudflash/cgroup"
+)
+
+// FreezeVM stops every cloudlet of a VM where it stands and returns once the
+// kernel says that they are frozen. The VM's init is not frozen: it goes on
+// recording what is killed meanwhile.
+func (a *Agent) FreezeVM(ctx context.Context, ref string) (VM, error) {
+	return a.switchFreezer(ctx, ref, VMRunning, VMFrozen, "frozen", (*cgroup.Scope).Freeze)
+}
+
+// ThawVM lets a frozen VM run on.
+func (a *Agent) ThawVM(ctx context.Context, ref string) (VM, error) {
+	return a.switchFreezer(ctx, ref, VMFrozen, VMRunning, "thawed", (*cgroup.Scope).Thaw)
+}
+
+func (a *Agent) switchFreezer(ctx context.Context, ref string, from, to VMState, verb string, act func(*cgroup.Scope, context.Context) error) (VM, error) {
+	v, err := a.lookup(ref)
+	if err != nil {
+		return VM{}, err
+	}
+	work, cancel := context.WithTimeout(context.WithoutCancel(ctx), kernelTimeout)
+	defer cancel()
+	v.work.Lock()
+	defer v.work.Unlock()
+	out, err := a.storeFreezer(v, from, to, verb)
+	if err != nil || out.State != to {
+		return out, err
+	}
+	if err := a.eachScope(work, v, act); err != nil {
+		return out, fmt.Errorf("VM %s: %w", v.Name, err)
+	}
+	return a.VM(v.ID)
+}
+
+// storeFreezer stores the new state of the VM and of its cloudlets. It runs
+// before the kernel acts; recovery repeats the act.
+func (a *Agent) storeFreezer(v *vm, from, to VMState, verb string) (VM, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if v.State == to {
+		return a.view(v), nil // said again: done again, harmless
+	}
+	if v.State != from {
+		return VM{}, wrongState(v, verb)
+	}
+	rec := v.vmRecord
+	rec.State = to
+	changes := []store.Change{putVM(rec)}
+	cfrom, cto := CloudletRunning, CloudletFrozen
+	if to == VMRunning {
+		cfrom, cto = cto, cfrom
+	}
+	var moved []*cloudlet
+	for _, c := range a.cloudlets {
+		if c.VM == v.ID && c.State == cfrom {
+			next := c.cloudletRecord
+			next.State = cto
+			changes = append(changes, putCloudlet(next))
+			moved = append(moved, c)
+		}
+	}
+	err := a.commit(changes, Event{Level: LevelInfo, Kind: "vm." + verb, VM: v.ID,
+		Message: fmt.Sprintf("VM %s %s with %d cloudlets", v.Name, verb, len(moved))})
+	if err != nil {
+		return VM{}, err
+	}
+	v.vmRecord = rec
+	for _, c := range moved {
+		c.State = cto
+	}
+	a.poke()
+	return a.view(v), nil
+}
+
+// eachScope freezes or thaws the scope of every cloudlet of a VM.
+func (a *Agent) eachScope(ctx context.Context, v *vm, act func(*cgroup.Scope, context.Context) error) error {
+	names, err := v.slice.Scopes()
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		if name == initScope {
+			continue
+		}
+		if err := ignoreGone(act(v.slice.Scope(name), ctx)); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,237 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"cloudflash/agent/guest"
+	"cloudflash/cgroup"
+)
+
+// realise makes the kernel have what the record says: slice, limits,
+// directories, init. Every step may find its work done already. The caller
+// holds v.work.
+func (a *Agent) realise(ctx context.Context, v *vm) error {
+	if err := v.slice.Create(); err != nil {
+		return err
+	}
+	if err := v.slice.Chown(int(v.uidBase()), int(v.uidBase())); err != nil {
+		return err
+	}
+	if err := a.applyLimits(ctx, v, v.Spec); err != nil {
+		return err
+	}
+	if err := a.makeDirs(v); err != nil {
+		return err
+	}
+	g, err := a.reach(ctx, v)
+	if err != nil {
+		return err
+	}
+	p, err := newProbe(v.slice)
+	if err != nil {
+		return errors.Join(err, g.Close())
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	v.guest, v.probe = g, p
+	a.spawnWatch(v, g)
+	return nil
+}
+
+// reach connects to the VM's init, or starts one after clearing what an init
+// that is gone has left in the slice.
+func (a *Agent) reach(ctx context.Context, v *vm) (*guest.Guest, error) {
+	cfg := a.guestConfig(v)
+	g, err := guest.Connect(ctx, cfg)
+	if err == nil || !errors.Is(err, guest.ErrGone) {
+		return g, err
+	}
+	if err := v.slice.Kill(ctx); err != nil {
+		return nil, err
+	}
+	return guest.Start(ctx, cfg)
+}
+
+func (a *Agent) guestConfig(v *vm) guest.Config {
+	return guest.Config{
+		ID: v.ID, Hostname: v.Name, UIDBase: v.uidBase(), Slice: v.slice,
+		RunDir: a.runDir(v.ID), DataDir: filepath.Join(a.stateDir(v.ID), "data"),
+		Image: v.Image, InitPath: a.cfg.InitPath, Binaries: a.cfg.Binaries,
+	}
+}
+
+// makeDirs makes the VM's directory: data belongs to the VM's root, logs to the
+// agent, and nobody in the VM can name either.
+func (a *Agent) makeDirs(v *vm) error {
+	dir := a.stateDir(v.ID)
+	for _, d := range []string{dir, filepath.Join(dir, "logs"), filepath.Join(dir, "data"), a.runDir(v.ID)} {
+		if err := os.MkdirAll(d, 0o700); err != nil {
+			return err
+		}
+	}
+	data := filepath.Join(dir, "data")
+	if err := os.Lchown(data, int(v.uidBase()), int(v.uidBase())); err != nil {
+		return err
+	}
+	return os.Chmod(data, 0o755)
+}
+
+// erase removes everything the VM has in the kernel and on disk. The caller
+// holds v.work. It may be repeated.
+func (a *Agent) erase(ctx context.Context, v *vm) error {
+	a.mu.Lock()
+	g, p := v.guest, v.probe
+	v.guest, v.probe = nil, nil
+	a.mu.Unlock()
+	if g != nil {
+		_ = g.Close() // only the connection: the init dies with its slice
+	}
+	if p != nil {
+		p.Close()
+	}
+	if v.slice.Exists() {
+		if err := v.slice.Kill(ctx); err != nil && !errors.Is(err, cgroup.ErrGone) {
+			return err
+		}
+		if err := v.slice.Remove(ctx); err != nil {
+			return err
+		}
+	}
+	if err := guest.Remove(a.runDir(v.ID)); err != nil {
+		return err
+	}
+	return errors.Join(os.RemoveAll(a.runDir(v.ID)), os.RemoveAll(a.stateDir(v.ID)))
+}
+
+// spawnWatch hears of every cloudlet that ends in the VM, and of the end of its
+// init. The caller holds a.mu.
+func (a *Agent) spawnWatch(v *vm, g *guest.Guest) {
+	a.spawn(func(ctx context.Context) {
+		err := g.Run(ctx, func(e guest.Exit) { a.exited(ctx, v, g, e) })
+		if ctx.Err() != nil {
+			_ = g.Close()
+			return
+		}
+		a.initGone(ctx, v, g, err)
+	})
+}
+
+// initGone rebuilds a VM whose init died under it.
+func (a *Agent) initGone(ctx context.Context, v *vm, g *guest.Guest, cause error) {
+	_ = g.Close()
+	v.work.Lock()
+	defer v.work.Unlock()
+	a.mu.Lock()
+	current := v.guest == g && (v.State == VMRunning || v.State == VMFrozen)
+	if current {
+		v.guest = nil
+	}
+	a.mu.Unlock()
+	if !current { // deleted, or replaced already
+		return
+	}
+	a.note(Event{Level: LevelError, Kind: "vm.init_died", VM: v.ID,
+		Message: fmt.Sprintf("VM %s lost its init (%v); it is started again", v.Name, cause)})
+	if err := a.restore(ctx, v); err != nil {
+		a.fail(v, err)
+	}
+}
+
+// fail marks a VM that cannot be made what its record says.
+func (a *Agent) fail(v *vm, cause error) {
+	_, _ = a.setState(v, VMFailed, cause.Error(), Event{Level: LevelError, Kind: "vm.failed", VM: v.ID,
+		Message: fmt.Sprintf("VM %s failed: %v", v.Name, cause)})
+}
+
+// applyLimits writes a spec to the slice and reads it back.
+func (a *Agent) applyLimits(ctx context.Context, v *vm, s Spec) error {
+	l, err := a.limitsFor(s)
+	if err != nil {
+		return err
+	}
+	if err := shrinkMemory(ctx, v.slice, s.MemoryBytes); err != nil {
+		return err
+	}
+	if err := v.slice.Apply(l); err != nil {
+		return err
+	}
+	return a.readLimits(v)
+}
+
+// cpuPeriod is the length over which cpu.max is kept, the kernel's default.
+const cpuPeriod = 100 * time.Millisecond
+
+func (a *Agent) limitsFor(s Spec) (cgroup.Limits, error) {
+	maxMem, noSwap := s.MemoryBytes, int64(0)
+	high := int64(cgroup.Max) // the two-knob scheme belongs to autoscaling
+	l := cgroup.Limits{
+		CPU:        &cgroup.CPU{Quota: time.Duration(s.CPUs * float64(cpuPeriod)), Period: cpuPeriod},
+		MemoryMax:  &maxMem,
+		MemoryHigh: &high,
+		SwapMax:    &noSwap,
+		PIDsMax:    pids(s),
+	}
+	dev, err := a.host.BackingDevice()
+	if err != nil {
+		if s.IO != (IO{}) {
+			return l, &Error{Kind: ErrInvalid, Code: "io_unsupported", Detail: "io limits cannot be enforced here: " + err.Error(),
+				Hint: "put the state directory on a block device", Fields: []Field{{Pointer: "/io", Detail: err.Error()}}}
+		}
+		return l, nil
+	}
+	l.IO = []cgroup.IODevice{{Major: dev.Major, Minor: dev.Minor,
+		ReadBPS: s.IO.ReadBPS, WriteBPS: s.IO.WriteBPS, ReadIOPS: s.IO.ReadIOPS, WriteIOPS: s.IO.WriteIOPS}}
+	return l, nil
+}
+
+// initThreads is what the VM's own init needs beside the processes that were
+// asked for, so that a fork bomb in the VM cannot starve it.
+const initThreads = 16
+
+func pids(s Spec) *int64 { n := s.PIDs + initThreads; return &n }
+
+// shrinkMemory prepares a slice for a lower memory.max. The kernel would take
+// a limit below use and kill; instead memory is reclaimed first, and a limit
+// that still does not hold is refused.
+func shrinkMemory(ctx context.Context, s *cgroup.Slice, target int64) error {
+	use, err := memoryInUse(s)
+	if err != nil || use <= target {
+		return err
+	}
+	if err := s.Reclaim(ctx, use-target+4*mib); err != nil && !errors.Is(err, cgroup.ErrReclaim) {
+		return err
+	}
+	if use, err = memoryInUse(s); err != nil || use <= target {
+		return err
+	}
+	return &Error{Kind: ErrConflict, Code: "memory_in_use",
+		Detail: fmt.Sprintf("memory_bytes: %d is below what is in use, %d bytes after reclaim", target, use),
+		Hint:   "end cloudlets of the VM first, or ask for more",
+		Fields: []Field{{Pointer: "/memory_bytes", Detail: "below what is in use", Min: use}}}
+}
+
+func memoryInUse(s *cgroup.Slice) (int64, error) {
+	r, err := s.OpenReader()
+	if err != nil {
+		return 0, err
+	}
+	defer r.Close()
+	return r.MemoryCurrent()
+}
+
+// readLimits remembers what the kernel has.
+func (a *Agent) readLimits(v *vm) error {
+	k, err := v.slice.Limits()
+	if err != nil {
+		return err
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	v.limits = limitsFrom(k)
+	return nil
+}

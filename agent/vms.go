@@ -1,0 +1,228 @@
+package agent
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"cloudflash/agent/store"
+)
+
+// kernelTimeout bounds what one request does in the kernel.
+const kernelTimeout = 30 * time.Second
+
+// CreateVM makes a VM and returns once it is running. It is all or nothing:
+// on an error no trace of the VM is left.
+func (a *Agent) CreateVM(ctx context.Context, req VMCreate) (VM, error) {
+	req = req.withDefaults(a.cfg.Defaults)
+	if err := a.checkCreate(req); err != nil {
+		return VM{}, err
+	}
+	v, err := a.admit(req)
+	if err != nil {
+		return VM{}, err
+	}
+	// A client that hangs up does not stop half-way what it has asked for.
+	work, cancel := context.WithTimeout(context.WithoutCancel(ctx), kernelTimeout)
+	defer cancel()
+	v.work.Lock()
+	defer v.work.Unlock()
+	if err := a.realise(work, v); err != nil {
+		a.log.Warn("create VM", "vm", v.Name, "err", err)
+		a.giveUp(work, v, err)
+		return VM{}, fmt.Errorf("create VM %s: %w", v.Name, err)
+	}
+	return a.setState(v, VMRunning, "", Event{Level: LevelInfo, Kind: "vm.created", VM: v.ID,
+		Message: fmt.Sprintf("VM %s created: %s", v.Name, v.Spec)})
+}
+
+func (r VMCreate) withDefaults(d Spec) VMCreate {
+	r.Spec.CPUs = cmp.Or(r.Spec.CPUs, d.CPUs)
+	r.Spec.MemoryBytes = cmp.Or(r.Spec.MemoryBytes, d.MemoryBytes)
+	r.Spec.StorageBytes = cmp.Or(r.Spec.StorageBytes, d.StorageBytes)
+	r.Spec.BandwidthBPS = cmp.Or(r.Spec.BandwidthBPS, d.BandwidthBPS)
+	r.Spec.PIDs = cmp.Or(r.Spec.PIDs, d.PIDs)
+	r.Image = cmp.Or(r.Image, "host")
+	if r.Name == "" {
+		r.Name = "vm-" + newID()
+	}
+	return r
+}
+
+func (a *Agent) checkCreate(r VMCreate) error {
+	if err := checkVMName(r.Name); err != nil {
+		return err
+	}
+	if err := checkImage(r.Image); err != nil {
+		return err
+	}
+	if err := checkLabels(r.Labels); err != nil {
+		return err
+	}
+	return a.cfg.Ranges.check(r.Spec)
+}
+
+// admit reserves the name, the id range and the capacity, and stores the intent.
+func (a *Agent) admit(req VMCreate) (*vm, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if other := a.find(req.Name); other != nil {
+		return nil, refuse(ErrExists, "name_taken", "choose another name, or delete the VM", "a VM named %s exists (%s, %s)", quote(req.Name), other.ID, other.State)
+	}
+	if err := a.fits(Spec{}, req.Spec); err != nil {
+		return nil, err
+	}
+	slot, err := a.freeSlot()
+	if err != nil {
+		return nil, err
+	}
+	v := a.newVM(vmRecord{ID: newID(), Name: req.Name, State: VMCreating, Image: req.Image,
+		Labels: req.Labels, Spec: req.Spec, Slot: slot, CreatedAt: time.Now().UTC()})
+	if err := a.commit([]store.Change{putVM(v.vmRecord)}); err != nil {
+		return nil, err
+	}
+	a.vms[v.ID] = v
+	return v, nil
+}
+
+func (a *Agent) newVM(r vmRecord) *vm {
+	return &vm{vmRecord: r, slice: a.parent.Slice(r.ID)}
+}
+
+// freeSlot finds an id range that no VM has, not even one being deleted.
+func (a *Agent) freeSlot() (int, error) {
+	taken := make(map[int]bool, len(a.vms))
+	for _, v := range a.vms {
+		taken[v.Slot] = true
+	}
+	for slot := range maxSlots {
+		if !taken[slot] {
+			return slot, nil
+		}
+	}
+	return 0, refuse(ErrCapacity, "insufficient_ids", "delete a VM", "all %d user id ranges are taken", maxSlots)
+}
+
+// giveUp erases a VM whose creation failed. What cannot be erased now stays
+// in state deleting and is erased at the next start.
+func (a *Agent) giveUp(ctx context.Context, v *vm, cause error) {
+	if _, err := a.setState(v, VMDeleting, cause.Error(), Event{Level: LevelError, Kind: "vm.create_failed", VM: v.ID,
+		Message: fmt.Sprintf("VM %s not created: %v", v.Name, cause)}); err != nil {
+		return
+	}
+	if err := a.erase(ctx, v); err != nil {
+		a.log.Error("undo create", "vm", v.Name, "err", err)
+		return
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.commit([]store.Change{store.Delete(store.VMs, v.ID)}) == nil {
+		delete(a.vms, v.ID)
+	}
+}
+
+// setState stores a state and publishes the event that tells why.
+func (a *Agent) setState(v *vm, s VMState, reason string, e Event) (VM, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	rec := v.vmRecord
+	rec.State, rec.Reason = s, reason
+	if s == VMRunning && rec.IdleSince == nil && a.active(v.ID) == 0 {
+		now := time.Now().UTC()
+		rec.IdleSince = &now
+	}
+	if err := a.commit([]store.Change{putVM(rec)}, e); err != nil {
+		return VM{}, err
+	}
+	v.vmRecord = rec
+	a.poke()
+	return a.view(v), nil
+}
+
+// find returns the VM with that id or name, or nil. The caller holds a.mu.
+func (a *Agent) find(ref string) *vm {
+	if v, ok := a.vms[ref]; ok {
+		return v
+	}
+	for _, v := range a.vms {
+		if v.Name == ref {
+			return v
+		}
+	}
+	return nil
+}
+
+// lookup is find for callers without the lock.
+func (a *Agent) lookup(ref string) (*vm, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if v := a.find(ref); v != nil {
+		return v, nil
+	}
+	return nil, vmNotFound(ref)
+}
+
+func vmNotFound(ref string) error {
+	return refuse(ErrNotFound, "vm_not_found", "cloudflash vm list shows what there is", "VM %s not found", quote(ref))
+}
+
+// VM returns the VM with that id or name.
+func (a *Agent) VM(ref string) (VM, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	v := a.find(ref)
+	if v == nil {
+		return VM{}, vmNotFound(ref)
+	}
+	return a.view(v), nil
+}
+
+// VMs returns all VMs by name.
+func (a *Agent) VMs() []VM {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.viewVMs()
+}
+
+func (a *Agent) viewVMs() []VM {
+	all := make([]VM, 0, len(a.vms))
+	for _, v := range a.vms {
+		all = append(all, a.view(v))
+	}
+	slices.SortFunc(all, func(x, y VM) int { return cmp.Compare(x.Name, y.Name) })
+	return all
+}
+
+// view is how the world sees a VM. The caller holds a.mu.
+func (a *Agent) view(v *vm) VM {
+	out := VM{
+		ID: v.ID, Name: v.Name, State: v.State, Reason: v.Reason, Image: v.Image, Labels: v.Labels,
+		Spec: v.Spec, Limits: v.limits, Usage: v.usage, Autoscale: Autoscale{Mode: "off"},
+		IdleSince: v.IdleSince, CreatedAt: v.CreatedAt, Cloudlets: a.active(v.ID),
+	}
+	if v.guest != nil {
+		out.InitPID = v.guest.PID()
+	}
+	return out
+}
+
+// active counts the cloudlets that hold a share of a VM.
+func (a *Agent) active(vmID string) int {
+	n := 0
+	for _, c := range a.cloudlets {
+		if c.VM == vmID && c.holds() {
+			n++
+		}
+	}
+	return n
+}
+
+// holds reports whether the cloudlet occupies room in its VM.
+func (c *cloudlet) holds() bool { return !c.State.Final() && c.State != CloudletQueued }
+
+// String is the spec on one line.
+func (s Spec) String() string {
+	return fmt.Sprintf("%.3g cpus, %d MiB memory, %d pids", s.CPUs, s.MemoryBytes>>20, s.PIDs)
+}

@@ -1,0 +1,91 @@
+// Command cloudflash-init is PID 1 of a VM. The agent starts it in new user,
+// pid, mount, net, uts and ipc namespaces; it builds the VM's root file system,
+// starts processes on the agent's request, reaps them and every orphan, and
+// writes each exit to a journal before it tells anyone. It outlives the agent:
+// a new one connects to the same socket and finds everything as it was.
+//
+// It imports little and keeps still: an idle init has under 1 MiB of private
+// memory and no timer. It must go on working when a fork bomb in the VM has used
+// up all process ids, so it makes the threads it needs at its start.
+//
+// The cgroup namespace is made for each process, not here: with the mount option
+// nsdelegate a process may only be born inside its creator's cgroup namespace,
+// and the one of init would not hold the scopes beside it.
+package main
+
+import (
+	"os"
+	"runtime"
+	"runtime/debug"
+	"sync"
+	"syscall"
+	"time"
+	"unsafe"
+
+	"cloudflash/agent/guest/wire"
+	"golang.org/x/sys/unix"
+)
+
+func main() {
+	debug.SetGCPercent(-1) // collected by hand, see server.tidy; a timer would wake an idle VM
+	if os.Getpid() != 1 {
+		die("cloudflash-init is started by the agent, as PID 1 of a VM")
+	}
+	ignoreSignals()
+	must("hide from the VM", unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0))
+	name := []byte("cloudflash-init\x00")
+	_ = unix.Prctl(unix.PR_SET_NAME, uintptr(unsafe.Pointer(&name[0])), 0, 0, 0)
+	unix.CloseOnExec(wire.ListenerFD)
+	unix.CloseOnExec(wire.JournalFD)
+	_ = unix.Close(wire.SelfFD)
+	warmUp()
+
+	s := &server{procs: map[string]*proc{}, exits: map[string]wire.Exit{}, forked: make(chan struct{}, 1), conn: -1}
+	go s.reap()
+	for {
+		conn, _, err := unix.Accept4(wire.ListenerFD, unix.SOCK_CLOEXEC)
+		if err != nil {
+			if err == unix.EINTR || err == unix.ECONNABORTED {
+				continue
+			}
+			must("accept", err)
+		}
+		s.serve(conn)
+	}
+}
+
+// ignoreSignals takes back the handlers of the Go runtime. Signals from inside
+// the VM reach its PID 1 only where there is a handler (pid_namespaces(7)): one
+// of the runtime's would end the process. Real faults still kill it.
+func ignoreSignals() {
+	var action [4]uint64 // struct sigaction of the kernel: SIG_DFL
+	for sig := uintptr(1); sig <= 64; sig++ {
+		_, _, _ = syscall.RawSyscall6(unix.SYS_RT_SIGACTION, sig, uintptr(unsafe.Pointer(&action)), 0, 8, 0, 0)
+	}
+}
+
+// warmUp makes the threads that the runtime will want: each goroutine that
+// blocks in the kernel needs one more. Idle threads stay for ever.
+func warmUp() {
+	var wg sync.WaitGroup
+	for range 4 {
+		wg.Go(func() {
+			_ = unix.Nanosleep(&unix.Timespec{Nsec: int64(2 * time.Millisecond)}, nil)
+		})
+	}
+	wg.Wait()
+	runtime.GC()
+	debug.FreeOSMemory()
+}
+
+func must(what string, err error) {
+	if err != nil {
+		die(what + ": " + err.Error())
+	}
+}
+
+// die ends the VM. Standard error is a log file beside the socket.
+func die(msg string) {
+	_, _ = os.Stderr.WriteString("cloudflash-init: " + msg + "\n")
+	os.Exit(1)
+}

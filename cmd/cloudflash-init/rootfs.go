@@ -1,0 +1,183 @@
+package main
+
+import "golang.org/x/sys/unix"
+
+// base is where the new root is put together, and is gone afterwards.
+const base = "/tmp"
+
+const root = base + "/root"
+
+// hostEtc is what programs of the host's /usr look for in /etc, without
+// anything that tells of the host's users, services or secrets.
+var hostEtc = [...]string{"alternatives", "bash.bashrc", "ca-certificates", "ca-certificates.conf", "crypto-policies",
+	"debian_version", "fonts", "gai.conf", "inputrc", "java-11-openjdk", "java-17-openjdk", "java-21-openjdk", "ld.so.cache",
+	"ld.so.conf", "ld.so.conf.d", "localtime", "magic", "mime.types", "os-release", "perl", "pki", "profile", "profile.d",
+	"protocols", "python3", "python3.11", "python3.12", "python3.13", "services", "ssl", "terminfo", "timezone", "xattr.conf"}
+
+// build makes the root file system and enters it. The descriptors are /data, the
+// binaries, and the image where there is one.
+func (b *builder) build(image bool, binaries []string, fds []int) {
+	b.do("make mounts private", unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""))
+	b.mount("cloudflash", base, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=755")
+	b.dir(root)
+	if image {
+		b.imageRoot(fds[len(fds)-1])
+	} else {
+		b.hostRoot()
+	}
+	for _, d := range [...]string{"proc", "sys", "dev", "tmp", "run", "data", "opt", "opt/cloudflash", "opt/cloudflash/bin"} {
+		b.dir(root + "/" + d)
+	}
+	b.devices()
+	b.mount("tmp", root+"/tmp", "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=1777")
+	b.mount("run", root+"/run", "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=755")
+	b.dir(root + "/run/lock")
+	b.mount("sysfs", root+"/sys", "sysfs", unix.MS_RDONLY|unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "")
+	b.mount("proc", root+"/proc", "proc", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "")
+	b.noNamespaces()
+	b.mask()
+	for i, name := range binaries {
+		b.file(root + "/opt/cloudflash/bin/" + name)
+		b.attach(fds[1+i], root+"/opt/cloudflash/bin/"+name)
+	}
+	b.attach(fds[0], root+"/data")
+	b.enter()
+	if !image {
+		b.readOnly("/", 0)
+	}
+}
+
+// hostRoot shows the host's programs read-only around a private /etc.
+func (b *builder) hostRoot() {
+	b.mount("root", root, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=755")
+	for _, d := range [...]string{"usr", "etc", "home", "mnt", "root", "srv", "var", "var/cache", "var/lib", "var/log", "var/spool"} {
+		b.dir(root + "/" + d)
+	}
+	b.bind("/usr", root+"/usr")
+	for _, d := range [...]string{"/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32"} {
+		switch {
+		case is(d, unix.S_IFLNK): // merged /usr
+			var target [256]byte
+			n, err := unix.Readlink(d, target[:])
+			b.do("readlink "+d, err)
+			if err == nil {
+				b.link(string(target[:n]), root+d)
+			}
+		case is(d, unix.S_IFDIR):
+			b.dir(root + d)
+			b.bind(d, root+d)
+		}
+	}
+	b.link("/run", root+"/var/run")
+	b.link("/run/lock", root+"/var/lock")
+	b.link("/tmp", root+"/var/tmp")
+	b.etc()
+}
+
+func (b *builder) etc() {
+	etc := root + "/etc/"
+	b.mount("etc", root+"/etc", "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=755")
+	b.write(etc+"passwd", "root:x:0:0:root:/data:/bin/sh\ndaemon:x:1:1:daemon:/usr/sbin:/usr/sbin/nologin\nnobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n", 0o644)
+	b.write(etc+"group", "root:x:0:\ndaemon:x:1:\ntty:x:5:\nnogroup:x:65534:\n", 0o644)
+	b.write(etc+"shadow", "root:*:19000:0:99999:7:::\nnobody:*:19000:0:99999:7:::\n", 0o600)
+	b.write(etc+"nsswitch.conf", "passwd: files\ngroup: files\nshadow: files\nhosts: files dns\nservices: files\nprotocols: files\n", 0o644)
+	b.write(etc+"hosts", "127.0.0.1\tlocalhost\n::1\tlocalhost\n", 0o644)
+	b.write(etc+"resolv.conf", "", 0o644)
+	b.link("/proc/self/mounts", etc+"mtab")
+	for _, name := range hostEtc {
+		from := "/etc/" + name
+		switch {
+		case is(from, unix.S_IFDIR):
+			b.dir(etc + name)
+			b.bind(from, etc+name)
+		case is(from, unix.S_IFREG):
+			b.file(etc + name)
+			b.bind(from, etc+name)
+		case is(from, unix.S_IFLNK): // into /usr, which is there
+			var target [256]byte
+			if n, err := unix.Readlink(from, target[:]); err == nil {
+				b.link(string(target[:n]), etc+name)
+			}
+		}
+	}
+}
+
+// imageRoot lays a writable layer, in the VM's memory, over an image.
+func (b *builder) imageRoot(fd int) {
+	for _, d := range [...]string{"/image", "/upper", "/work"} {
+		b.dir(base + d)
+	}
+	b.attach(fd, base+"/image")
+	b.mount("overlay", root, "overlay", unix.MS_NOSUID|unix.MS_NODEV,
+		"lowerdir="+base+"/image,upperdir="+base+"/upper,workdir="+base+"/work,userxattr")
+	b.dir(root + "/etc")
+	if !is(root+"/etc/resolv.conf", unix.S_IFREG) && !is(root+"/etc/resolv.conf", unix.S_IFLNK) {
+		b.write(root+"/etc/resolv.conf", "", 0o644)
+	}
+}
+
+// devices makes the smallest /dev that programs are content with. A user
+// namespace cannot make device nodes, only show the host's.
+func (b *builder) devices() {
+	dev := root + "/dev/"
+	b.mount("dev", root+"/dev", "tmpfs", unix.MS_NOSUID, "mode=755,size=64k")
+	for _, name := range [...]string{"null", "zero", "full", "random", "urandom", "tty"} {
+		b.file(dev + name)
+		b.mount("/dev/"+name, dev+name, "bind", unix.MS_BIND, "")
+	}
+	b.dir(dev + "shm")
+	b.mount("shm", dev+"shm", "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=1777")
+	b.dir(dev + "pts")
+	b.mount("devpts", dev+"pts", "devpts", unix.MS_NOSUID|unix.MS_NOEXEC, "newinstance,ptmxmode=0666,mode=0620,gid=5")
+	b.link("pts/ptmx", dev+"ptmx")
+	b.link("/proc/self/fd", dev+"fd")
+	b.link("/proc/self/fd/0", dev+"stdin")
+	b.link("/proc/self/fd/1", dev+"stdout")
+	b.link("/proc/self/fd/2", dev+"stderr")
+}
+
+// noNamespaces keeps everybody in the VM from making namespaces, and with them
+// from the parts of the kernel that only their owners reach. Cgroup namespaces
+// are left: init makes one for each process.
+func (b *builder) noNamespaces() {
+	for _, kind := range [...]string{"ipc", "mnt", "net", "pid", "time", "user", "uts"} {
+		path := root + "/proc/sys/user/max_" + kind + "_namespaces"
+		if is(path, unix.S_IFREG) {
+			b.write(path, "0", 0)
+		}
+	}
+}
+
+// mask hides what tells of the host or reaches it, as container runtimes do.
+func (b *builder) mask() {
+	for _, path := range [...]string{"/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/timer_list", "/proc/sched_debug", "/proc/kallsyms"} {
+		if is(root+path, unix.S_IFREG) {
+			b.mount("/dev/null", root+path, "bind", unix.MS_BIND, "")
+		}
+	}
+	for _, path := range [...]string{"/proc/acpi", "/proc/asound", "/proc/scsi", "/sys/firmware", "/sys/devices/virtual/powercap"} {
+		if is(root+path, unix.S_IFDIR) {
+			b.mount("none", root+path, "tmpfs", unix.MS_RDONLY|unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "size=0,mode=555")
+		}
+	}
+	for _, path := range [...]string{"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"} {
+		if is(root+path, unix.S_IFDIR) || is(root+path, unix.S_IFREG) {
+			b.bind(root+path, root+path)
+		}
+	}
+}
+
+// enter makes the new root the only one there is.
+func (b *builder) enter() {
+	if b.errno != 0 {
+		return
+	}
+	b.do("chdir to the new root", unix.Chdir(root))
+	if b.errno == 0 {
+		b.do("pivot_root", unix.PivotRoot(".", "."))
+	}
+	if b.errno == 0 { // the old root is stacked on the new one
+		b.do("unmount the old root", unix.Unmount(".", unix.MNT_DETACH))
+		b.do("chdir to /", unix.Chdir("/"))
+	}
+}
