@@ -249,13 +249,20 @@ func (a *Agent) startFailed(ctx context.Context, c *cloudlet, v *vm, scope *cgro
 
 // startEnding gives a command that cannot be executed the codes shells use.
 func startEnding(e *guest.StartError) ending {
+	if e.Stage == "workdir" {
+		return ending{code: 126, reason: fmt.Sprintf("cannot enter the working directory %s: %v", quote(e.Path), e.Errno)}
+	}
+	if e.Stage == "clone" && e.Errno == syscall.EAGAIN {
+		return ending{code: 125, reason: "the VM's pids limit leaves no room for it"}
+	}
+	if e.Stage != "exec" {
+		return ending{code: 125, reason: e.Error()}
+	}
 	switch e.Errno {
 	case syscall.ENOENT, syscall.ENOTDIR:
 		return ending{code: 127, reason: fmt.Sprintf("command not found: %s", quote(e.Path))}
 	case syscall.EACCES, syscall.ENOEXEC, syscall.EISDIR, syscall.EPERM, syscall.ELOOP:
 		return ending{code: 126, reason: fmt.Sprintf("cannot execute %s: %v", quote(e.Path), e.Errno)}
-	case syscall.EAGAIN:
-		return ending{code: 125, reason: "the VM's pids limit leaves no room for it"}
 	}
 	return ending{code: 125, reason: e.Error()}
 }

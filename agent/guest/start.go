@@ -151,6 +151,9 @@ func welcome(ctx context.Context, cfg Config, cmd *exec.Cmd) (*Guest, error) {
 	if err := setOOMScore(cmd.Process.Pid, "-1000"); err != nil {
 		return nil, err
 	}
+	if err := setLimits(cmd.Process.Pid); err != nil {
+		return nil, err
+	}
 	g, err := dial(ctx, cfg)
 	if err != nil {
 		return nil, err
@@ -187,6 +190,20 @@ func (g *Guest) setup(ctx context.Context, m *mounts) error {
 		w.String(string(filter))
 	}, m.fds...)
 	return err
+}
+
+// setLimits sets the resource limits that every process of the VM inherits,
+// whatever the agent itself runs with.
+func setLimits(pid int) error {
+	for resource, limit := range map[int]unix.Rlimit{
+		unix.RLIMIT_CORE:   {Cur: 1, Max: 1}, // 1: no core dump, not even to a pipe of the host (do_coredump in fs/coredump.c)
+		unix.RLIMIT_NOFILE: {Cur: 1024, Max: 512 << 10},
+	} {
+		if err := unix.Prlimit(pid, resource, &limit, nil); err != nil {
+			return fmt.Errorf("set rlimit %d of init: %w", resource, err)
+		}
+	}
+	return nil
 }
 
 // setOOMScore writes oom_score_adj of a process. Written by somebody with

@@ -69,8 +69,6 @@ func (c *child) fork() (pid uintptr, errno syscall.Errno) {
 		args  = cloneArgs{flags: unix.CLONE_INTO_CGROUP, exitSignal: uint64(unix.SIGCHLD), cgroup: uint64(c.cgroup)}
 		caps  = [2]uint32{unix.LINUX_CAPABILITY_VERSION_3, 0}
 		data  = [6]uint32{keepCaps, keepCaps, 0, 0, 0, 0}
-		core  = [2]uint64{1, 1}                 // 1: not even to a pipe, see do_coredump in fs/coredump.c
-		files = [2]uint64{1024, 512 << 10}      // what init has may be anything
 		stage = [2]uint32{0, uint32(stageGate)} // errno and stage, as outcome reads them
 		one   [1]byte
 		n, i  uintptr
@@ -125,16 +123,6 @@ func (c *child) fork() (pid uintptr, errno syscall.Errno) {
 		goto fail
 	}
 	_, _, _ = syscall.RawSyscall(unix.SYS_UMASK, 0o022, 0, 0)
-	stage[1] = uint32(stageLimits)
-	if _, _, errno = syscall.RawSyscall6(unix.SYS_PRLIMIT64, 0, unix.RLIMIT_CORE, uintptr(unsafe.Pointer(&core)), 0, 0, 0); errno != 0 {
-		goto fail
-	}
-	// The agent's own hard limit may be lower; then that stays.
-	if _, _, errno = syscall.RawSyscall6(unix.SYS_PRLIMIT64, 0, unix.RLIMIT_NOFILE, uintptr(unsafe.Pointer(&files)), 0, 0, 0); errno != 0 {
-		files[1] = 1024
-		_, _, _ = syscall.RawSyscall6(unix.SYS_PRLIMIT64, 0, unix.RLIMIT_NOFILE, uintptr(unsafe.Pointer(&files)), 0, 0, 0)
-	}
-
 	stage[1] = uint32(stageCaps)
 	for i = 0; i <= lastCap; i++ {
 		if i < 32 && keepCaps&(1<<i) != 0 {

@@ -108,13 +108,12 @@ const (
 	stageFiles
 	stageCgroup
 	stageDir
-	stageLimits
 	stageCaps
 	stageSeccomp
 	stageExec
 )
 
-var stages = [...]string{stageGate: "gate", stageFiles: "files", stageCgroup: "cgroup namespace", stageDir: "workdir", stageLimits: "rlimit",
+var stages = [...]string{stageGate: "gate", stageFiles: "files", stageCgroup: "cgroup namespace", stageDir: "workdir",
 	stageCaps: "capabilities", stageSeccomp: "seccomp", stageExec: "exec"}
 
 // prepare turns a request into what the child needs, all of it allocated before
