@@ -129,17 +129,26 @@ func (a *Agent) recentCloudlets() []Cloudlet {
 // output that outgrows its share. The file keeps its length, so that offsets
 // stay valid and the writer is not disturbed.
 func (a *Agent) capOutputs() {
+	type output struct{ vm, cloudlet string }
+	var active []output
 	a.mu.Lock()
-	var paths []string
 	for _, c := range a.cloudlets {
 		if c.holds() {
-			paths = append(paths, a.outputPath(c.VM, c.ID, "stdout"), a.outputPath(c.VM, c.ID, "stderr"))
+			active = append(active, output{c.VM, c.ID})
 		}
 	}
 	a.mu.Unlock()
-	for _, p := range paths {
-		if err := capFile(p, a.cfg.OutputKeep); err != nil && !errors.Is(err, unix.ENOENT) {
-			a.log.Warn("cap output", "path", p, "err", err)
+	for _, o := range active {
+		a.capOutput(o.vm, o.cloudlet)
+	}
+}
+
+// capOutput is capOutputs for one cloudlet.
+func (a *Agent) capOutput(vmID, cloudletID string) {
+	for _, stream := range []string{"stdout", "stderr"} {
+		path := a.outputPath(vmID, cloudletID, stream)
+		if err := capFile(path, a.cfg.OutputKeep); err != nil && !errors.Is(err, unix.ENOENT) {
+			a.log.Warn("cap output", "path", path, "err", err)
 		}
 	}
 }

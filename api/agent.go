@@ -1,0 +1,59 @@
+package api
+
+import (
+	"context"
+	"net/http"
+	"os"
+	"time"
+
+	"cloudflash/agent"
+)
+
+// Agent is what the API needs of the agent, resource by resource.
+type Agent interface {
+	vmAgent
+	cloudletAgent
+	hostAgent
+	tokenAgent
+}
+
+type vmAgent interface {
+	CreateVM(context.Context, agent.VMCreate) (agent.VM, error)
+	VMs() []agent.VM
+	VM(ref string) (agent.VM, error)
+	ChangeVM(ctx context.Context, ref string, ch agent.VMChange) (agent.VM, error)
+	FreezeVM(ctx context.Context, ref string) (agent.VM, error)
+	ThawVM(ctx context.Context, ref string) (agent.VM, error)
+	DeleteVM(ctx context.Context, ref string, grace time.Duration) (agent.Operation, error)
+}
+
+type cloudletAgent interface {
+	SubmitCloudlet(context.Context, agent.CloudletSubmit) (agent.Cloudlet, error)
+	Cloudlets() []agent.Cloudlet
+	Cloudlet(ref string) (agent.Cloudlet, error)
+	CancelCloudlet(ctx context.Context, ref string) (agent.Cloudlet, error)
+	OpenOutput(ref, stream string) (*os.File, error)
+}
+
+type hostAgent interface {
+	Host() agent.Host
+	Health(context.Context) []agent.Check
+	Ready() <-chan struct{}
+	Events(since uint64, limit int) ([]agent.Event, error)
+	Operations() []agent.Operation
+	Operation(id string) (agent.Operation, error)
+	Updates() <-chan struct{}
+}
+
+type tokenAgent interface {
+	Tokens() []agent.Token
+	CreateToken(name, role string) (agent.Token, string, error)
+	RevokeToken(ref string) error
+}
+
+// Login makes and redeems one-time codes.
+type Login interface {
+	NewCode(role string) (code string, expires time.Time)
+	Redeem(code string) (*http.Cookie, error)
+	Forget(secret string) error // ends a session
+}
