@@ -42,7 +42,7 @@ func New(a Agent, opts Options) http.Handler {
 	engine.RedirectTrailingSlash = false
 	_ = engine.SetTrustedProxies(nil) // nil is always accepted
 	s := &server{agent: a, opts: opts, gin: engine}
-	engine.Use(s.requestID, s.observe, s.recover)
+	engine.Use(s.requestID, s.observe, s.recover, s.awaitReady)
 	engine.NoRoute(s.noRoute)
 	engine.NoMethod(func(c *gin.Context) {
 		s.refuse(c, problem.New(http.StatusMethodNotAllowed, "method_not_allowed",
@@ -151,6 +151,25 @@ func (s *server) observe(c *gin.Context) {
 	}
 	s.opts.Log.Debug("request", "method", c.Request.Method, "path", c.Request.URL.Path, "status", c.Writer.Status(),
 		"took", took, "request_id", c.Writer.Header().Get("X-Request-Id"))
+}
+
+// readyWait is how long a request waits for recovery to finish.
+const readyWait = 10 * time.Second
+
+// awaitReady holds requests back until the agent knows what it has.
+func (s *server) awaitReady(c *gin.Context) {
+	if !strings.HasPrefix(c.Request.URL.Path, base) || s.isReady() {
+		return
+	}
+	select {
+	case <-s.agent.Ready():
+	case <-c.Request.Context().Done():
+	case <-time.After(readyWait):
+	}
+	if !s.isReady() {
+		c.Header("Retry-After", "1")
+		s.refuse(c, problem.New(http.StatusServiceUnavailable, "recovering", "the agent is still finding out what runs", "try again in a moment"))
+	}
 }
 
 // recover answers a panic with 500 and logs it; the client learns nothing of it.
