@@ -31,10 +31,9 @@ func main() {
 	if os.Getpid() != 1 {
 		die("cloudflash-init is started by the agent, as PID 1 of a VM")
 	}
+	rename()
 	ignoreSignals()
 	must("hide from the VM", unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0))
-	name := []byte("cloudflash-init\x00")
-	_ = unix.Prctl(unix.PR_SET_NAME, uintptr(unsafe.Pointer(&name[0])), 0, 0, 0)
 	unix.CloseOnExec(wire.ListenerFD)
 	unix.CloseOnExec(wire.JournalFD)
 	_ = unix.Close(wire.SelfFD)
@@ -51,6 +50,15 @@ func main() {
 			must("accept", err)
 		}
 		s.serve(conn)
+	}
+}
+
+// rename gives the process its name back: it was executed by descriptor. The
+// file belongs to the thread group's leader, which may not be this thread.
+func rename() {
+	if fd, err := unix.Open("/proc/self/comm", unix.O_WRONLY|unix.O_CLOEXEC, 0); err == nil {
+		_, _ = unix.Write(fd, []byte("cloudflash-init"))
+		_ = unix.Close(fd)
 	}
 }
 

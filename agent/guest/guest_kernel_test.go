@@ -1,0 +1,395 @@
+package guest_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"cloudflash/agent/guest"
+	"cloudflash/cgroup"
+	"cloudflash/cgroup/cgrouptest"
+)
+
+const uidBase = 0x70000000
+
+// vm is a guest on the real kernel.
+type vm struct {
+	*guest.Guest
+	t     testing.TB
+	cfg   guest.Config
+	exits chan guest.Exit
+	n     int
+}
+
+func newVM(t testing.TB, change func(*guest.Config)) *vm {
+	t.Helper()
+	slice := cgrouptest.Kernel(t).Slice("test")
+	if err := errors.Join(slice.Create(), slice.Chown(uidBase, uidBase)); err != nil {
+		t.Fatal(err)
+	}
+	limit := int64(64 + 16)
+	if err := slice.Apply(cgroup.Limits{PIDsMax: &limit}); err != nil {
+		t.Fatal(err)
+	}
+	data := t.TempDir()
+	if err := os.Chown(data, uidBase, uidBase); err != nil {
+		t.Fatal(err)
+	}
+	cfg := guest.Config{ID: "test", Hostname: "web", UIDBase: uidBase, Slice: slice, RunDir: t.TempDir(), DataDir: data,
+		Image: "host", InitPath: program(t, "cloudflash-init"), Binaries: []string{program(t, "burn")}}
+	if change != nil {
+		change(&cfg)
+	}
+	g, err := guest.Start(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	v := &vm{Guest: g, t: t, cfg: cfg, exits: make(chan guest.Exit, 1000)}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- g.Run(ctx, func(e guest.Exit) { v.exits <- e }) }()
+	t.Cleanup(func() {
+		cancel()
+		<-done
+		_ = g.Close()
+	})
+	return v
+}
+
+func program(t testing.TB, name string) string {
+	t.Helper()
+	path, err := exec.LookPath(name)
+	if err != nil {
+		t.Fatalf("%s is not on PATH: scripts/test builds it", name)
+	}
+	return path
+}
+
+// run runs a shell script in the VM and returns its output and end.
+func (v *vm) run(script string) (string, guest.Exit) {
+	v.t.Helper()
+	out, _ := v.start(script)
+	select {
+	case e := <-v.exits:
+		b, err := os.ReadFile(out)
+		if err != nil {
+			v.t.Fatal(err)
+		}
+		if err := v.Acknowledge(v.t.Context(), e.ID); err != nil {
+			v.t.Fatal(err)
+		}
+		return string(b), e
+	case <-time.After(time.Minute):
+		v.t.Fatal("no exit within a minute")
+	}
+	return "", guest.Exit{}
+}
+
+func (v *vm) start(script string) (string, guest.Running) {
+	v.t.Helper()
+	out, r, err := v.tryStart("/bin/sh", "-c", script)
+	if err != nil {
+		v.t.Fatal(err)
+	}
+	return out, r
+}
+
+func (v *vm) tryStart(argv ...string) (string, guest.Running, error) {
+	v.t.Helper()
+	v.n++
+	id := "p" + strconv.Itoa(v.n)
+	scope := v.cfg.Slice.Scope("cl-" + id)
+	if err := errors.Join(scope.Create(), scope.Chown(uidBase, uidBase)); err != nil {
+		v.t.Fatal(err)
+	}
+	path := filepath.Join(v.t.TempDir(), "out")
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		v.t.Fatal(err)
+	}
+	defer f.Close()
+	if err := f.Chown(uidBase, uidBase); err != nil {
+		v.t.Fatal(err)
+	}
+	r, err := v.Start(v.t.Context(), guest.Process{ID: id, Argv: argv, Scope: scope, Stdout: f, Stderr: f,
+		Env: []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin:/opt/cloudflash/bin", "ONLY=this"}})
+	return path, r, err
+}
+
+func TestKernelCloudletSeesOnlyItsVM(t *testing.T) {
+	t.Setenv("HOST_SECRET", "leaked")
+	leak, err := os.Open("/etc/passwd") // a descriptor of the agent's
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer leak.Close()
+	if _, _, errno := syscall.Syscall(syscall.SYS_FCNTL, leak.Fd(), syscall.F_SETFD, 0); errno != 0 {
+		t.Fatal(errno)
+	}
+	v := newVM(t, nil)
+	checks := map[string]struct{ script, want string }{
+		"host name":               {"cat /proc/sys/kernel/hostname", "web"},
+		"user":                    {"echo $(id -u) $(id -g)", "0 0"},
+		"no other groups":         {"id -G", "0"},
+		"pid 1 is the init":       {"cat /proc/1/comm", "cloudflash-init"},
+		"no host processes":       {"ls -d /proc/[0-9]* | wc -l | tr -d ' '", "4"}, // init, sh, ls, wc... within one pipeline
+		"loopback only":           {"ls /sys/class/net | tr '\\n' ' '", "lo "},
+		"loopback is up":          {"cat /sys/class/net/lo/operstate", "unknown"},
+		"working directory":       {"pwd", "/data"},
+		"/data is writable":       {"echo x >/data/f && stat -c %u /data/f", "0"},
+		"/usr is not":             {"touch /usr/x 2>&1 | grep -c Read-only", "1"},
+		"/ is not":                {"touch /x 2>&1 | grep -c Read-only", "1"},
+		"/etc is private":         {"grep -c . /etc/passwd; echo x >>/etc/passwd && echo ok", "3\nok"},
+		"/tmp is writable":        {"touch /tmp/x && echo ok", "ok"},
+		"/dev is minimal":         {"ls /dev | tr '\\n' ' '", "fd full null ptmx pts random shm stderr stdin stdout tty urandom zero "},
+		"/dev/null works":         {"echo x >/dev/null && echo ok", "ok"},
+		"no host directories":     {"ls -d /root/* /home/* /boot /var/lib/* 2>/dev/null | wc -l", "0"},
+		"environment":             {"env | sort | grep -v -e ^_= -e ^PWD= -e ^SHLVL= -e ^OLDPWD=", "ONLY=this\nPATH=/usr/sbin:/usr/bin:/sbin:/bin:/opt/cloudflash/bin"},
+		"descriptors":             {"ls /proc/$$/fd | tr '\\n' ' '", "0 1 2 "},
+		"init's are out of reach": {"readlink /proc/1/fd/3; cat /proc/1/fd/4 2>&1 | grep -c 'ermission denied'; cat /proc/1/environ 2>&1 | grep -c 'ermission denied'", "1\n1"},
+		"capabilities":            {"grep -e CapEff -e CapBnd -e CapInh -e CapAmb /proc/self/status | awk '{print $2}' | sort -u", "0000000000000000\n00000000000425fb"},
+		"no new privileges":       {"grep NoNewPrivs /proc/self/status | awk '{print $2}'", "1"},
+		"seccomp":                 {"grep ^Seccomp: /proc/self/status | awk '{print $2}'", "2"},
+		"cgroup is hidden":        {"cat /proc/self/cgroup; ls /sys/fs/cgroup | wc -l", "0::/\n0"},
+		"OOM score":               {"cat /proc/self/oom_score_adj; echo -1 >/proc/self/oom_score_adj 2>/dev/null; cat /proc/self/oom_score_adj", "0\n0"},
+		"no core dumps":           {"ulimit -c", "0"},
+		"no namespaces":           {"unshare -U true 2>&1 | grep -c -e 'not permitted' -e 'No space'", "1"},
+		"no mounts":               {"mount -t tmpfs x /tmp 2>&1 | grep -c -e 'ermission denied' -e 'not permitted'", "1"},
+		"no device nodes":         {"mknod /tmp/sda b 8 0 2>&1 | grep -c 'not permitted'", "1"},
+		"no sysctl":               {"(echo 1 >/proc/sys/kernel/panic) 2>/dev/null || echo refused", "refused"},
+		"no sysrq":                {"(echo h >/proc/sysrq-trigger) 2>/dev/null || echo refused", "refused"},
+		"/sys is read-only":       {"touch /sys/x 2>&1 | grep -c Read-only", "1"},
+		"pid 1 cannot be killed":  {"kill -9 1; kill -TERM 1; kill -SEGV 1; kill -QUIT 1; kill -ABRT 1; kill -URG 1; sleep 0.1; cat /proc/1/comm", "cloudflash-init"},
+		"signals are default":     {"grep -e SigBlk -e SigIgn /proc/self/status | awk '{print $2}' | sort -u", "0000000000000000"},
+		"binaries on PATH":        {"burn --cpus 0 --seconds 0 | cut -c1-6", "burned"},
+		"stdout opens again":      {"echo again >/dev/stdout", "again"},
+		"root is alone":           {"ls -A /proc/1/root 2>&1 | grep -c 'ermission denied'", "1"},
+		"no kernel log":           {"dmesg 2>&1 | grep -c 'not permitted'", "1"},
+		"ids end at 65535":        {"touch /data/g; chown 65536 /data/g 2>&1 | grep -c 'nvalid argument'; chown 1000 /data/g && stat -c %u /data/g", "1\n1000"},
+	}
+	if _, e := v.run("echo x >/data/f"); e.Code != 0 {
+		t.Fatalf("%+v", e)
+	}
+	for name, c := range checks {
+		out, e := v.run(c.script)
+		if strings.TrimSuffix(out, "\n") != strings.TrimSuffix(c.want, "\n") && name != "no host processes" && name != "no core dumps" {
+			t.Errorf("%s: %q, want %q (%+v)", name, out, c.want, e)
+		}
+		if name == "no host processes" {
+			if n, _ := strconv.Atoi(strings.TrimSpace(out)); n < 2 || n > 6 {
+				t.Errorf("%d processes are visible", n)
+			}
+		}
+	}
+}
+
+func TestKernelIDsAreTheVMsOwn(t *testing.T) {
+	v := newVM(t, nil)
+	_, r := v.start("sleep 60")
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", r.PID))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := fmt.Sprintf("Uid:\t%d\t%d\t%d\t%d\n", uidBase, uidBase, uidBase, uidBase)
+	if !bytes.Contains(b, []byte(want)) {
+		t.Errorf("no %q in\n%s", want, b)
+	}
+	procs, err := v.Processes(t.Context())
+	if err != nil || len(procs) != 1 || procs[0].PID != r.PID {
+		t.Errorf("%+v %v, want pid %d", procs, err, r.PID)
+	}
+}
+
+func TestKernelExitsSurviveTheAgent(t *testing.T) {
+	v := newVM(t, nil)
+	if _, e := v.run("exit 7"); e.Code != 7 || e.Signal != 0 {
+		t.Errorf("%+v", e)
+	}
+	if _, e := v.run("kill -SEGV $$"); e.Signal != syscall.SIGSEGV {
+		t.Errorf("%+v", e)
+	}
+	_, r := v.start("sleep 0.3; exit 9")
+	_ = v.Close() // the agent dies
+	time.Sleep(time.Second)
+	past, err := guest.ReadJournal(v.cfg.RunDir)
+	if err != nil || len(past) != 1 || past[0].Code != 9 || past[0].FinishedAt.Sub(past[0].StartedAt) < 200*time.Millisecond {
+		t.Errorf("journal %+v %v", past, err)
+	}
+	g, err := guest.Connect(t.Context(), v.cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer g.Close()
+	if g.PID() != v.PID() {
+		t.Errorf("init %d, was %d", g.PID(), v.PID())
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	if err := g.Run(ctx, func(e guest.Exit) {
+		if e.ID != r.ID || e.Code != 9 {
+			t.Errorf("%+v", e)
+		}
+		if err := g.Acknowledge(ctx, e.ID); err != nil {
+			t.Error(err)
+		}
+		cancel()
+	}); err != nil {
+		t.Error(err)
+	}
+	if past, err := guest.ReadJournal(v.cfg.RunDir); len(past) != 0 || err != nil {
+		t.Errorf("after acknowledging: %v %v", past, err)
+	}
+}
+
+func TestKernelStartErrors(t *testing.T) {
+	v := newVM(t, nil)
+	var se *guest.StartError
+	if _, _, err := v.tryStart("/no/such"); !errors.As(err, &se) || se.Errno != syscall.ENOENT {
+		t.Errorf("%v", err)
+	}
+	if _, _, err := v.tryStart("/etc/passwd"); !errors.As(err, &se) || se.Errno != syscall.EACCES {
+		t.Errorf("%v", err)
+	}
+	if procs, err := v.Processes(t.Context()); len(procs) != 0 || err != nil {
+		t.Errorf("left: %v %v", procs, err)
+	}
+	if err := v.Signal(t.Context(), "p1", syscall.SIGTERM); !errors.Is(err, guest.ErrNotFound) {
+		t.Errorf("signal: %v", err)
+	}
+	if _, e := v.run("true"); e.Code != 0 {
+		t.Errorf("afterwards: %+v", e)
+	}
+}
+
+func TestKernelInitSurvivesAForkBomb(t *testing.T) {
+	v := newVM(t, nil)
+	_, bomb := v.start("f() { while :; do sleep 60 & done; }; f & f & f")
+	deadline := time.Now().Add(20 * time.Second)
+	for {
+		if pids, err := v.cfg.Slice.Scope("cl-" + bomb.ID).PIDs(); err == nil && len(pids) > 60 {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("the bomb does not go off")
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	for range 20 {
+		if err := v.Ping(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := v.cfg.Slice.Scope("cl-" + bomb.ID).Kill(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if e := <-v.exits; e.ID != bomb.ID {
+		t.Errorf("%+v", e)
+	}
+	if out, _ := v.run("echo alive"); out != "alive\n" {
+		t.Errorf("%q", out)
+	}
+}
+
+func TestKernelIdleInitIsSmallAndStill(t *testing.T) {
+	newVM(t, nil) // what two inits share, such as their program, is nobody's private memory
+	v := newVM(t, nil)
+	for range 20 {
+		v.run("true")
+	}
+	time.Sleep(2 * time.Second) // the runtime's own watchdog goes to sleep
+	before := switches(t, v.PID())
+	time.Sleep(5 * time.Second)
+	if n := switches(t, v.PID()) - before; n > 1 { // Go's sysmon looks up once a minute
+		t.Errorf("%d context switches in 5 idle seconds", n)
+	}
+	private := private(t, v.PID())
+	t.Logf("private memory of the init: %d KiB", private>>10)
+	if private > 1<<20 {
+		t.Errorf("private memory %d KiB, want at most 1024", private>>10)
+	}
+}
+
+func switches(t *testing.T, pid int) (n int) {
+	t.Helper()
+	files, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/status", pid))
+	if err != nil || len(files) == 0 {
+		t.Fatal(err, files)
+	}
+	for _, f := range files {
+		b, err := os.ReadFile(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for line := range strings.Lines(string(b)) {
+			if strings.Contains(line, "ctxt_switches") {
+				k, err := strconv.Atoi(strings.Fields(line)[1])
+				if err != nil {
+					t.Fatal(err)
+				}
+				n += k
+			}
+		}
+	}
+	return n
+}
+
+func private(t *testing.T, pid int) (bytes int) {
+	t.Helper()
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/smaps_rollup", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(b)) {
+		if strings.HasPrefix(line, "Private_") {
+			kb, err := strconv.Atoi(strings.Fields(line)[1])
+			if err != nil {
+				t.Fatal(err)
+			}
+			bytes += kb << 10
+		}
+	}
+	return bytes
+}
+
+func TestKernelImageIsTheRoot(t *testing.T) {
+	image := t.TempDir()
+	for _, d := range []string{"bin", "etc", "lib", "lib64"} {
+		if err := os.MkdirAll(filepath.Join(image, d), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Chmod(image, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	// burn is static: it is all that this image has.
+	b, err := os.ReadFile(program(t, "burn"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(image, "bin", "only"), b, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	v := newVM(t, func(c *guest.Config) { c.Image = image })
+	out, _, err := v.tryStart("/bin/only", "--cpus", "0", "--seconds", "0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if e := <-v.exits; e.Code != 0 {
+		t.Errorf("%+v", e)
+	}
+	if b, err := os.ReadFile(out); err != nil || !strings.HasPrefix(string(b), "burned") {
+		t.Errorf("%q %v", b, err)
+	}
+	if _, _, err := v.tryStart("/bin/sh", "-c", "true"); !errors.Is(err, syscall.ENOENT) {
+		t.Errorf("the host's shell in an image: %v", err)
+	}
+}
