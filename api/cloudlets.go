@@ -14,19 +14,18 @@ type requestBody struct {
 	GPUs         int     `json:"gpus,omitempty"`
 }
 
-type submitInput struct {
-	Body struct {
-		Name            string            `json:"name,omitempty"`
-		VM              string            `json:"vm,omitempty" doc:"Id or name; left out or auto, the scheduler chooses"`
-		Argv            []string          `json:"argv,omitempty" doc:"The command; left out, the built-in burn runs at the size of the request"`
-		Env             map[string]string `json:"env,omitempty"`
-		WorkDir         string            `json:"workdir,omitempty" doc:"Inside the VM; /data when left out"`
-		SLA             int               `json:"sla,omitempty" doc:"1 low, 2 medium (default), 3 high"`
-		DeadlineSeconds float64           `json:"deadline_seconds,omitempty" doc:"From now; 0 for none"`
-		OnDeadline      string            `json:"on_deadline,omitempty" doc:"kill (default) or continue"`
-		DurationSeconds float64           `json:"duration_seconds,omitempty" doc:"Of the built-in burn"`
-		Request         requestBody       `json:"request,omitempty" doc:"What it needs of its VM; decides placement"`
-	}
+// submitBody asks for a cloudlet.
+type submitBody struct {
+	Name            string            `json:"name,omitempty"`
+	VM              string            `json:"vm,omitempty" doc:"Id or name; left out or auto, the scheduler chooses"`
+	Argv            []string          `json:"argv,omitempty" doc:"The command; left out, the built-in burn runs at the size of the request"`
+	Env             map[string]string `json:"env,omitempty"`
+	WorkDir         string            `json:"workdir,omitempty" doc:"Inside the VM; /data when left out"`
+	SLA             *int              `json:"sla,omitempty" doc:"1 low, 2 medium (default), 3 high"`
+	DeadlineSeconds float64           `json:"deadline_seconds,omitempty" doc:"From now; 0 for none"`
+	OnDeadline      string            `json:"on_deadline,omitempty" doc:"kill (default) or continue"`
+	DurationSeconds *float64          `json:"duration_seconds,omitempty" doc:"Of the built-in burn"`
+	Request         requestBody       `json:"request,omitempty" doc:"What it needs of its VM; decides placement"`
 }
 
 type cloudletOutput struct {
@@ -38,18 +37,23 @@ func cloudletAnswer(c agent.Cloudlet) *cloudletOutput {
 	return &cloudletOutput{Location: base + "/cloudlets/" + c.ID, Body: c}
 }
 
-func (s *server) submitCloudlet(ctx context.Context, in *submitInput) (*cloudletOutput, error) {
-	b := in.Body
-	c, err := s.agent.SubmitCloudlet(ctx, agent.CloudletSubmit{Name: b.Name, VM: b.VM, Argv: b.Argv, Env: b.Env, WorkDir: b.WorkDir,
-		SLA: b.SLA, DeadlineSeconds: b.DeadlineSeconds, OnDeadline: b.OnDeadline, DurationSeconds: b.DurationSeconds, Request: agent.Request(b.Request)})
+func (s *server) submitCloudlet(ctx context.Context, _ *struct{}, b *submitBody) (*cloudletOutput, error) {
+	if err := refuseZeroes(map[string]bool{"/sla": isZero(b.SLA), "/duration_seconds": isZero(b.DurationSeconds)}); err != nil {
+		return nil, err
+	}
+	req := agent.CloudletSubmit{Name: b.Name, VM: b.VM, Argv: b.Argv, Env: b.Env, WorkDir: b.WorkDir,
+		DeadlineSeconds: b.DeadlineSeconds, OnDeadline: b.OnDeadline, Request: agent.Request(b.Request)}
+	take(&req.SLA, b.SLA)
+	take(&req.DurationSeconds, b.DurationSeconds)
+	c, err := s.agent.SubmitCloudlet(ctx, req)
 	if err != nil {
-		return nil, s.fail(err)
+		return nil, err
 	}
 	return cloudletAnswer(c), nil
 }
 
 type listCloudletsInput struct {
-	page
+	Paging
 	VM    string `query:"vm" doc:"Only those of the VM with that id or name"`
 	State string `query:"state" enum:"queued,starting,running,frozen,succeeded,failed,cancelled,deadline_exceeded,lost"`
 }
@@ -57,16 +61,16 @@ type listCloudletsInput struct {
 func (s *server) listCloudlets(_ context.Context, in *listCloudletsInput) (*listOutput[agent.Cloudlet], error) {
 	if in.VM != "" {
 		if _, err := s.agent.VM(in.VM); err != nil {
-			return nil, s.fail(err)
+			return nil, err
 		}
 	}
 	return cut(filter(s.agent.Cloudlets(), func(c agent.Cloudlet) bool {
 		return (in.VM == "" || c.VM == in.VM || c.VMName == in.VM) && (in.State == "" || string(c.State) == in.State)
-	}), in.page)
+	}), in.Paging)
 }
 
 type showCloudletInput struct {
-	refInput
+	Target
 	Wait string `query:"wait" default:"0s" doc:"Answer when it has ended, at latest after this long, such as 30s"`
 }
 
@@ -77,7 +81,7 @@ func (s *server) showCloudlet(ctx context.Context, in *showCloudletInput) (*clou
 	}
 	c, err := s.agent.Cloudlet(in.Ref)
 	if err != nil {
-		return nil, s.fail(err)
+		return nil, err
 	}
 	id := c.ID // a name may be taken by a newer one while we wait
 	err = s.until(ctx, wait, func() (bool, error) {
@@ -85,15 +89,15 @@ func (s *server) showCloudlet(ctx context.Context, in *showCloudletInput) (*clou
 		return c.State.Final(), err
 	})
 	if err != nil {
-		return nil, s.fail(err)
+		return nil, err
 	}
 	return cloudletAnswer(c), nil
 }
 
-func (s *server) cancelCloudlet(ctx context.Context, in *refInput) (*cloudletOutput, error) {
+func (s *server) cancelCloudlet(ctx context.Context, in *Target) (*cloudletOutput, error) {
 	c, err := s.agent.CancelCloudlet(ctx, in.Ref)
 	if err != nil {
-		return nil, s.fail(err)
+		return nil, err
 	}
 	return cloudletAnswer(c), nil
 }

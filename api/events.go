@@ -5,13 +5,16 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"strconv"
 	"strings"
 	"time"
 
 	"cloudflash/agent"
+	"cloudflash/api/problem"
 	"github.com/danielgtaylor/huma/v2"
+	"github.com/danielgtaylor/huma/v2/adapters/humagin"
 )
 
 type eventsInput struct {
@@ -29,12 +32,16 @@ type eventList struct {
 
 func (s *server) listEvents(_ context.Context, in *eventsInput) (*huma.StreamResponse, error) {
 	since := in.Since
-	if n, err := strconv.ParseUint(in.LastEventID, 10, 64); err == nil {
+	if in.LastEventID != "" {
+		n, err := strconv.ParseUint(in.LastEventID, 10, 64)
+		if err != nil {
+			return nil, refuseFields("invalid", []problem.Field{{Pointer: "Last-Event-ID", Detail: "must be the seq of an event"}})
+		}
 		since = n
 	}
 	events, err := s.agent.Events(since, in.Limit)
 	if err != nil {
-		return nil, s.fail(err)
+		return nil, err
 	}
 	if strings.Contains(in.Accept, "text/event-stream") {
 		return &huma.StreamResponse{Body: func(hc huma.Context) { s.followEvents(hc, since) }}, nil
@@ -46,52 +53,88 @@ func (s *server) listEvents(_ context.Context, in *eventsInput) (*huma.StreamRes
 	return &huma.StreamResponse{Body: func(hc huma.Context) {
 		hc.SetHeader("Content-Type", "application/json")
 		hc.SetStatus(http.StatusOK)
-		_ = json.NewEncoder(hc.BodyWriter()).Encode(out) // the client is gone: nobody to tell
+		_ = s.marshal(hc.BodyWriter(), out)
 	}}, nil
 }
 
 // keepAlive is how often a quiet stream says that it is there.
 const keepAlive = 15 * time.Second
 
+// followEvents sends events as they happen until the client goes. A client so
+// slow that events were forgotten meanwhile is told so and goes on with what is
+// left.
 func (s *server) followEvents(hc huma.Context, since uint64) {
-	hc.SetHeader("Content-Type", "text/event-stream")
-	hc.SetHeader("Cache-Control", "no-store")
-	hc.SetStatus(http.StatusOK)
-	w := hc.BodyWriter()
-	flusher, _ := w.(http.Flusher)
+	ctx, w := hc.Context(), humagin.Unwrap(hc).Writer
+	w.Header().Set("Content-Type", "text/event-stream")
+	w.Header().Set("Cache-Control", "no-store")
+	w.Header().Set("X-Accel-Buffering", "no")
+	out := newStreamWriter(w)
+	if out.write([]byte(": hello\n\n")) != nil || isHead(ctx) {
+		return
+	}
 	tick := time.NewTicker(keepAlive)
 	defer tick.Stop()
 	for {
-		changed := s.agent.Updates()
+		changed := s.agent.Updates() // before looking: no event goes unseen
 		events, err := s.agent.Events(since, 1000)
-		if errors.Is(err, agent.ErrExpired) { // too slow: go on with what is left
+		switch {
+		case errors.Is(err, agent.ErrExpired):
 			since = 0
-			continue
+			if err = out.write([]byte("event: gap\ndata: {}\n\n")); err == nil {
+				continue
+			}
+		case len(events) > 0:
+			since = events[len(events)-1].Seq
+			err = out.events(events)
 		}
 		if err != nil {
 			return
 		}
-		for _, e := range events {
-			data, err := json.Marshal(e)
-			if err != nil {
-				return
-			}
-			if _, err := fmt.Fprintf(w, "id: %d\nevent: event\ndata: %s\n\n", e.Seq, data); err != nil {
-				return
-			}
-			since = e.Seq
-		}
-		if flusher != nil {
-			flusher.Flush()
+		if len(events) == 1000 {
+			continue // there is more
 		}
 		select {
-		case <-hc.Context().Done():
+		case <-ctx.Done():
 			return
 		case <-changed:
 		case <-tick.C:
-			if _, err := fmt.Fprint(w, ": still here\n\n"); err != nil {
+			if out.write([]byte(": still here\n\n")) != nil {
 				return
 			}
 		}
 	}
+}
+
+// writeTimeout is how long a client of a stream may not take what is written.
+const writeTimeout = 30 * time.Second
+
+// streamWriter writes to a client that must keep up.
+type streamWriter struct {
+	w       io.Writer
+	control *http.ResponseController
+}
+
+func newStreamWriter(w http.ResponseWriter) *streamWriter {
+	return &streamWriter{w: w, control: http.NewResponseController(w)}
+}
+
+// write sends b at once.
+func (s *streamWriter) write(b []byte) error {
+	_ = s.control.SetWriteDeadline(time.Now().Add(writeTimeout)) // not every writer has one
+	if _, err := s.w.Write(b); err != nil {
+		return err
+	}
+	return s.control.Flush()
+}
+
+func (s *streamWriter) events(batch []agent.Event) error {
+	var b []byte
+	for _, e := range batch {
+		data, err := json.Marshal(e)
+		if err != nil {
+			return err
+		}
+		b = fmt.Appendf(b, "id: %d\nevent: event\ndata: %s\n\n", e.Seq, data)
+	}
+	return s.write(b)
 }

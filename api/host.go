@@ -15,11 +15,11 @@ func (s *server) showHost(context.Context, *struct{}) (*hostOutput, error) {
 	return &hostOutput{Body: s.agent.Host()}, nil
 }
 
-func (s *server) checkHost(ctx context.Context, in *page) (*listOutput[agent.Check], error) {
+func (s *server) checkHost(ctx context.Context, in *Paging) (*listOutput[agent.Check], error) {
 	return cut(s.agent.Health(ctx), *in)
 }
 
-func (s *server) listOperations(_ context.Context, in *page) (*listOutput[agent.Operation], error) {
+func (s *server) listOperations(_ context.Context, in *Paging) (*listOutput[agent.Operation], error) {
 	return cut(s.agent.Operations(), *in)
 }
 
@@ -39,7 +39,7 @@ func (s *server) showOperation(ctx context.Context, in *showOperationInput) (*op
 		return op.State != agent.OperationRunning, err
 	})
 	if err != nil {
-		return nil, s.fail(err)
+		return nil, err
 	}
 	return &operationOutput{Location: base + "/operations/" + op.ID, Body: op}, nil
 }

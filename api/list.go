@@ -7,8 +7,8 @@ import (
 	"cloudflash/api/problem"
 )
 
-// page is the query of every list.
-type page struct {
+// Paging is the query of every list.
+type Paging struct {
 	Limit     int    `query:"limit" minimum:"1" maximum:"1000" default:"100" doc:"Most items to answer with"`
 	PageToken string `query:"page_token" doc:"next_page_token of the page before"`
 }
@@ -23,7 +23,7 @@ type list[T any] struct {
 type listOutput[T any] struct{ Body list[T] }
 
 // cut returns one page of all. The token is the number of items before it.
-func cut[T any](all []T, p page) (*listOutput[T], error) {
+func cut[T any](all []T, p Paging) (*listOutput[T], error) {
 	from := 0
 	if p.PageToken != "" {
 		n, err := strconv.Atoi(p.PageToken)

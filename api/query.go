@@ -2,7 +2,9 @@ package api
 
 import (
 	"context"
+	"maps"
 	"net/http"
+	"slices"
 	"time"
 
 	"cloudflash/api/problem"
@@ -20,24 +22,24 @@ func duration(name, value string, most time.Duration) (time.Duration, error) {
 }
 
 // zeroes refuses an explicit 0, which the agent would take for "the default".
-func (r resources) zeroes() error {
+func (r Resources) zeroes() error {
+	return refuseZeroes(map[string]bool{"/cpus": isZero(r.CPUs), "/memory_bytes": isZero(r.MemoryBytes),
+		"/storage_bytes": isZero(r.StorageBytes), "/bandwidth_bps": isZero(r.BandwidthBPS), "/pids": isZero(r.PIDs)})
+}
+
+func isZero[T int | int64 | float64](v *T) bool { return v != nil && *v == 0 }
+
+func refuseZeroes(zero map[string]bool) error {
 	var fields []problem.Field
-	zero := func(pointer string, is bool) {
-		if is {
+	for _, pointer := range slices.Sorted(maps.Keys(zero)) {
+		if zero[pointer] {
 			fields = append(fields, problem.Field{Pointer: pointer, Detail: "must be more than 0; leave it out for the default"})
 		}
 	}
-	zero("/cpus", r.CPUs != nil && *r.CPUs == 0)
-	zero("/memory_bytes", r.MemoryBytes != nil && *r.MemoryBytes == 0)
-	zero("/storage_bytes", r.StorageBytes != nil && *r.StorageBytes == 0)
-	zero("/bandwidth_bps", r.BandwidthBPS != nil && *r.BandwidthBPS == 0)
-	zero("/pids", r.PIDs != nil && *r.PIDs == 0)
 	if fields == nil {
 		return nil
 	}
-	p := problem.New(http.StatusUnprocessableEntity, "out_of_range", fields[0].Pointer[1:]+" "+fields[0].Detail, "")
-	p.Errors = fields
-	return p
+	return refuseFields("out_of_range", fields)
 }
 
 // maxWait bounds ?wait: proxies and clients give up soon after.

@@ -3,9 +3,11 @@ package api
 import (
 	"context"
 	"net/http"
+	"reflect"
 	"runtime/debug"
 	"strings"
 
+	"cloudflash/api/problem"
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/gin-gonic/gin"
 )
@@ -15,15 +17,15 @@ const base = "/api/v1"
 // routes is the whole API on one screen.
 func (s *server) routes() {
 	add(s, "GET", base+"/vms", "List VMs", 200, s.listVMs)
-	add(s, "POST", base+"/vms", "Create a VM; it runs when the answer comes", 201, s.createVM)
+	withBody(s, "POST", base+"/vms", "Create a VM; it runs when the answer comes", 201, s.createVM)
 	add(s, "GET", base+"/vms/{ref}", "Show a VM, by id or name", 200, s.showVM)
-	add(s, "PATCH", base+"/vms/{ref}", "Resize a VM live; fields left out stay", 200, s.changeVM)
+	withBody(s, "PATCH", base+"/vms/{ref}", "Resize a VM live; fields left out stay", 200, s.changeVM)
 	add(s, "DELETE", base+"/vms/{ref}", "Delete a VM and its data", 202, s.deleteVM)
 	add(s, "POST", base+"/vms/{ref}/actions/freeze", "Freeze all cloudlets of a VM", 200, s.freezeVM)
 	add(s, "POST", base+"/vms/{ref}/actions/thaw", "Let a frozen VM run on", 200, s.thawVM)
 
 	add(s, "GET", base+"/cloudlets", "List cloudlets, newest first", 200, s.listCloudlets)
-	add(s, "POST", base+"/cloudlets", "Submit a cloudlet", 201, s.submitCloudlet)
+	withBody(s, "POST", base+"/cloudlets", "Submit a cloudlet", 201, s.submitCloudlet)
 	add(s, "GET", base+"/cloudlets/{ref}", "Show a cloudlet, or wait until it has ended", 200, s.showCloudlet)
 	add(s, "DELETE", base+"/cloudlets/{ref}", "Cancel a cloudlet", 202, s.cancelCloudlet)
 	add(s, "GET", base+"/cloudlets/{ref}/output", "Read or follow what a cloudlet writes", 200, s.readOutput)
@@ -34,10 +36,10 @@ func (s *server) routes() {
 	add(s, "GET", base+"/operations", "List operations, newest first", 200, s.listOperations)
 	add(s, "GET", base+"/operations/{id}", "Show an operation, or wait until it has ended", 200, s.showOperation)
 	add(s, "GET", base+"/tokens", "List tokens and browser sessions", 200, s.listTokens)
-	add(s, "POST", base+"/tokens", "Create a token; its secret is shown once", 201, s.createToken)
+	withBody(s, "POST", base+"/tokens", "Create a token; its secret is shown once", 201, s.createToken)
 	add(s, "DELETE", base+"/tokens/{ref}", "Revoke a token", 204, s.revokeToken)
-	add(s, "POST", base+"/login/codes", "Make a one-time code for a browser", 201, s.createCode)
-	add(s, "POST", base+"/login", "Trade a one-time code for a session cookie", 204, s.login)
+	withBody(s, "POST", base+"/login/codes", "Make a one-time code for a browser", 201, s.createCode)
+	withBody(s, "POST", base+"/login", "Trade a one-time code for a session cookie", 204, s.login)
 	add(s, "POST", base+"/logout", "End the browser's session", 204, s.logout)
 
 	raw(s, base+"/stream", "Follow host, vms, cloudlets and events over a WebSocket", s.opts.Stream)
@@ -46,16 +48,54 @@ func (s *server) routes() {
 	raw(s, "/livez", "Does the process answer?", http.HandlerFunc(s.livez))
 	raw(s, "/readyz", "Has recovery finished?", http.HandlerFunc(s.readyz))
 	raw(s, "/metrics", "Prometheus metrics", s.opts.Metrics)
-	moved(s, "/api/vms", base+"/vms")
-	moved(s, "/api/cloudlets", base+"/cloudlets")
-	moved(s, "/api/metrics", "/metrics")
+	raw(s, "/openapi.json", "This document", http.HandlerFunc(s.openAPI))
 }
 
-// add registers a typed route; its parameters and bodies are documented from
-// their types.
+// add registers a typed route without a body; its parameters are documented
+// from their types. Types that are embedded must be exported: huma passes over
+// others without a word.
 func add[I, O any](s *server, method, path, summary string, status int, handle func(context.Context, *I) (*O, error)) {
-	huma.Register(s.huma, huma.Operation{Method: method, Path: path, Summary: summary, OperationID: operationID(method, path),
-		DefaultStatus: status, Tags: []string{tag(path)}}, handle)
+	huma.Register(s.huma, s.operation(method, path, summary, status), func(ctx context.Context, in *I) (*O, error) {
+		out, err := handle(ctx, in)
+		return out, s.refusal(ctx, err)
+	})
+}
+
+// withBody registers a typed route that takes a JSON body as well. huma only
+// documents the body: its decoder takes CPUS for cpus, null for absent and the
+// last of two equal names.
+func withBody[I, B, O any](s *server, method, path, summary string, status int, handle func(context.Context, *I, *B) (*O, error)) {
+	op := s.operation(method, path, summary, status)
+	op.Middlewares = huma.Middlewares{takeBody}
+	huma.Register(s.huma, op, func(ctx context.Context, in *I) (*O, error) {
+		body := new(B)
+		if err := decode(bodyOf(ctx), body); err != nil {
+			return nil, err
+		}
+		out, err := handle(ctx, in, body)
+		return out, s.refusal(ctx, err)
+	})
+	schema := s.huma.OpenAPI().Components.Schemas.Schema(reflect.TypeFor[B](), true, "")
+	request := &huma.RequestBody{Required: true, Content: map[string]*huma.MediaType{"application/json": {Schema: schema}}}
+	item := s.huma.OpenAPI().Paths[path]
+	if method == http.MethodPatch {
+		request.Content["application/merge-patch+json"] = &huma.MediaType{Schema: schema}
+		item.Patch.RequestBody = request
+		return
+	}
+	item.Post.RequestBody = request
+}
+
+// refusal makes a problem of an error. What the client is not told goes to the log.
+func (s *server) refusal(ctx context.Context, err error) error {
+	if err == nil {
+		return nil
+	}
+	p := problem.From(err)
+	if p.Code == "internal" {
+		s.opts.Log.Error("request failed", "err", err, "request_id", requestIDOf(ctx))
+	}
+	return p
 }
 
 // raw registers a route that answers in its own way.
@@ -64,19 +104,31 @@ func raw(s *server, path, summary string, h http.Handler) {
 		return
 	}
 	s.gin.GET(path, gin.WrapH(h))
-	s.huma.OpenAPI().AddOperation(&huma.Operation{Method: "GET", Path: path, Summary: summary, OperationID: operationID("GET", path), Tags: []string{tag(path)},
-		Responses: map[string]*huma.Response{"200": {Description: "OK"}}})
+	op := s.operation("GET", path, summary, 200)
+	op.Responses["200"] = &huma.Response{Description: "OK"}
+	s.huma.OpenAPI().AddOperation(&op)
 }
 
-// moved sends users of the original's paths on. 308 keeps method and body.
-func moved(s *server, from, to string) {
-	s.gin.Any(from, func(c *gin.Context) {
-		target := to
-		if q := c.Request.URL.RawQuery; q != "" {
-			target += "?" + q
+func (s *server) operation(method, path, summary string, status int) huma.Operation {
+	schema := s.huma.OpenAPI().Components.Schemas.Schema(reflect.TypeFor[problem.Problem](), true, "")
+	return huma.Operation{Method: method, Path: path, Summary: summary, OperationID: operationID(method, path), DefaultStatus: status, Tags: []string{tag(path)},
+		Responses: map[string]*huma.Response{"default": {Description: "Refused or failed",
+			Content: map[string]*huma.MediaType{problem.ContentType: {Schema: schema}}}}}
+}
+
+func (s *server) openAPI(w http.ResponseWriter, _ *http.Request) {
+	w.Header().Set("Content-Type", "application/openapi+json")
+	_ = s.marshal(w, s.huma.OpenAPI())
+}
+
+// moved tells where a path of the original is now. 308 keeps method and body.
+func moved(path string) (string, bool) {
+	for from, to := range map[string]string{"/api/vms": base + "/vms", "/api/cloudlets": base + "/cloudlets", "/api/metrics": "/metrics"} {
+		if rest, ok := strings.CutPrefix(path, from); ok && (rest == "" || rest[0] == '/') {
+			return to + rest, true
 		}
-		c.Redirect(http.StatusPermanentRedirect, target)
-	})
+	}
+	return "", false
 }
 
 func operationID(method, path string) string {

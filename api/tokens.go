@@ -1,22 +1,23 @@
 package api
 
 import (
+	"cmp"
 	"context"
 	"net/http"
 	"time"
 
 	"cloudflash/agent"
+	"cloudflash/api/problem"
 )
 
-func (s *server) listTokens(_ context.Context, in *page) (*listOutput[agent.Token], error) {
+func (s *server) listTokens(_ context.Context, in *Paging) (*listOutput[agent.Token], error) {
 	return cut(s.agent.Tokens(), *in)
 }
 
-type createTokenInput struct {
-	Body struct {
-		Name string `json:"name"`
-		Role string `json:"role,omitempty" enum:"admin,viewer" default:"viewer"`
-	}
+// createTokenBody asks for a token.
+type createTokenBody struct {
+	Name string `json:"name"`
+	Role string `json:"role,omitempty" enum:"admin,viewer" default:"viewer"`
 }
 
 type createTokenOutput struct {
@@ -26,27 +27,26 @@ type createTokenOutput struct {
 	}
 }
 
-func (s *server) createToken(_ context.Context, in *createTokenInput) (*createTokenOutput, error) {
-	t, secret, err := s.agent.CreateToken(in.Body.Name, in.Body.Role)
+func (s *server) createToken(_ context.Context, _ *struct{}, b *createTokenBody) (*createTokenOutput, error) {
+	t, secret, err := s.agent.CreateToken(b.Name, cmp.Or(b.Role, agent.RoleViewer))
 	if err != nil {
-		return nil, s.fail(err)
+		return nil, err
 	}
 	out := &createTokenOutput{}
 	out.Body.Token, out.Body.Secret = t, secret
 	return out, nil
 }
 
-func (s *server) revokeToken(_ context.Context, in *refInput) (*struct{}, error) {
+func (s *server) revokeToken(_ context.Context, in *Target) (*struct{}, error) {
 	if err := s.agent.RevokeToken(in.Ref); err != nil {
-		return nil, s.fail(err)
+		return nil, err
 	}
 	return nil, nil
 }
 
-type createCodeInput struct {
-	Body struct {
-		Role string `json:"role,omitempty" enum:"admin,viewer" default:"admin"`
-	}
+// createCodeBody asks for a login code.
+type createCodeBody struct {
+	Role string `json:"role,omitempty" enum:"admin,viewer" default:"admin"`
 }
 
 type createCodeOutput struct {
@@ -57,27 +57,30 @@ type createCodeOutput struct {
 	}
 }
 
-func (s *server) createCode(_ context.Context, in *createCodeInput) (*createCodeOutput, error) {
+func (s *server) createCode(_ context.Context, _ *struct{}, b *createCodeBody) (*createCodeOutput, error) {
+	role := cmp.Or(b.Role, agent.RoleAdmin)
+	if role != agent.RoleAdmin && role != agent.RoleViewer {
+		return nil, refuseFields("invalid", []problem.Field{{Pointer: "/role", Detail: "must be admin or viewer"}})
+	}
 	out := &createCodeOutput{}
-	out.Body.Code, out.Body.ExpiresAt = s.opts.Login.NewCode(in.Body.Role)
+	out.Body.Code, out.Body.ExpiresAt = s.opts.Login.NewCode(role)
 	out.Body.Path = "/#code=" + out.Body.Code // after #: it never reaches a log
 	return out, nil
 }
 
-type loginInput struct {
-	Body struct {
-		Code string `json:"code" maxLength:"256"`
-	}
+// loginBody holds what cloudflash login has printed.
+type loginBody struct {
+	Code string `json:"code" maxLength:"256"`
 }
 
 type cookieOutput struct {
 	SetCookie http.Cookie `header:"Set-Cookie"`
 }
 
-func (s *server) login(_ context.Context, in *loginInput) (*cookieOutput, error) {
-	cookie, err := s.opts.Login.Redeem(in.Body.Code)
+func (s *server) login(_ context.Context, _ *struct{}, b *loginBody) (*cookieOutput, error) {
+	cookie, err := s.opts.Login.Redeem(b.Code)
 	if err != nil {
-		return nil, s.fail(err)
+		return nil, err
 	}
 	return &cookieOutput{SetCookie: *cookie}, nil
 }
@@ -89,7 +92,7 @@ type logoutInput struct {
 func (s *server) logout(_ context.Context, in *logoutInput) (*cookieOutput, error) {
 	if in.Session != "" {
 		if err := s.opts.Login.Forget(in.Session); err != nil {
-			return nil, s.fail(err)
+			return nil, err
 		}
 	}
 	return &cookieOutput{SetCookie: http.Cookie{Name: "cloudflash_session", Path: "/", MaxAge: -1, HttpOnly: true, SameSite: http.SameSiteStrictMode}}, nil

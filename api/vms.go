@@ -7,17 +7,26 @@ import (
 	"cloudflash/agent"
 )
 
-// ioBody is block IO limits in a request.
+// ioBody is block IO limits in a request. What is left out stays, or has no limit.
 type ioBody struct {
-	ReadBPS   int64 `json:"rbps,omitempty" doc:"Bytes read per second, 0 for no limit"`
-	WriteBPS  int64 `json:"wbps,omitempty" doc:"Bytes written per second, 0 for no limit"`
-	ReadIOPS  int64 `json:"riops,omitempty" doc:"Read operations per second, 0 for no limit"`
-	WriteIOPS int64 `json:"wiops,omitempty" doc:"Write operations per second, 0 for no limit"`
+	ReadBPS   *int64 `json:"rbps,omitempty" doc:"Bytes read per second, 0 for no limit"`
+	WriteBPS  *int64 `json:"wbps,omitempty" doc:"Bytes written per second, 0 for no limit"`
+	ReadIOPS  *int64 `json:"riops,omitempty" doc:"Read operations per second, 0 for no limit"`
+	WriteIOPS *int64 `json:"wiops,omitempty" doc:"Write operations per second, 0 for no limit"`
 }
 
-// resources are the fields that create and resize share. A field left out takes
+// over returns old with what the request names.
+func (b *ioBody) over(old agent.IO) agent.IO {
+	take(&old.ReadBPS, b.ReadBPS)
+	take(&old.WriteBPS, b.WriteBPS)
+	take(&old.ReadIOPS, b.ReadIOPS)
+	take(&old.WriteIOPS, b.WriteIOPS)
+	return old
+}
+
+// Resources are the fields that create and resize share. A field left out takes
 // its default, or stays.
-type resources struct {
+type Resources struct {
 	CPUs         *float64 `json:"cpus,omitempty" doc:"Cores; 1 is one whole core"`
 	MemoryBytes  *int64   `json:"memory_bytes,omitempty"`
 	StorageBytes *int64   `json:"storage_bytes,omitempty"`
@@ -26,17 +35,17 @@ type resources struct {
 	PIDs         *int64   `json:"pids,omitempty" doc:"Most processes and threads"`
 }
 
-type createVMInput struct {
-	Body struct {
-		Name   string            `json:"name,omitempty" doc:"Host name of the VM; made up when left out" example:"web"`
-		Image  string            `json:"image,omitempty" doc:"host, or the absolute path of a root file system"`
-		Labels map[string]string `json:"labels,omitempty"`
-		GPUs   int               `json:"gpus,omitempty"`
-		resources
-	}
+// createVMBody asks for a VM.
+type createVMBody struct {
+	Name   string            `json:"name,omitempty" doc:"Host name of the VM; made up when left out" example:"web"`
+	Image  string            `json:"image,omitempty" doc:"host, or the absolute path of a root file system"`
+	Labels map[string]string `json:"labels,omitempty"`
+	GPUs   int               `json:"gpus,omitempty"`
+	Resources
 }
 
-type refInput struct {
+// Target names one thing in a path. It is exported for huma, as Paging is.
+type Target struct {
 	Ref string `path:"ref" maxLength:"128" doc:"Id or name"`
 }
 
@@ -53,18 +62,17 @@ func vmAnswer(v agent.VM, err error) (*vmOutput, error) {
 }
 
 type listVMsInput struct {
-	page
+	Paging
 	State string `query:"state" enum:"creating,running,frozen,deleting,failed" doc:"Only VMs in that state"`
 }
 
 func (s *server) listVMs(_ context.Context, in *listVMsInput) (*listOutput[agent.VM], error) {
 	return cut(filter(s.agent.VMs(), func(v agent.VM) bool {
 		return in.State == "" || string(v.State) == in.State
-	}), in.page)
+	}), in.Paging)
 }
 
-func (s *server) createVM(ctx context.Context, in *createVMInput) (*vmOutput, error) {
-	b := in.Body
+func (s *server) createVM(ctx context.Context, _ *struct{}, b *createVMBody) (*vmOutput, error) {
 	req := agent.VMCreate{Name: b.Name, Image: b.Image, Labels: b.Labels, Spec: agent.Spec{GPUs: b.GPUs}}
 	take(&req.Spec.CPUs, b.CPUs)
 	take(&req.Spec.MemoryBytes, b.MemoryBytes)
@@ -72,14 +80,14 @@ func (s *server) createVM(ctx context.Context, in *createVMInput) (*vmOutput, er
 	take(&req.Spec.BandwidthBPS, b.BandwidthBPS)
 	take(&req.Spec.PIDs, b.PIDs)
 	if b.IO != nil {
-		req.Spec.IO = agent.IO(*b.IO)
+		req.Spec.IO = b.IO.over(agent.IO{})
 	}
 	if p := b.zeroes(); p != nil {
 		return nil, p
 	}
 	v, err := s.agent.CreateVM(ctx, req)
 	if err != nil {
-		return nil, s.fail(err)
+		return nil, err
 	}
 	return vmAnswer(v, nil)
 }
@@ -90,35 +98,34 @@ func take[T any](field *T, v *T) {
 	}
 }
 
-func (s *server) showVM(_ context.Context, in *refInput) (*vmOutput, error) {
+func (s *server) showVM(_ context.Context, in *Target) (*vmOutput, error) {
 	v, err := s.agent.VM(in.Ref)
 	if err != nil {
-		return nil, s.fail(err)
+		return nil, err
 	}
 	return vmAnswer(v, nil)
 }
 
-type changeVMInput struct {
-	refInput
-	Body resources
-}
-
-func (s *server) changeVM(ctx context.Context, in *changeVMInput) (*vmOutput, error) {
-	b := in.Body
+func (s *server) changeVM(ctx context.Context, in *Target, b *Resources) (*vmOutput, error) {
+	ref := in.Ref
 	ch := agent.VMChange{CPUs: b.CPUs, MemoryBytes: b.MemoryBytes, StorageBytes: b.StorageBytes, BandwidthBPS: b.BandwidthBPS, PIDs: b.PIDs}
 	if b.IO != nil {
-		io := agent.IO(*b.IO)
-		ch.IO = &io
+		old, err := s.agent.VM(ref)
+		if err != nil {
+			return nil, err
+		}
+		io := b.IO.over(old.Spec.IO)
+		ch.IO, ref = &io, old.ID
 	}
-	v, err := s.agent.ChangeVM(ctx, in.Ref, ch)
+	v, err := s.agent.ChangeVM(ctx, ref, ch)
 	if err != nil {
-		return nil, s.fail(err)
+		return nil, err
 	}
 	return vmAnswer(v, nil)
 }
 
 type deleteVMInput struct {
-	refInput
+	Target
 	Grace string `query:"grace" default:"5s" doc:"How long cloudlets get from SIGTERM to SIGKILL, such as 10s"`
 }
 
@@ -134,23 +141,23 @@ func (s *server) deleteVM(ctx context.Context, in *deleteVMInput) (*operationOut
 	}
 	op, err := s.agent.DeleteVM(ctx, in.Ref, grace)
 	if err != nil {
-		return nil, s.fail(err)
+		return nil, err
 	}
 	return &operationOutput{Location: base + "/operations/" + op.ID, Body: op}, nil
 }
 
-func (s *server) freezeVM(ctx context.Context, in *refInput) (*vmOutput, error) {
+func (s *server) freezeVM(ctx context.Context, in *Target) (*vmOutput, error) {
 	v, err := s.agent.FreezeVM(ctx, in.Ref)
 	if err != nil {
-		return nil, s.fail(err)
+		return nil, err
 	}
 	return vmAnswer(v, nil)
 }
 
-func (s *server) thawVM(ctx context.Context, in *refInput) (*vmOutput, error) {
+func (s *server) thawVM(ctx context.Context, in *Target) (*vmOutput, error) {
 	v, err := s.agent.ThawVM(ctx, in.Ref)
 	if err != nil {
-		return nil, s.fail(err)
+		return nil, err
 	}
 	return vmAnswer(v, nil)
 }
