@@ -66,7 +66,7 @@ func (s *server) listCloudlets(_ context.Context, in *listCloudletsInput) (*list
 	}
 	return cut(filter(s.agent.Cloudlets(), func(c agent.Cloudlet) bool {
 		return (in.VM == "" || c.VM == in.VM || c.VMName == in.VM) && (in.State == "" || string(c.State) == in.State)
-	}), in.Paging)
+	}), in.Paging, func(c agent.Cloudlet) cursor { return cursor{c.CreatedAt.UnixNano(), c.ID} })
 }
 
 type showCloudletInput struct {

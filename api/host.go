@@ -16,11 +16,11 @@ func (s *server) showHost(context.Context, *struct{}) (*hostOutput, error) {
 }
 
 func (s *server) checkHost(ctx context.Context, in *Paging) (*listOutput[agent.Check], error) {
-	return cut(s.agent.Health(ctx), *in)
+	return cut(s.agent.Health(ctx), *in, func(c agent.Check) cursor { return cursor{Key: c.Name} })
 }
 
 func (s *server) listOperations(_ context.Context, in *Paging) (*listOutput[agent.Operation], error) {
-	return cut(s.agent.Operations(), *in)
+	return cut(s.agent.Operations(), *in, func(op agent.Operation) cursor { return cursor{op.CreatedAt.UnixNano(), op.ID} })
 }
 
 type showOperationInput struct {

@@ -1,8 +1,10 @@
 package api
 
 import (
-	"net/http"
-	"strconv"
+	"cmp"
+	"encoding/base64"
+	"encoding/json"
+	"slices"
 
 	"cloudflash/api/problem"
 )
@@ -15,31 +17,61 @@ type Paging struct {
 
 // list is the answer of every list.
 type list[T any] struct {
-	Items         []T    `json:"items"`
+	Items         []T    `json:"items" nullable:"false"`
 	Total         int    `json:"total" doc:"How many there are on all pages"`
 	NextPageToken string `json:"next_page_token" doc:"Empty on the last page"`
 }
 
 type listOutput[T any] struct{ Body list[T] }
 
-// cut returns one page of all. The token is the number of items before it.
-func cut[T any](all []T, p Paging) (*listOutput[T], error) {
-	from := 0
+// cursor is where a page ends. A list is in the order of descending At, then
+// ascending Key, so that what comes and goes between two pages makes no item
+// appear twice or not at all.
+type cursor struct {
+	At  int64  `json:"a"`
+	Key string `json:"k"`
+}
+
+func compareCursors(x, y cursor) int {
+	return cmp.Or(cmp.Compare(y.At, x.At), cmp.Compare(x.Key, y.Key))
+}
+
+// cut returns one page of all, which it sorts by where at puts each item.
+func cut[T any](all []T, p Paging, at func(T) cursor) (*listOutput[T], error) {
+	slices.SortFunc(all, func(x, y T) int { return compareCursors(at(x), at(y)) })
+	rest := all
 	if p.PageToken != "" {
-		n, err := strconv.Atoi(p.PageToken)
-		if err != nil || n < 0 {
-			bad := problem.New(http.StatusUnprocessableEntity, "invalid_page_token", "page_token is not one that this list has answered with", "start without one")
-			bad.Errors = []problem.Field{{Pointer: "?page_token", Detail: "is not a page token"}}
-			return nil, bad
+		after, err := parseCursor(p.PageToken)
+		if err != nil {
+			return nil, err
 		}
-		from = min(n, len(all))
+		i, _ := slices.BinarySearchFunc(all, after, func(x T, c cursor) int {
+			return cmp.Or(compareCursors(at(x), c), -1) // the item itself ended the page before
+		})
+		rest = all[i:]
 	}
-	to := min(from+p.Limit, len(all))
-	out := list[T]{Items: append([]T{}, all[from:to]...), Total: len(all)}
-	if to < len(all) {
-		out.NextPageToken = strconv.Itoa(to)
+	out := list[T]{Items: append([]T{}, rest[:min(p.Limit, len(rest))]...), Total: len(all)}
+	if len(rest) > p.Limit {
+		out.NextPageToken = at(rest[p.Limit-1]).token()
 	}
 	return &listOutput[T]{Body: out}, nil
+}
+
+func (c cursor) token() string {
+	b, _ := json.Marshal(c) // a number and a string: cannot fail
+	return base64.RawURLEncoding.EncodeToString(b)
+}
+
+func parseCursor(token string) (cursor, error) {
+	var c cursor
+	b, err := base64.RawURLEncoding.DecodeString(token)
+	if err == nil {
+		err = json.Unmarshal(b, &c)
+	}
+	if err != nil {
+		return c, refuseFields("invalid_page_token", []problem.Field{{Pointer: "?page_token", Detail: "is not one that this list has answered with"}})
+	}
+	return c, nil
 }
 
 // filter keeps what matches.

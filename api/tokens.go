@@ -11,7 +11,7 @@ import (
 )
 
 func (s *server) listTokens(_ context.Context, in *Paging) (*listOutput[agent.Token], error) {
-	return cut(s.agent.Tokens(), *in)
+	return cut(s.agent.Tokens(), *in, func(t agent.Token) cursor { return cursor{-t.CreatedAt.UnixNano(), t.ID} })
 }
 
 // createTokenBody asks for a token.

@@ -69,7 +69,7 @@ type listVMsInput struct {
 func (s *server) listVMs(_ context.Context, in *listVMsInput) (*listOutput[agent.VM], error) {
 	return cut(filter(s.agent.VMs(), func(v agent.VM) bool {
 		return in.State == "" || string(v.State) == in.State
-	}), in.Paging)
+	}), in.Paging, func(v agent.VM) cursor { return cursor{Key: v.Name} })
 }
 
 func (s *server) createVM(ctx context.Context, _ *struct{}, b *createVMBody) (*vmOutput, error) {

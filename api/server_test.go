@@ -1,0 +1,201 @@
+package api
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"cloudflash/agent"
+	"cloudflash/api/problem"
+	"github.com/google/go-cmp/cmp"
+)
+
+func TestPages(t *testing.T) {
+	f := newFake(t)
+	f.cloudlets = nil
+	for i := range 7 { // two at each instant, and one
+		f.cloudlets = append(f.cloudlets, agent.Cloudlet{ID: fmt.Sprint("c", i), CreatedAt: epoch.Add(time.Duration(i/2) * time.Second)})
+	}
+	h := New(f, options())
+	var got []string
+	token := ""
+	for range 10 {
+		var page struct {
+			Items []agent.Cloudlet `json:"items"`
+			Total int              `json:"total"`
+			Next  string           `json:"next_page_token"`
+		}
+		if err := json.Unmarshal(ask(h, "GET", "/api/v1/cloudlets?limit=3&page_token="+token, "").Body.Bytes(), &page); err != nil {
+			t.Fatal(err)
+		}
+		for _, c := range page.Items {
+			got = append(got, c.ID)
+		}
+		if token = page.Next; token == "" {
+			break
+		}
+		// One comes before what was read, and one that was read goes.
+		f.change(func() {
+			f.cloudlets = append(f.cloudlets, agent.Cloudlet{ID: "x", CreatedAt: epoch.Add(time.Hour)})
+			f.cloudlets = keepAllBut(f.cloudlets, got[0])
+		})
+	}
+	if diff := cmp.Diff([]string{"c6", "c4", "c5", "c2", "c3", "c0", "c1"}, got); diff != "" {
+		t.Errorf("newest first, each once (-want +got)\n%s", diff)
+	}
+}
+
+func keepAllBut(all []agent.Cloudlet, id string) []agent.Cloudlet {
+	return filter(all, func(c agent.Cloudlet) bool { return c.ID != id })
+}
+
+func TestPageLimit(t *testing.T) {
+	f := newFake(t)
+	f.vms = nil
+	for i := range 150 {
+		f.vms = append(f.vms, agent.VM{ID: fmt.Sprint(i), Name: fmt.Sprintf("n%03d", i)})
+	}
+	for query, want := range map[string]int{"": 100, "?limit=1": 1, "?limit=1000": 150} {
+		w := ask(New(f, options()), "GET", "/api/v1/vms"+query, "")
+		if items, _ := parse(t, w)["items"].([]any); len(items) != want {
+			t.Errorf("%q: %d items, want %d", query, len(items), want)
+		}
+	}
+}
+
+func TestEventPages(t *testing.T) {
+	w := ask(New(newFake(t), options()), "GET", "/api/v1/events?since=1&limit=2", "")
+	m := parse(t, w)
+	if items, _ := m["items"].([]any); len(items) != 2 || m["last_seq"] != 3.0 {
+		t.Errorf("%s", w.Body)
+	}
+	w = ask(New(newFake(t), options()), "GET", "/api/v1/events?since=5", "")
+	if !strings.Contains(w.Body.String(), `"items":[]`) || parse(t, w)["last_seq"] != 5.0 {
+		t.Errorf("nothing new: %s", w.Body)
+	}
+}
+
+func TestHealthIsDegraded(t *testing.T) {
+	f := newFake(t)
+	f.checks = append(f.checks, agent.Check{Name: "sampler", Detail: "old"})
+	w := ask(New(f, options()), "GET", "/health", "")
+	if w.Code != 503 || parse(t, w)["status"] != "degraded" {
+		t.Errorf("status %d: %s", w.Code, w.Body)
+	}
+}
+
+func TestUntilRecovered(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFake(t)
+		f.ready = make(chan struct{})
+		h := New(f, options())
+		w := ask(h, "GET", "/api/v1/vms", "")
+		if w.Code != 503 || w.Header().Get("Retry-After") == "" || w.Header().Get("Content-Type") != problem.ContentType {
+			t.Errorf("never ready: status %d, %v: %s", w.Code, w.Header(), w.Body)
+		}
+		if w := ask(h, "GET", "/readyz", ""); w.Code != 503 {
+			t.Errorf("readyz: status %d", w.Code)
+		}
+		if w := ask(h, "GET", "/livez", ""); w.Code != 200 {
+			t.Errorf("livez: status %d", w.Code)
+		}
+		time.AfterFunc(time.Second, func() { close(f.ready) })
+		if w := ask(h, "GET", "/api/v1/vms", ""); w.Code != 200 {
+			t.Errorf("ready after a second: status %d", w.Code)
+		}
+	})
+}
+
+func TestRequestID(t *testing.T) {
+	h := New(newFake(t), options())
+	for given, kept := range map[string]bool{"abc-1.2_Z": true, "": false, "a b": false, "<script>": false, strings.Repeat("x", 65): false} {
+		got := ask(h, "GET", "/livez", "", "X-Request-Id", given).Header().Get("X-Request-Id")
+		if (got == given) != kept || got == "" {
+			t.Errorf("%q: answered %q", given, got)
+		}
+	}
+}
+
+func TestGuardRefusesAndTells(t *testing.T) {
+	type whoKey struct{}
+	var counted []string
+	opts := options()
+	opts.Guard = func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.Header.Get("Authorization") == "" {
+				problem.Write(w, r, problem.New(http.StatusUnauthorized, "login_required", "log in first", ""))
+				return
+			}
+			next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), whoKey{}, "me")))
+		})
+	}
+	opts.Observe = func(method, route string, status int, _ time.Duration) {
+		counted = append(counted, fmt.Sprint(method, " ", route, " ", status))
+	}
+	f := newFake(t)
+	h := New(f, opts)
+	w := ask(h, "POST", "/api/v1/vms", `{"name":"x"}`)
+	checkProblem(t, "/api/v1/vms", w.Header().Get("X-Request-Id"), w.Header().Get("Content-Type"), parse(t, w))
+	if w.Code != 401 || f.created.Name != "" {
+		t.Errorf("status %d, created %+v", w.Code, f.created)
+	}
+	if w := ask(h, "POST", "/api/v1/vms", `{"name":"x"}`, "Authorization", "Bearer x"); w.Code != 201 || f.created.Name != "x" {
+		t.Errorf("status %d, created %+v", w.Code, f.created)
+	}
+	ask(h, "GET", "/nowhere/else", "", "Authorization", "Bearer x")
+	want := []string{"POST /api/v1/vms 401", "POST /api/v1/vms 201", "GET other 200"}
+	if diff := cmp.Diff(want, counted); diff != "" {
+		t.Errorf("counted (-want +got)\n%s", diff)
+	}
+}
+
+// slowAgent takes its time to create a VM.
+type slowAgent struct {
+	*fakeAgent
+	seen error
+}
+
+func (s *slowAgent) CreateVM(ctx context.Context, _ agent.VMCreate) (agent.VM, error) {
+	select {
+	case <-ctx.Done():
+	case <-time.After(300 * time.Millisecond):
+	}
+	s.seen = ctx.Err()
+	return agent.VM{ID: "slow"}, nil
+}
+
+// TestReadDeadlineIsLifted: a deadline for the body that stays on the
+// connection would end the context of a request that works longer than it.
+func TestReadDeadlineIsLifted(t *testing.T) {
+	a := &slowAgent{fakeAgent: newFake(t)}
+	srv := httptest.NewUnstartedServer(New(a, options()))
+	srv.Config.ReadTimeout = 100 * time.Millisecond
+	srv.Start()
+	defer srv.Close()
+	resp, err := http.Post(srv.URL+"/api/v1/vms", "application/json", strings.NewReader(`{}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+	if resp.StatusCode != 201 || a.seen != nil {
+		t.Errorf("status %d, context ended with %v", resp.StatusCode, a.seen)
+	}
+}
+
+func TestSwitchedOffPartsAre404(t *testing.T) {
+	opts := options()
+	opts.Stream, opts.SSE, opts.Metrics, opts.Web = nil, nil, nil, nil
+	h := New(newFake(t), opts)
+	for _, target := range []string{"/api/v1/stream", "/metrics", "/"} {
+		w := ask(h, "GET", target, "")
+		if w.Code != 404 || w.Header().Get("Content-Type") != problem.ContentType {
+			t.Errorf("%s: status %d: %s", target, w.Code, w.Body)
+		}
+	}
+}
