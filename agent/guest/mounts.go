@@ -1,6 +1,7 @@
 package guest
 
 import (
+	"errors"
 	"fmt"
 	"strconv"
 
@@ -40,8 +41,12 @@ func (m *mounts) addImage(path string, initPID int) error {
 		return fmt.Errorf("open user namespace of init: %w", err)
 	}
 	defer unix.Close(userns)
-	return m.add(path, unix.MountAttr{Userns_fd: uint64(userns),
+	err = m.add(path, unix.MountAttr{Userns_fd: uint64(userns),
 		Attr_set: unix.MOUNT_ATTR_IDMAP | unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOSUID})
+	if errors.Is(err, unix.EINVAL) {
+		return fmt.Errorf("%w: its file system has no idmapped mounts on this kernel (ext4, xfs and btrfs have since Linux 5.15, tmpfs since 6.3)", err)
+	}
+	return err
 }
 
 func (m *mounts) add(path string, attr unix.MountAttr) error {
