@@ -1,0 +1,192 @@
+// Package cli is the command line of CloudFlash: verbs over the REST API. It
+// prints tables for people and JSON, YAML or CSV for programs, and exits with a
+// code that scripts can branch on.
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+)
+
+// Exit codes.
+const (
+	ExitOK          = 0
+	ExitFailure     = 1
+	ExitUsage       = 2
+	ExitNotFound    = 3
+	ExitConflict    = 4
+	ExitCapacity    = 5
+	ExitAuth        = 6
+	ExitUnreachable = 7
+	ExitTimeout     = 8
+	ExitDeadline    = 9
+)
+
+// Process is everything the command line has of the outside.
+type Process struct {
+	Args     []string
+	Env      func(string) string
+	In       io.Reader
+	Out, Err io.Writer
+	Version  string
+	Serve    func(ctx context.Context, args []string, env func(string) string, out io.Writer) error
+}
+
+// exit is an error that carries its exit code. An empty text prints nothing.
+type exit struct {
+	code int
+	text string
+}
+
+func (e *exit) Error() string { return e.text }
+
+func usage(format string, args ...any) error {
+	return &exit{ExitUsage, fmt.Sprintf(format, args...)}
+}
+
+// Main runs one command and returns its exit code.
+func Main(ctx context.Context, p Process) int {
+	a := &app{Process: p}
+	root := a.root()
+	root.SetArgs(p.Args)
+	root.SetIn(p.In)
+	root.SetOut(p.Out)
+	root.SetErr(p.Err)
+	return a.report(root.ExecuteContext(ctx))
+}
+
+// app is one run of the command line.
+type app struct {
+	Process
+	host, token, output string
+	noHeaders           bool
+}
+
+func (a *app) root() *cobra.Command {
+	root := &cobra.Command{
+		Use:           "cloudflash",
+		Short:         "VMs that are cgroup slices, cloudlets that are real processes",
+		SilenceErrors: true, SilenceUsage: true,
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return usage("unknown command %q; cloudflash --help lists them", args[0])
+			}
+			return nil
+		},
+		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
+	}
+	f := root.PersistentFlags()
+	f.StringVar(&a.host, "host", "", "agent to talk to: unix:///path or http(s)://host:port (CLOUDFLASH_HOST)")
+	f.StringVarP(&a.output, "output", "o", "table", "table, wide, json, jsonl, yaml, csv or name")
+	f.BoolVar(&a.noHeaders, "no-headers", false, "tables without their first line")
+	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
+		return usage("%v; %s --help lists the flags", err, c.CommandPath())
+	})
+	root.PersistentPreRunE = func(*cobra.Command, []string) error { return a.checkOutput() }
+	root.AddCommand(a.serveCommand(), a.vmCommand(), a.cloudletCommand(), a.eventsCommand(), a.hostCommand(),
+		a.tokenCommand(), a.loginCommand(), a.topCommand(), a.apiCommand(), a.versionCommand())
+	return root
+}
+
+// report prints an error and turns it into an exit code.
+func (a *app) report(err error) int {
+	if err == nil {
+		return ExitOK
+	}
+	var e *exit
+	if errors.As(err, &e) {
+		if e.text != "" {
+			fmt.Fprintln(a.Err, "error:", e.text)
+		}
+		return e.code
+	}
+	var p *problemError
+	if errors.As(err, &p) {
+		p.print(a.Err)
+		return p.exitCode()
+	}
+	if errors.Is(err, context.Canceled) {
+		return 130
+	}
+	fmt.Fprintln(a.Err, "error:", err)
+	if strings.HasPrefix(err.Error(), "unknown command") || strings.HasPrefix(err.Error(), "required flag") {
+		return ExitUsage
+	}
+	return ExitFailure
+}
+
+// group is a command that only holds others.
+func group(use, short string, commands ...*cobra.Command) *cobra.Command {
+	c := &cobra.Command{Use: use, Short: short, RunE: func(c *cobra.Command, args []string) error {
+		if len(args) > 0 {
+			return usage("unknown command %q; %s --help lists them", args[0], c.CommandPath())
+		}
+		return c.Help()
+	}}
+	c.AddCommand(commands...)
+	return c
+}
+
+// atLeast and exactly check the number of arguments and say what is missing.
+func atLeast(n int, what string) cobra.PositionalArgs {
+	return func(c *cobra.Command, args []string) error {
+		if len(args) < n {
+			return usage("%s needs %s; usage: %s", c.CommandPath(), what, c.UseLine())
+		}
+		return nil
+	}
+}
+
+func exactly(n int, what string) cobra.PositionalArgs {
+	return func(c *cobra.Command, args []string) error {
+		if len(args) != n {
+			return usage("%s takes %s; usage: %s", c.CommandPath(), what, c.UseLine())
+		}
+		return nil
+	}
+}
+
+func (a *app) serveCommand() *cobra.Command {
+	return &cobra.Command{Use: "serve [OPTION]...", Short: "Run the agent (as root)", DisableFlagParsing: true,
+		PersistentPreRunE: func(*cobra.Command, []string) error { return nil },
+		RunE: func(c *cobra.Command, args []string) error {
+			return a.Serve(c.Context(), args, a.Env, a.Err)
+		}}
+}
+
+func (a *app) versionCommand() *cobra.Command {
+	var client bool
+	c := &cobra.Command{Use: "version", Short: "Show the versions of this program and of the agent", Args: exactly(0, "no arguments"),
+		RunE: func(c *cobra.Command, _ []string) error {
+			fmt.Fprintln(a.Out, "client:", a.Version)
+			if client {
+				return nil
+			}
+			var h struct {
+				Version string `json:"version"`
+				Kernel  string `json:"kernel"`
+			}
+			if err := a.client().get(c.Context(), "/host", nil, &h); err != nil {
+				return err
+			}
+			fmt.Fprintf(a.Out, "agent:  %s on Linux %s\n", h.Version, h.Kernel)
+			return nil
+		}}
+	c.Flags().BoolVar(&client, "client", false, "do not ask the agent")
+	return c
+}
+
+func (a *app) isTerminal(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	if !ok {
+		return false
+	}
+	st, err := f.Stat()
+	return err == nil && st.Mode()&os.ModeCharDevice != 0
+}

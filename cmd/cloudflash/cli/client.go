@@ -1,0 +1,218 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// defaultHost is where the agent of this machine listens.
+const defaultHost = "unix:///run/cloudflash/api.sock"
+
+// client speaks to one agent.
+type client struct {
+	http  *http.Client
+	base  string // http://host:port
+	host  string // as the user wrote it
+	token string
+	err   error // the host makes no sense
+}
+
+func (a *app) client() *client {
+	host := a.host
+	if host == "" {
+		host = a.Env("CLOUDFLASH_HOST")
+	}
+	if host == "" {
+		host = defaultHost
+	}
+	c := &client{host: host, token: a.Env("CLOUDFLASH_TOKEN"), http: &http.Client{}}
+	switch {
+	case strings.HasPrefix(host, "unix://"):
+		path := strings.TrimPrefix(host, "unix://")
+		c.base = "http://localhost"
+		c.http.Transport = &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return (&net.Dialer{Timeout: 5 * time.Second}).DialContext(ctx, "unix", path)
+		}}
+	case strings.HasPrefix(host, "http://"), strings.HasPrefix(host, "https://"):
+		c.base = strings.TrimSuffix(host, "/")
+	default:
+		c.err = usage("--host must be unix:///path or http(s)://host:port, not %q", host)
+	}
+	return c
+}
+
+// problemError is an answer of the API that says no.
+type problemError struct {
+	Status int    `json:"status"`
+	Detail string `json:"detail"`
+	Code   string `json:"code"`
+	Hint   string `json:"hint"`
+	Errors []struct {
+		Pointer string `json:"pointer"`
+		Detail  string `json:"detail"`
+	} `json:"errors"`
+	RequestID string `json:"request_id"`
+}
+
+func (p *problemError) Error() string { return p.Detail }
+
+func (p *problemError) print(w io.Writer) {
+	fmt.Fprintln(w, "error:", clean(p.Detail))
+	if len(p.Errors) > 1 {
+		for _, f := range p.Errors {
+			fmt.Fprintf(w, "  %s: %s\n", strings.TrimLeft(clean(f.Pointer), "/?"), clean(f.Detail))
+		}
+	}
+	if p.Hint != "" {
+		fmt.Fprintln(w, "hint:", clean(p.Hint))
+	}
+	if p.Status >= 500 && p.Code == "internal" {
+		fmt.Fprintln(w, "request:", clean(p.RequestID))
+	}
+}
+
+func (p *problemError) exitCode() int {
+	switch {
+	case p.Status == http.StatusNotFound:
+		return ExitNotFound
+	case p.Status == http.StatusConflict:
+		return ExitConflict
+	case p.Status == http.StatusInsufficientStorage:
+		return ExitCapacity
+	case p.Status == http.StatusUnauthorized, p.Status == http.StatusForbidden, p.Status == http.StatusTooManyRequests:
+		return ExitAuth
+	case p.Status == http.StatusBadRequest, p.Status == http.StatusUnprocessableEntity:
+		return ExitUsage
+	}
+	return ExitFailure
+}
+
+// open sends a request and returns the answer's body, or the problem that the
+// agent has with it. Paths without / in front of api are below /api/v1.
+func (c *client) open(ctx context.Context, method, path string, query url.Values, body any) (*http.Response, error) {
+	if c.err != nil {
+		return nil, c.err
+	}
+	var r io.Reader
+	if body != nil {
+		b, err := json.Marshal(body)
+		if err != nil {
+			return nil, err
+		}
+		r = bytes.NewReader(b)
+	}
+	target := c.base + "/api/v1" + path
+	if len(query) > 0 {
+		target += "?" + query.Encode()
+	}
+	return c.send(ctx, method, target, r)
+}
+
+func (c *client) send(ctx context.Context, method, target string, body io.Reader) (*http.Response, error) {
+	req, err := http.NewRequestWithContext(ctx, method, target, body)
+	if err != nil {
+		return nil, usage("%v", err)
+	}
+	req.Header.Set("Accept", "application/json, text/plain")
+	if body != nil {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	if c.token != "" {
+		req.Header.Set("Authorization", "Bearer "+c.token)
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return nil, c.unreachable(ctx, err)
+	}
+	if resp.StatusCode < 400 {
+		return resp, nil
+	}
+	defer resp.Body.Close()
+	b, _ := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
+	p := &problemError{}
+	if json.Unmarshal(b, p) != nil || p.Detail == "" {
+		p.Detail = fmt.Sprintf("%s %s: %s", method, target, resp.Status)
+	}
+	p.Status = resp.StatusCode
+	return nil, p
+}
+
+// unreachable explains why nobody answers.
+func (c *client) unreachable(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	hint := ""
+	switch {
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
+		hint = "\nhint: is it running? sudo cloudflash serve"
+	case errors.Is(err, fs.ErrPermission):
+		hint = "\nhint: run as root, or join the group cloudflash"
+	}
+	return &exit{ExitUnreachable, fmt.Sprintf("cannot reach the agent at %s: %v%s", clean(c.host), cause(err), hint)}
+}
+
+// cause drops the method and the made-up address from the error of net/http.
+func cause(err error) error {
+	var u *url.Error
+	if errors.As(err, &u) {
+		return u.Err
+	}
+	return err
+}
+
+// call sends body and decodes the answer into out, when it is not nil.
+func (c *client) call(ctx context.Context, method, path string, query url.Values, body, out any) error {
+	resp, err := c.open(ctx, method, path, query, body)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if out == nil {
+		return nil
+	}
+	if err := json.NewDecoder(resp.Body).Decode(out); err != nil {
+		return fmt.Errorf("decode the answer to %s %s: %w", method, path, err)
+	}
+	return nil
+}
+
+func (c *client) get(ctx context.Context, path string, query url.Values, out any) error {
+	return c.call(ctx, http.MethodGet, path, query, nil, out)
+}
+
+// list fetches all pages.
+func list[T any](ctx context.Context, c *client, path string, query url.Values) ([]T, error) {
+	if query == nil {
+		query = url.Values{}
+	}
+	query.Set("limit", "1000")
+	all := []T{}
+	for {
+		var page struct {
+			Items []T    `json:"items"`
+			Next  string `json:"next_page_token"`
+		}
+		if err := c.get(ctx, path, query, &page); err != nil {
+			return nil, err
+		}
+		all = append(all, page.Items...)
+		if page.Next == "" {
+			return all, nil
+		}
+		query.Set("page_token", page.Next)
+	}
+}
+
+func ref(s string) string { return url.PathEscape(s) }

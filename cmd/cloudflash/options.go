@@ -1,0 +1,181 @@
+package main
+
+import (
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"cloudflash/agent"
+	"cloudflash/cmd/quantity"
+	"github.com/goccy/go-yaml"
+)
+
+// options is what `cloudflash serve` is told: defaults, then the file of
+// --config, then CLOUDFLASH_* of the environment, then flags.
+type options struct {
+	Listen       string  `yaml:"listen"`
+	Socket       string  `yaml:"socket"`
+	StateDir     string  `yaml:"state-dir"`
+	RunDir       string  `yaml:"run-dir"`
+	CgroupParent string  `yaml:"cgroup-parent"`
+	Init         string  `yaml:"init"`
+	Burn         string  `yaml:"burn"`
+	HostNames    string  `yaml:"host-names"`
+	TLSCert      string  `yaml:"tls-cert"`
+	TLSKey       string  `yaml:"tls-key"`
+	CPUs         float64 `yaml:"overcommit-cpu"`
+	Memory       float64 `yaml:"overcommit-memory"`
+	Storage      float64 `yaml:"overcommit-storage"`
+	OutputKeep   string  `yaml:"output-keep"`
+	LogFormat    string  `yaml:"log-format"`
+	LogLevel     string  `yaml:"log-level"`
+}
+
+func defaultOptions() options {
+	d := agent.DefaultConfig()
+	return options{
+		Listen: "127.0.0.1:5000", Socket: "/run/cloudflash/api.sock", StateDir: d.StateDir, RunDir: d.RunDir,
+		CgroupParent: "/sys/fs/cgroup/cloudflash", Init: beside("cloudflash-init"), Burn: beside("burn"),
+		CPUs: d.Overcommit.CPUs, Memory: d.Overcommit.Memory, Storage: d.Overcommit.Storage,
+		OutputKeep: "64MiB", LogFormat: "text", LogLevel: "info",
+	}
+}
+
+// beside names a program that is installed next to this one.
+func beside(name string) string {
+	self, err := os.Executable()
+	if err != nil {
+		return name
+	}
+	return filepath.Join(filepath.Dir(self), name)
+}
+
+// flags declares every option; their names are also the keys of the file.
+func (o *options) flags(out io.Writer) *flag.FlagSet {
+	fs := flag.NewFlagSet("cloudflash serve", flag.ContinueOnError)
+	fs.SetOutput(out)
+	fs.StringVar(&o.Listen, "listen", o.Listen, "address of the dashboard and the API, HOST:PORT; empty for the Unix socket only")
+	fs.StringVar(&o.Socket, "socket", o.Socket, "Unix socket of the API")
+	fs.StringVar(&o.StateDir, "state-dir", o.StateDir, "database, data and output of VMs")
+	fs.StringVar(&o.RunDir, "run-dir", o.RunDir, "sockets and journals; must be empty after a reboot")
+	fs.StringVar(&o.CgroupParent, "cgroup-parent", o.CgroupParent, "cgroup that the agent owns")
+	fs.StringVar(&o.Init, "init", o.Init, "the program cloudflash-init")
+	fs.StringVar(&o.Burn, "burn", o.Burn, "the program burn")
+	fs.StringVar(&o.HostNames, "host-names", o.HostNames, "names, comma-separated, that browsers may use for this host beside localhost")
+	fs.StringVar(&o.TLSCert, "tls-cert", o.TLSCert, "certificate; with it --listen may go beyond loopback")
+	fs.StringVar(&o.TLSKey, "tls-key", o.TLSKey, "its key")
+	fs.Float64Var(&o.CPUs, "overcommit-cpu", o.CPUs, "how many times the host's cores may be promised")
+	fs.Float64Var(&o.Memory, "overcommit-memory", o.Memory, "how many times the host's memory may be promised")
+	fs.Float64Var(&o.Storage, "overcommit-storage", o.Storage, "how many times the host's storage may be promised")
+	fs.StringVar(&o.OutputKeep, "output-keep", o.OutputKeep, "how much of each output stream is kept, the newest")
+	fs.StringVar(&o.LogFormat, "log-format", o.LogFormat, "text or json")
+	fs.StringVar(&o.LogLevel, "log-level", o.LogLevel, "debug, info, warn or error")
+	return fs
+}
+
+// parseOptions returns flag.ErrHelp when help was asked for.
+func parseOptions(args []string, env func(string) string, out io.Writer) (options, error) {
+	o := defaultOptions()
+	if path := configPath(args, env); path != "" {
+		b, err := os.ReadFile(path)
+		if err != nil {
+			return o, err
+		}
+		if err := yaml.UnmarshalWithOptions(b, &o, yaml.Strict()); err != nil {
+			return o, fmt.Errorf("%s: %w", path, err)
+		}
+	}
+	fs := o.flags(out)
+	fs.String("config", "", "YAML file with these options, by the same names")
+	var envErr error
+	fs.VisitAll(func(f *flag.Flag) {
+		name := "CLOUDFLASH_" + strings.ToUpper(strings.ReplaceAll(f.Name, "-", "_"))
+		if v := env(name); v != "" && envErr == nil {
+			if err := fs.Set(f.Name, v); err != nil {
+				envErr = fmt.Errorf("%s=%q: %w", name, v, err)
+			}
+		}
+	})
+	if envErr != nil {
+		return o, envErr
+	}
+	if err := fs.Parse(args); err != nil {
+		return o, err
+	}
+	if fs.NArg() > 0 {
+		return o, fmt.Errorf("unexpected argument %q", fs.Arg(0))
+	}
+	return o, o.check()
+}
+
+// configPath looks for --config ahead of the other flags, which override its file.
+func configPath(args []string, env func(string) string) string {
+	for i, a := range args {
+		name, value, joined := strings.Cut(strings.TrimLeft(a, "-"), "=")
+		if name != "config" || !strings.HasPrefix(a, "-") {
+			continue
+		}
+		if !joined && i+1 < len(args) {
+			value = args[i+1]
+		}
+		return value
+	}
+	return env("CLOUDFLASH_CONFIG")
+}
+
+func (o options) check() error {
+	for name, v := range map[string]float64{"overcommit-cpu": o.CPUs, "overcommit-memory": o.Memory, "overcommit-storage": o.Storage} {
+		if !(v > 0 && v <= 1000) {
+			return fmt.Errorf("--%s must be more than 0 and at most 1000, not %s", name, strconv.FormatFloat(v, 'g', -1, 64))
+		}
+	}
+	for name, path := range map[string]string{"state-dir": o.StateDir, "run-dir": o.RunDir, "cgroup-parent": o.CgroupParent, "socket": o.Socket} {
+		if !filepath.IsAbs(path) || filepath.Clean(path) != path {
+			return fmt.Errorf("--%s must be an absolute, clean path, not %q", name, path)
+		}
+	}
+	if (o.TLSCert == "") != (o.TLSKey == "") {
+		return fmt.Errorf("--tls-cert and --tls-key go together")
+	}
+	_, err := o.logger(io.Discard)
+	return err
+}
+
+func (o options) logger(w io.Writer) (*slog.Logger, error) {
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(o.LogLevel)); err != nil {
+		return nil, fmt.Errorf("--log-level must be debug, info, warn or error, not %q", o.LogLevel)
+	}
+	opts := &slog.HandlerOptions{Level: level}
+	switch o.LogFormat {
+	case "text":
+		return slog.New(slog.NewTextHandler(w, opts)), nil
+	case "json":
+		return slog.New(slog.NewJSONHandler(w, opts)), nil
+	}
+	return nil, fmt.Errorf("--log-format must be text or json, not %q", o.LogFormat)
+}
+
+// config is the agent's part of the options.
+func (o options) config(log *slog.Logger) (agent.Config, error) {
+	keep, err := quantity.Bytes(o.OutputKeep)
+	if err != nil || keep < 4096 {
+		return agent.Config{}, fmt.Errorf("--output-keep must be at least 4KiB, such as 64MiB, not %q", o.OutputKeep)
+	}
+	for name, path := range map[string]string{"init": o.Init, "burn": o.Burn} {
+		if st, err := os.Stat(path); err != nil || !st.Mode().IsRegular() || st.Mode()&0o111 == 0 {
+			return agent.Config{}, fmt.Errorf("--%s: %s is no executable file", name, path)
+		}
+	}
+	c := agent.DefaultConfig()
+	c.StateDir, c.RunDir, c.CgroupParent = o.StateDir, o.RunDir, o.CgroupParent
+	c.InitPath, c.Binaries = o.Init, []string{o.Burn}
+	c.Overcommit = agent.Overcommit{CPUs: o.CPUs, Memory: o.Memory, Storage: o.Storage}
+	c.OutputKeep, c.Version, c.Log = keep, version, log
+	return c, nil
+}
