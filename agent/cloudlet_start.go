@@ -240,11 +240,20 @@ func (a *Agent) startFailed(ctx context.Context, c *cloudlet, v *vm, scope *cgro
 	if errors.Is(cause, guest.ErrGone) && !errors.As(cause, &se) {
 		return // initGone is on its way and decides
 	}
+	if a.isDeleting(v) {
+		return // delete ends it with the VM
+	}
 	end := ending{code: 125, reason: "not started: " + cause.Error()}
 	if errors.As(cause, &se) {
 		end = startEnding(se)
 	}
 	a.end(c, v, end, Usage{}, time.Now())
+}
+
+func (a *Agent) isDeleting(v *vm) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return v.State == VMDeleting
 }
 
 // startEnding gives a command that cannot be executed the codes shells use.

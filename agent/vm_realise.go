@@ -88,9 +88,6 @@ func (a *Agent) erase(ctx context.Context, v *vm) error {
 	g, p := v.guest, v.probe
 	v.guest, v.probe = nil, nil
 	a.mu.Unlock()
-	if g != nil {
-		_ = g.Close() // only the connection: the init dies with its slice
-	}
 	if p != nil {
 		p.Close()
 	}
@@ -98,9 +95,12 @@ func (a *Agent) erase(ctx context.Context, v *vm) error {
 		if err := v.slice.Kill(ctx); err != nil && !errors.Is(err, cgroup.ErrGone) {
 			return err
 		}
-		if err := v.slice.Remove(ctx); err != nil {
-			return err
-		}
+	}
+	if g != nil { // after the kill: its Run reaps the init only when it is dead
+		_ = g.Close()
+	}
+	if err := v.slice.Remove(ctx); err != nil {
+		return err
 	}
 	if err := guest.Remove(a.runDir(v.ID)); err != nil {
 		return err

@@ -83,7 +83,7 @@ func (c *child) fork() (pid uintptr, errno syscall.Errno) {
 
 	// The gate: the agent now lifts the protection from the OOM killer that was
 	// inherited from init, and says go. If the agent is gone, so is the child.
-	if _, _, errno = syscall.RawSyscall(unix.SYS_WRITE, uintptr(c.gate), uintptr(unsafe.Pointer(&one)), 1); errno != 0 {
+	if _, _, errno = syscall.RawSyscall6(unix.SYS_SENDTO, uintptr(c.gate), uintptr(unsafe.Pointer(&one)), 1, unix.MSG_NOSIGNAL, 0, 0); errno != 0 {
 		goto fail
 	}
 	for {
