@@ -80,12 +80,12 @@ func binary(t testing.TB, name string) string {
 	if path, err := exec.LookPath(name); err == nil {
 		return path
 	}
-	path, err := filepath.Abs("../bin/" + name)
+	path, err := filepath.Abs("../.cache/bin/" + name)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if _, err := os.Stat(path); err != nil {
-		t.Fatalf("%s is neither on PATH nor in ../bin: build it first (scripts/test does)", name)
+		t.Fatalf("%s is neither on PATH nor in .cache/bin: build it first (scripts/test does)", name)
 	}
 	return path
 }
