@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"path"
 	"slices"
 	"strings"
 	"time"
@@ -34,6 +35,8 @@ type Caller struct {
 	Name string
 	Role string // agent.RoleAdmin or agent.RoleViewer
 	Via  string // socket, token or session
+
+	secret string // to ask again while a stream runs; empty for a socket
 }
 
 // Access wraps the API.
@@ -73,11 +76,40 @@ func (a *Access) Wrap(next http.Handler) http.Handler {
 			problem.Write(w, r, p)
 			return
 		}
+		ctx := r.Context()
 		if caller.Via != "" {
-			r = r.WithContext(context.WithValue(r.Context(), callerKey{}, caller))
+			ctx = context.WithValue(ctx, callerKey{}, caller)
 		}
-		next.ServeHTTP(w, r)
+		if caller.secret != "" {
+			var stop func()
+			ctx, stop = a.watch(ctx, caller.secret)
+			defer stop()
+		}
+		next.ServeHTTP(w, r.WithContext(ctx))
 	})
+}
+
+// recheckEvery is how soon a stream ends whose token has been revoked.
+const recheckEvery = 15 * time.Second
+
+// watch ends the context of a request that outlives its token or session. Short
+// requests cost no more than a timer that never fires.
+func (a *Access) watch(parent context.Context, secret string) (context.Context, func()) {
+	ctx, cancel := context.WithCancel(parent)
+	var timer *time.Timer
+	armed := make(chan struct{})
+	timer = time.AfterFunc(recheckEvery, func() {
+		<-armed // timer is set
+		if _, err := a.tokens.Authenticate(secret); err != nil {
+			cancel()
+			return
+		}
+		if ctx.Err() == nil {
+			timer.Reset(recheckEvery)
+		}
+	})
+	close(armed)
+	return ctx, func() { cancel(); timer.Stop() }
 }
 
 func (a *Access) check(r *http.Request) (Caller, *problem.Problem) {
@@ -88,7 +120,7 @@ func (a *Access) check(r *http.Request) (Caller, *problem.Problem) {
 		return c, nil
 	}
 	if !a.isOurs(r.Host) {
-		return Caller{}, problem.New(http.StatusMisdirectedRequest, "wrong_host", "this agent does not answer to the host name "+quoteHost(r.Host), "use localhost, or serve --host-name")
+		return Caller{}, problem.New(http.StatusMisdirectedRequest, "wrong_host", "this agent does not answer to the host name "+quoteHost(r.Host), "use localhost, or name it with serve --host-names")
 	}
 	if p := a.checkOrigin(r); p != nil {
 		return Caller{}, p
@@ -109,16 +141,25 @@ func (a *Access) check(r *http.Request) (Caller, *problem.Problem) {
 	return caller, nil
 }
 
-// isOpen names what needs no login: health for monitors, the dashboard's own
-// files, and the login itself.
+// isOpen names what needs no login: health and metrics for monitors on this
+// host, the dashboard's own files, and the login itself. It looks at the path as
+// a lenient router might, so that no spelling of an API path passes for a file.
 func isOpen(r *http.Request) bool {
-	switch r.URL.Path {
+	p := strings.ToLower(path.Clean("/" + r.URL.Path))
+	switch p {
 	case "/health", "/livez", "/readyz", "/metrics", "/openapi.json", "/openapi.yaml":
-		return true
+		return isLocal(r.RemoteAddr)
 	case "/api/v1/login":
 		return r.Method == http.MethodPost
 	}
-	return !strings.HasPrefix(r.URL.Path, "/api/") && !strings.HasPrefix(r.URL.Path, "/openapi")
+	return p != "/api" && !strings.HasPrefix(p, "/api/") && !strings.HasPrefix(p, "/openapi")
+}
+
+// isLocal reports whether a peer's address is on this host.
+func isLocal(addr string) bool {
+	host, _, err := net.SplitHostPort(addr)
+	ip := net.ParseIP(host)
+	return err == nil && ip != nil && ip.IsLoopback()
 }
 
 // isOurs refuses names that a hostile page could have made to point at loopback
@@ -139,15 +180,20 @@ func (a *Access) isOurs(host string) bool {
 // checkOrigin refuses what another site's page sends: anything that changes
 // something, and WebSockets, which browsers open to everywhere.
 func (a *Access) checkOrigin(r *http.Request) *problem.Problem {
-	safe := (r.Method == http.MethodGet || r.Method == http.MethodHead) && !strings.EqualFold(r.Header.Get("Upgrade"), "websocket")
+	safe := (r.Method == http.MethodGet || r.Method == http.MethodHead) && !upgrades(r)
 	origin := r.Header.Get("Origin")
 	if safe || origin == "" && !isCrossSite(r) {
 		return nil
 	}
-	if u, err := url.Parse(origin); err == nil && origin != "" && u.Host == r.Host {
+	if u, err := url.Parse(origin); err == nil && origin != "" && strings.EqualFold(u.Host, r.Host) {
 		return nil
 	}
 	return problem.New(http.StatusForbidden, "foreign_origin", "requests from pages of other sites are refused", "")
+}
+
+// upgrades reports whether a request asks for a WebSocket. Upgrade is a list.
+func upgrades(r *http.Request) bool {
+	return strings.Contains(strings.ToLower(strings.Join(r.Header.Values("Upgrade"), ",")), "websocket")
 }
 
 func isCrossSite(r *http.Request) bool {
@@ -176,7 +222,7 @@ func (a *Access) authenticate(r *http.Request) (Caller, error) {
 	if (t.Kind == "session") != (via == "session") {
 		return Caller{}, unauthorised("bad_token", "a session is for cookies, a token for the Authorization header")
 	}
-	return Caller{Name: t.Name, Role: t.Role, Via: via}, nil
+	return Caller{Name: t.Name, Role: t.Role, Via: via, secret: secret}, nil
 }
 
 func unauthorised(code, detail string) error {

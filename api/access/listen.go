@@ -19,33 +19,54 @@ import (
 // SocketGroup is the group whose members may use the Unix socket.
 const SocketGroup = "cloudflash"
 
+// socketMode lets the group connect; identify checks who it is all the same.
+const socketMode = 0o660
+
 // ListenUnix makes the agent's socket, mode 0660 and of group cloudflash where
-// there is one. A socket that nobody answers is replaced; a live one is an error.
+// there is one. A socket that nobody answers is replaced; a live one, or a file
+// that is no socket, is an error.
 func ListenUnix(path string) (net.Listener, error) {
-	if c, err := net.DialTimeout("unix", path, time.Second); err == nil {
-		_ = c.Close()
-		return nil, fmt.Errorf("listen on %s: another agent answers there", path)
-	}
 	if err := os.MkdirAll(filepath.Dir(path), 0o711); err != nil {
 		return nil, err
 	}
-	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return nil, err
+	if err := clearStale(path); err != nil {
+		return nil, fmt.Errorf("listen on %s: %w", path, err)
 	}
 	l, err := net.Listen("unix", path)
 	if err != nil {
 		return nil, err
 	}
-	if err := os.Chmod(path, 0o600); err != nil {
-		return nil, errors.Join(err, l.Close())
-	}
 	if gid, ok := socketGroup(); ok {
-		err = errors.Join(os.Chown(path, -1, gid), os.Chmod(path, 0o660))
+		err = os.Chown(path, -1, gid)
 	}
-	if err != nil {
+	if err := errors.Join(err, os.Chmod(path, socketMode)); err != nil {
 		return nil, errors.Join(err, l.Close())
 	}
 	return l, nil
+}
+
+// clearStale removes the socket of an agent that is dead. Only a refused
+// connection proves that (unix(7)): a live agent with a full backlog answers
+// EAGAIN.
+func clearStale(path string) error {
+	info, err := os.Lstat(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if info.Mode().Type() != os.ModeSocket {
+		return errors.New("there is a file that is no socket")
+	}
+	c, err := net.DialTimeout("unix", path, time.Second)
+	if err == nil {
+		return errors.Join(errors.New("another agent answers there"), c.Close())
+	}
+	if !errors.Is(err, unix.ECONNREFUSED) {
+		return err
+	}
+	return os.Remove(path)
 }
 
 func socketGroup() (int, bool) {
@@ -58,21 +79,30 @@ func socketGroup() (int, bool) {
 }
 
 // ListenTCP listens for browsers and remote clients. Without TLS it stays on
-// loopback.
+// loopback: tokens must not cross a network in the clear.
 func ListenTCP(addr string, config *tls.Config) (net.Listener, error) {
 	host, _, err := net.SplitHostPort(addr)
 	if err != nil {
 		return nil, fmt.Errorf("listen on %q: must be HOST:PORT: %w", addr, err)
 	}
-	ip := net.ParseIP(host)
-	if config == nil && host != "localhost" && (ip == nil || !ip.IsLoopback()) {
-		return nil, fmt.Errorf("listen on %s: beyond loopback only with TLS: give --tls-cert and --tls-key, or use 127.0.0.1", addr)
+	if config != nil {
+		return tls.Listen("tcp", addr, config)
+	}
+	if ip := net.ParseIP(host); host != "localhost" && (ip == nil || !ip.IsLoopback()) {
+		return nil, beyondLoopback(addr)
 	}
 	l, err := net.Listen("tcp", addr)
-	if err != nil || config == nil {
-		return l, err
+	if err != nil {
+		return nil, err
 	}
-	return tls.NewListener(l, config), nil
+	if !isLocal(l.Addr().String()) { // /etc/hosts decides what localhost is
+		return nil, errors.Join(beyondLoopback(addr), l.Close())
+	}
+	return l, nil
+}
+
+func beyondLoopback(addr string) error {
+	return fmt.Errorf("listen on %s: beyond loopback only with TLS: give --tls-cert and --tls-key, or use 127.0.0.1", addr)
 }
 
 type peerKey struct{}
@@ -92,8 +122,8 @@ func peerOf(ctx context.Context) (Caller, bool) {
 	return c, ok
 }
 
-// identify gives everybody whom the socket's mode has let in, root and members
-// of its group, all rights: they could become root by them anyway.
+// identify gives root, the agent's own user and members of the socket's group all
+// rights: they could become root by them anyway. Anybody else gets no role.
 func identify(c *net.UnixConn) Caller {
 	raw, err := c.SyscallConn()
 	if err != nil {
@@ -104,11 +134,14 @@ func identify(c *net.UnixConn) Caller {
 	if err := raw.Control(func(fd uintptr) { cred, credErr = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED) }); err != nil || credErr != nil {
 		return Caller{Via: "socket"}
 	}
-	caller := Caller{Name: "uid " + strconv.Itoa(int(cred.Uid)), Via: "socket"}
+	return Caller{Name: "uid " + strconv.Itoa(int(cred.Uid)), Role: roleOf(cred), Via: "socket"}
+}
+
+func roleOf(cred *unix.Ucred) string {
 	if cred.Uid == 0 || int(cred.Uid) == os.Geteuid() || inGroup(cred) {
-		caller.Role = agent.RoleAdmin
+		return agent.RoleAdmin
 	}
-	return caller
+	return ""
 }
 
 func inGroup(cred *unix.Ucred) bool {
