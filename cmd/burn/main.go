@@ -1,14 +1,16 @@
 // Command burn is a synthetic cloudlet: it keeps a number of cores busy, holds
-// memory that is really there, and writes to disk, for a time. Cloudlets without
-// a command run it at the size of their request.
+// memory that is really there, writes to disk and sends over the network, for a
+// time or along a trace, and prints as JSON what it achieved. Cloudlets without a
+// command run it at the size of their request.
 package main
 
 import (
+	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
 	"os/signal"
-	"path/filepath"
 	"sync"
 	"syscall"
 	"time"
@@ -16,17 +18,36 @@ import (
 	"cloudflash/cmd/quantity"
 )
 
-// load is what to burn.
+const maxSeconds = 1e9
+
+// load is what to burn. Rates are per second.
 type load struct {
-	cpus    float64
-	memory  int64
-	write   int64 // bytes per second
-	dir     string
-	seconds float64
+	cpu       demand
+	memory    int64 // bytes
+	disk, net int64 // bytes
+	dir, to   string
+}
+
+// result is what was achieved.
+type result struct {
+	Seconds           float64 `json:"seconds"`
+	CPUs              float64 `json:"cpus"`
+	CPUSeconds        float64 `json:"cpu_seconds"`
+	WantedCPUSeconds  float64 `json:"wanted_cpu_seconds"`
+	BacklogCPUSeconds float64 `json:"backlog_cpu_seconds"`      // wanted and not done
+	BacklogPeak       float64 `json:"backlog_peak_cpu_seconds"` // at the worst moment of a trace
+	MemoryBytes       int64   `json:"memory_bytes"`
+	DiskBytes         int64   `json:"disk_bytes"`
+	DiskBPS           float64 `json:"disk_wbps"` // bytes per second
+	NetBytes          int64   `json:"net_bytes"`
+	BandwidthBPS      float64 `json:"bandwidth_bps"` // bits per second
 }
 
 func main() {
 	l, err := parse(os.Args[1:])
+	if errors.Is(err, flag.ErrHelp) {
+		return
+	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "burn:", err)
 		os.Exit(2)
@@ -37,13 +58,14 @@ func main() {
 	go func() {
 		select {
 		case <-signals:
-		case <-time.After(time.Duration(l.seconds * float64(time.Second))):
+		case <-time.After(l.cpu.length()):
 		}
 		close(stop)
 	}()
-	began := time.Now()
-	written, err := l.run(stop)
-	fmt.Printf("burned %.2f cores, held %s, wrote %s in %.1f s\n", l.cpus, quantity.FormatBytes(l.memory), quantity.FormatBytes(written), time.Since(began).Seconds())
+	r, err := l.run(stop)
+	if encodeErr := json.NewEncoder(os.Stdout).Encode(r); encodeErr != nil {
+		err = errors.Join(err, encodeErr)
+	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "burn:", err)
 		os.Exit(1)
@@ -52,12 +74,17 @@ func main() {
 
 func parse(args []string) (load, error) {
 	var l load
+	var seconds float64
 	fs := flag.NewFlagSet("burn", flag.ContinueOnError)
 	cpus := fs.String("cpus", "1", "cores to keep busy, such as 0.5")
 	memory := fs.String("memory", "0", "memory to hold, such as 256MiB")
-	write := fs.String("write", "0", "bytes to write per second, such as 5MiB/s")
+	disk := fs.String("disk", "0", "what to write to disk, such as 5MiB/s")
+	bits := fs.String("net", "0", "what to send, such as 10Mbit")
+	trace := fs.String("trace", "", "instead of --cpus and --seconds: a file with one number of cores per line; what could not be done in time is done later")
+	step := fs.Duration("step", time.Second, "time of one line of the trace")
 	fs.StringVar(&l.dir, "dir", ".", "where to write")
-	fs.Float64Var(&l.seconds, "seconds", 60, "how long")
+	fs.StringVar(&l.to, "to", "", "HOST:PORT to send to over TCP (itself over loopback)")
+	fs.Float64Var(&seconds, "seconds", 60, "how long")
 	if err := fs.Parse(args); err != nil {
 		return l, err
 	}
@@ -65,113 +92,88 @@ func parse(args []string) (load, error) {
 		return l, fmt.Errorf("unexpected argument %q", fs.Arg(0))
 	}
 	var err error
-	if l.cpus, err = quantity.CPUs(*cpus); err != nil {
-		return l, fmt.Errorf("--cpus: %w", err)
-	}
-	if l.cpus > 4096 {
-		return l, fmt.Errorf("--cpus: %v is more than 4096", l.cpus)
-	}
 	if l.memory, err = quantity.Bytes(*memory); err != nil {
 		return l, fmt.Errorf("--memory: %w", err)
 	}
-	if l.write, err = quantity.Bytes(*write); err != nil {
-		return l, fmt.Errorf("--write: %w", err)
+	if l.disk, err = quantity.Bytes(*disk); err != nil {
+		return l, fmt.Errorf("--disk: %w", err)
 	}
-	if !(l.seconds >= 0 && l.seconds < 1e9) {
-		return l, fmt.Errorf("--seconds: %v is not 0 to 1e9", l.seconds)
+	if l.net, err = quantity.Bits(*bits); err != nil {
+		return l, fmt.Errorf("--net: %w", err)
 	}
+	l.net /= 8
+	if *trace != "" {
+		l.cpu, err = openTrace(*trace, *step)
+		return l, err
+	}
+	cores, err := quantity.CPUs(*cpus)
+	if err != nil {
+		return l, fmt.Errorf("--cpus: %w", err)
+	}
+	if cores > maxCPUs {
+		return l, fmt.Errorf("--cpus: %v is more than %d", cores, maxCPUs)
+	}
+	if !(seconds > 0 && seconds <= maxSeconds) {
+		return l, fmt.Errorf("--seconds: %v is not above 0 and up to 1e9", seconds)
+	}
+	l.cpu = constant(cores, time.Duration(seconds*float64(time.Second)))
 	return l, nil
 }
 
-// run burns until stop is closed and returns how much was written.
-func (l load) run(stop <-chan struct{}) (written int64, err error) {
-	held, err := hold(l.memory)
+func openTrace(path string, step time.Duration) (demand, error) {
+	if step <= 0 {
+		return demand{}, fmt.Errorf("--step: %v is not above 0", step)
+	}
+	f, err := os.Open(path)
 	if err != nil {
-		return 0, err
-	}
-	var wg sync.WaitGroup
-	for left := l.cpus; left > 0; left-- {
-		wg.Go(func() { spin(min(left, 1), stop) })
-	}
-	if l.write > 0 {
-		written, err = l.writeAtRate(stop)
-	}
-	<-stop
-	wg.Wait()
-	if held != nil {
-		err = syscall.Munmap(held)
-	}
-	return written, err
-}
-
-// hold maps memory and touches every page, so that it is there.
-func hold(bytes int64) ([]byte, error) {
-	if bytes == 0 {
-		return nil, nil
-	}
-	mem, err := syscall.Mmap(-1, 0, int(bytes), syscall.PROT_READ|syscall.PROT_WRITE, syscall.MAP_ANON|syscall.MAP_PRIVATE)
-	if err != nil {
-		return nil, fmt.Errorf("hold %s: %w", quantity.FormatBytes(bytes), err)
-	}
-	for i := 0; i < len(mem); i += os.Getpagesize() {
-		mem[i] = byte(i>>12) | 1 // no two pages alike, none zero
-	}
-	return mem, nil
-}
-
-// spin keeps one core busy for a share of the time, in turns of 10 ms.
-func spin(share float64, stop <-chan struct{}) {
-	const turn = 10 * time.Millisecond
-	busy := time.Duration(share * float64(turn))
-	for {
-		until := time.Now().Add(busy)
-		for time.Now().Before(until) {
-			select {
-			case <-stop:
-				return
-			default:
-			}
-		}
-		if share >= 1 {
-			continue
-		}
-		select {
-		case <-stop:
-			return
-		case <-time.After(turn - busy):
-		}
-	}
-}
-
-// writeAtRate rewrites one file of at most 64 MiB, past the page cache, ten
-// times a second.
-func (l load) writeAtRate(stop <-chan struct{}) (int64, error) {
-	path := filepath.Join(l.dir, fmt.Sprintf(".burn-%d", os.Getpid()))
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
-	if err != nil {
-		return 0, err
+		return demand{}, fmt.Errorf("--trace: %w", err)
 	}
 	defer f.Close()
-	if err := os.Remove(path); err != nil { // nothing stays behind, however it ends
-		return 0, err
+	d, err := readTrace(f, step)
+	if err != nil {
+		return demand{}, fmt.Errorf("--trace: %s: %w", path, err)
 	}
-	chunk := make([]byte, max(l.write/10, 1))
-	var written int64
-	tick := time.NewTicker(100 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		n, err := f.WriteAt(chunk, written%(64<<20))
-		written += int64(n)
-		if err == nil {
-			err = syscall.Fdatasync(int(f.Fd()))
-		}
-		if err != nil {
-			return written, fmt.Errorf("write: %w", err)
-		}
-		select {
-		case <-stop:
-			return written, nil
-		case <-tick.C:
-		}
+	return d, nil
+}
+
+// run burns until stop is closed.
+func (l load) run(stop <-chan struct{}) (result, error) {
+	held, err := hold(l.memory, stop)
+	if err != nil {
+		return result{}, err
 	}
+	var wg sync.WaitGroup
+	var r result
+	var diskErr, netErr error
+	began := time.Now()
+	cpu := &processor{demand: l.cpu, began: began}
+	wg.Go(func() { cpu.run(stop) })
+	if l.disk > 0 {
+		wg.Go(func() { r.DiskBytes, diskErr = writeDisk(l.dir, l.disk, stop) })
+	}
+	if l.net > 0 {
+		wg.Go(func() { r.NetBytes, netErr = sendNet(l.to, l.net, stop) })
+	}
+	wg.Wait()
+	took := time.Since(began)
+	r.MemoryBytes = int64(len(held))
+	l.account(&r, cpu, took)
+	if diskErr != nil {
+		err = fmt.Errorf("write to disk: %w", diskErr)
+	}
+	if netErr != nil {
+		err = errors.Join(err, fmt.Errorf("send: %w", netErr))
+	}
+	return r, err
+}
+
+func (l load) account(r *result, cpu *processor, took time.Duration) {
+	r.Seconds = took.Seconds()
+	r.CPUSeconds = time.Duration(cpu.used.Load()).Seconds()
+	r.WantedCPUSeconds = l.cpu.until(took)
+	r.BacklogCPUSeconds = max(0, r.WantedCPUSeconds-r.CPUSeconds)
+	r.BacklogPeak = time.Duration(cpu.peak.Load()).Seconds() * float64(l.cpu.threads())
+	r.CPUs = r.CPUSeconds / r.Seconds
+	r.DiskBPS = float64(r.DiskBytes) / r.Seconds
+	r.BandwidthBPS = float64(r.NetBytes) * 8 / r.Seconds
 }

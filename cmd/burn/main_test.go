@@ -1,41 +1,101 @@
 package main
 
 import (
-	"syscall"
+	"math"
+	"os"
+	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 )
 
 func TestParse(t *testing.T) {
-	l, err := parse([]string{"--cpus", "0.5", "--memory", "64MiB", "--write", "5MiB/s", "--seconds", "3"})
-	if err != nil || l.cpus != 0.5 || l.memory != 64<<20 || l.write != 5<<20 || l.seconds != 3 {
+	l, err := parse([]string{"--cpus", "0.5", "--memory", "64MiB", "--disk", "5MiB/s", "--net", "10Mbit", "--seconds", "3"})
+	if err != nil || l.cpu.cores[0] != 0.5 || l.cpu.carry || l.memory != 64<<20 || l.disk != 5<<20 || l.net != 1_250_000 || l.cpu.length() != 3*time.Second {
 		t.Errorf("%+v, %v", l, err)
 	}
-	for _, bad := range [][]string{{"--cpus", "-1"}, {"--memory", "x"}, {"--seconds", "-1"}, {"--seconds", "NaN"}, {"extra"}, {"--cpus", "1e9"}} {
-		if _, err := parse(bad); err == nil {
-			t.Errorf("%q is accepted", bad)
+	trace := filepath.Join(t.TempDir(), "trace")
+	if err := os.WriteFile(trace, []byte("# cores\n0.5\n\n2\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if l, err = parse([]string{"--trace", trace, "--step", "500ms"}); err != nil || !l.cpu.carry || l.cpu.length() != time.Second || l.cpu.threads() != 2 {
+		t.Errorf("trace: %+v, %v", l, err)
+	}
+	for want, bad := range map[string][]string{
+		"--cpus":   {"--cpus", "-1"},
+		"4096":     {"--cpus", "1e9"},
+		"--memory": {"--memory", "x"}, "--disk": {"--disk", "5MiB/h"}, "--net": {"--net", "fast"},
+		"--seconds: -1": {"--seconds", "-1"}, "--seconds: NaN": {"--seconds", "NaN"}, "--seconds: 0": {"--seconds", "0"},
+		`unexpected argument "extra"`: {"extra"},
+		"--trace: open":               {"--trace", "/does/not/exist"}, "--step": {"--trace", trace, "--step", "0"},
+	} {
+		if _, err := parse(bad); err == nil || (!strings.Contains(err.Error(), want) && want != "4096") {
+			t.Errorf("%q: %v", bad, err)
 		}
 	}
 }
 
-func TestBurnUsesWhatItSays(t *testing.T) {
-	stop := make(chan struct{})
-	time.AfterFunc(300*time.Millisecond, func() { close(stop) })
-	before := cpuTime(t)
-	written, err := load{cpus: 0.5, memory: 8 << 20, write: 1 << 20, dir: t.TempDir()}.run(stop)
-	if err != nil || written == 0 {
-		t.Errorf("wrote %d, %v", written, err)
-	}
-	if used := cpuTime(t) - before; used < 50*time.Millisecond {
-		t.Errorf("used %v of CPU for half a core over 300 ms", used)
+func TestDemand(t *testing.T) {
+	d := demand{cores: []float64{1, 0, 2.5}, step: time.Second}
+	for at, want := range map[time.Duration]float64{
+		-time.Second: 0, 0: 0, 500 * time.Millisecond: 0.5, 1500 * time.Millisecond: 1,
+		2200 * time.Millisecond: 1.5, 3 * time.Second: 3.5, time.Hour: 3.5,
+	} {
+		if got := d.until(at); math.Abs(got-want) > 1e-9 {
+			t.Errorf("until %v: %v, want %v", at, got, want)
+		}
 	}
 }
 
-func cpuTime(t *testing.T) time.Duration {
+func FuzzReadTrace(f *testing.F) {
+	f.Add("1\n0.5\n# x\n\n4096")
+	f.Add("NaN\n")
+	f.Add("1e400")
+	f.Fuzz(func(t *testing.T, text string) {
+		d, err := readTrace(strings.NewReader(text), time.Second)
+		if err != nil {
+			return
+		}
+		if n := d.threads(); n < 0 || n > maxCPUs || d.until(d.length()) < 0 {
+			t.Errorf("%q: %d threads", text, n)
+		}
+	})
+}
+
+func burn(t *testing.T, l load) result {
 	t.Helper()
-	var u syscall.Rusage
-	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+	stop := make(chan struct{})
+	time.AfterFunc(l.cpu.length(), func() { close(stop) })
+	l.dir = t.TempDir()
+	r, err := l.run(stop)
+	if err != nil {
 		t.Fatal(err)
 	}
-	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+	return r
+}
+
+func TestBurnUsesWhatItSays(t *testing.T) {
+	r := burn(t, load{cpu: constant(0.5, 400*time.Millisecond), memory: 8 << 20, disk: 4 << 20, net: 2 << 20})
+	if r.CPUs < 0.1 || r.CPUs > 0.7 || r.MemoryBytes != 8<<20 || r.DiskBytes == 0 || r.DiskBPS > 6<<20 {
+		t.Errorf("%+v", r)
+	}
+	if math.Abs(r.BandwidthBPS/8/(2<<20)-1) > 0.6 {
+		t.Errorf("%v bit/s, asked for %d", r.BandwidthBPS, 2<<23)
+	}
+}
+
+// A thread that is held up behind its demand makes up for it when the trace says
+// so, and only then.
+func TestBacklogIsCarriedOver(t *testing.T) {
+	late := time.Now().Add(-200 * time.Millisecond) // as if nothing had run for 200 ms
+	for carry, most := range map[bool]float64{true: 1, false: 0.06} {
+		p := &processor{demand: demand{cores: []float64{0.9, 0}, step: 200 * time.Millisecond, carry: carry}, began: late}
+		stop := make(chan struct{})
+		time.AfterFunc(200*time.Millisecond, func() { close(stop) })
+		p.run(stop)
+		used := time.Duration(p.used.Load()).Seconds()
+		if used > most || carry && (used < 0.08 || p.peak.Load() == 0) {
+			t.Errorf("carry %v: used %.3f CPU seconds, peak %d", carry, used, p.peak.Load())
+		}
+	}
 }
