@@ -366,7 +366,7 @@ func TestKernelResize(t *testing.T) {
 	c := l.submit(CloudletSubmit{VM: "r", Argv: []string{"burn", "--cpus", "2", "--memory", "100MiB", "--seconds", "600"}})
 	l.state(c.ID, CloudletRunning)
 	l.until(func() bool { v, _ := l.VM("r"); return v.Usage.MemoryBytes > 100*mib }, "the memory is in use")
-	cpus, mem := 1.0, int64(64*mib)
+	cpus, mem := 1.0, 64*mib
 	began := time.Now()
 	if _, err := l.ChangeVM(t.Context(), "r", VMChange{CPUs: &cpus}); err != nil {
 		t.Fatal(err)

@@ -12,8 +12,8 @@ import (
 // These benchmarks stand side by side so that one run, on one machine, gives the
 // ratios. Each starts /bin/true, waits for its end, and begins again.
 
-// BenchmarkKernelForkExec is the floor: the program with nothing around it.
-func BenchmarkKernelForkExec(b *testing.B) {
+// BenchmarkKernelRunBare is the floor: the program with nothing around it.
+func BenchmarkKernelRunBare(b *testing.B) {
 	for b.Loop() {
 		if err := exec.Command("/bin/true").Run(); err != nil {
 			b.Fatal(err)
@@ -21,8 +21,8 @@ func BenchmarkKernelForkExec(b *testing.B) {
 	}
 }
 
-// BenchmarkKernelCloudlet is a cloudlet from submit to its stored end.
-func BenchmarkKernelCloudlet(b *testing.B) {
+// BenchmarkKernelRunCloudlet is a cloudlet from submit to its stored end.
+func BenchmarkKernelRunCloudlet(b *testing.B) {
 	l := newLive(b)
 	l.create("bench", small())
 	for b.Loop() {
@@ -38,9 +38,9 @@ func (l *live) finalNow(id string) bool {
 	return err != nil || c.State.Final()
 }
 
-// BenchmarkKernelCrun is the same program as an OCI container with the same
+// BenchmarkKernelRunCrun is the same program as an OCI container with the same
 // kinds of namespaces and limits.
-func BenchmarkKernelCrun(b *testing.B) {
+func BenchmarkKernelRunCrun(b *testing.B) {
 	if _, err := exec.LookPath("crun"); err != nil {
 		b.Skip("no crun here: scripts/bench installs it in the test VM")
 	}

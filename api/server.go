@@ -266,7 +266,7 @@ func (s *server) recover(c *gin.Context) {
 		if v == nil {
 			return
 		}
-		if v == http.ErrAbortHandler {
+		if err, ok := v.(error); ok && errors.Is(err, http.ErrAbortHandler) {
 			panic(v)
 		}
 		s.opts.Log.Error("panic in a request", "panic", v, "path", c.Request.URL.Path,

@@ -64,8 +64,8 @@ func Main(ctx context.Context, p Process) int {
 // app is one run of the command line.
 type app struct {
 	Process
-	host, token, output string
-	noHeaders           bool
+	host, output string
+	noHeaders    bool
 }
 
 func (a *app) root() *cobra.Command {

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/url"
 	"strings"
@@ -321,7 +322,8 @@ func (a *app) vmWait() *cobra.Command {
 func (a *app) vmIs(ctx context.Context, name, state string) (bool, error) {
 	var v agent.VM
 	err := a.client().get(ctx, "/vms/"+ref(name), nil, &v)
-	if p, ok := err.(*problemError); ok && state == "gone" && p.Status == 404 {
+	var p *problemError
+	if errors.As(err, &p) && state == "gone" && p.Status == 404 {
 		return true, nil
 	}
 	if err != nil {
