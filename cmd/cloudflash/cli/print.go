@@ -113,6 +113,7 @@ func printTable[T any](a *app, all []T, columns []column[T]) {
 	style.Options = table.Options{}
 	style.Box.PaddingLeft, style.Box.PaddingRight = "", "  "
 	t.SetStyle(style)
+	t.SuppressTrailingSpaces()
 	row := func(cell func(column[T]) string) table.Row {
 		r := make(table.Row, len(columns))
 		for i, c := range columns {
