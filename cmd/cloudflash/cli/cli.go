@@ -10,8 +10,12 @@ import (
 	"io"
 	"os"
 	"strings"
+	"sync"
+	"syscall"
 
+	"cloudflash/agent"
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 )
 
 // Exit codes.
@@ -52,13 +56,47 @@ func usage(format string, args ...any) error {
 
 // Main runs one command and returns its exit code.
 func Main(ctx context.Context, p Process) int {
-	a := &app{Process: p}
+	out := &output{w: p.Out}
+	a := &app{Process: p, terminal: isTerminal(p.Out)}
+	a.Out = out
 	root := a.root()
 	root.SetArgs(p.Args)
 	root.SetIn(p.In)
-	root.SetOut(p.Out)
+	root.SetOut(a.Out)
 	root.SetErr(p.Err)
-	return a.report(root.ExecuteContext(ctx))
+	err := root.ExecuteContext(ctx)
+	if err == nil {
+		err = out.failure()
+	}
+	return a.report(err)
+}
+
+// output remembers that something could not be written, so that a full disk
+// does not pass for success.
+type output struct {
+	w   io.Writer
+	mu  sync.Mutex
+	err error
+}
+
+// Write writes, until it has failed once.
+func (o *output) Write(p []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.err != nil {
+		return 0, o.err
+	}
+	n, err := o.w.Write(p)
+	if err != nil {
+		o.err = fmt.Errorf("write the output: %w", err)
+	}
+	return n, o.err
+}
+
+func (o *output) failure() error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.err
 }
 
 // app is one run of the command line.
@@ -66,6 +104,8 @@ type app struct {
 	Process
 	host, output string
 	noHeaders    bool
+	terminal     bool // Out is one
+	agent        *client
 }
 
 func (a *app) root() *cobra.Command {
@@ -113,6 +153,9 @@ func (a *app) report(err error) int {
 	}
 	if errors.Is(err, context.Canceled) {
 		return 130
+	}
+	if errors.Is(err, syscall.EPIPE) {
+		return 128 + int(syscall.SIGPIPE) // whoever reads has had enough: no word
 	}
 	fmt.Fprintln(a.Err, "error:", err)
 	if strings.HasPrefix(err.Error(), "unknown command") || strings.HasPrefix(err.Error(), "required flag") {
@@ -164,29 +207,47 @@ func (a *app) versionCommand() *cobra.Command {
 	var client bool
 	c := &cobra.Command{Use: "version", Short: "Show the versions of this program and of the agent", Args: exactly(0, "no arguments"),
 		RunE: func(c *cobra.Command, _ []string) error {
-			fmt.Fprintln(a.Out, "client:", a.Version)
-			if client {
-				return nil
+			v := versions{Client: a.Version}
+			var err error
+			if !client {
+				var h agent.Host
+				err = a.client().get(c.Context(), "/host", nil, &h)
+				v.Agent, v.Kernel = h.Version, h.Kernel
 			}
-			var h struct {
-				Version string `json:"version"`
-				Kernel  string `json:"kernel"`
-			}
-			if err := a.client().get(c.Context(), "/host", nil, &h); err != nil {
-				return err
-			}
-			fmt.Fprintf(a.Out, "agent:  %s on Linux %s\n", h.Version, h.Kernel)
-			return nil
+			return errors.Join(a.printVersions(v), err)
 		}}
 	c.Flags().BoolVar(&client, "client", false, "do not ask the agent")
 	return c
 }
 
-func (a *app) isTerminal(w io.Writer) bool {
+// versions is what version shows. Without the agent only the first is known.
+type versions struct {
+	Client string `json:"client"`
+	Agent  string `json:"agent,omitempty"`
+	Kernel string `json:"kernel,omitempty"`
+}
+
+func (a *app) printVersions(v versions) error {
+	if a.output != "table" && a.output != "wide" {
+		return printOne(a, v, func(v versions) string { return v.Client }, []column[versions]{
+			{"CLIENT", false, func(v versions) string { return v.Client }},
+			{"AGENT", false, func(v versions) string { return v.Agent }},
+			{"KERNEL", false, func(v versions) string { return v.Kernel }},
+		})
+	}
+	fmt.Fprintln(a.Out, "client:", v.Client)
+	if v.Agent != "" {
+		fmt.Fprintf(a.Out, "agent:  %s on Linux %s\n", clean(v.Agent), clean(v.Kernel))
+	}
+	return nil
+}
+
+// isTerminal asks the kernel: /dev/null is a character device too.
+func isTerminal(w io.Writer) bool {
 	f, ok := w.(*os.File)
 	if !ok {
 		return false
 	}
-	st, err := f.Stat()
-	return err == nil && st.Mode()&os.ModeCharDevice != 0
+	_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
+	return err == nil
 }

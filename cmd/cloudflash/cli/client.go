@@ -28,7 +28,16 @@ type client struct {
 	err   error // the host makes no sense
 }
 
+// client is the same for all requests of a command: each has connections of its
+// own.
 func (a *app) client() *client {
+	if a.agent == nil {
+		a.agent = a.newClient()
+	}
+	return a.agent
+}
+
+func (a *app) newClient() *client {
 	host := a.host
 	if host == "" {
 		host = a.Env("CLOUDFLASH_HOST")

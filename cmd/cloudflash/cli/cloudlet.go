@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/url"
@@ -52,7 +53,11 @@ func deadlineText(c agent.Cloudlet) string {
 	case c.FinishedAt != nil:
 		return fmt.Sprintf("met, %.1fs left", c.DeadlineAt.Sub(*c.FinishedAt).Seconds())
 	}
-	return fmt.Sprintf("in %.1fs", time.Until(*c.DeadlineAt).Seconds())
+	left := time.Until(*c.DeadlineAt).Seconds()
+	if left < 0 {
+		return fmt.Sprintf("overdue by %.1fs", -left)
+	}
+	return fmt.Sprintf("in %.1fs", left)
 }
 
 func elapsed(c agent.Cloudlet) string {
@@ -204,11 +209,11 @@ func (a *app) attach(ctx context.Context, id string) error {
 			return err
 		}
 	case <-ctx.Done():
-		fmt.Fprintln(a.Err, "cancelling; interrupt again to leave it behind")
-		_ = client.call(own, "DELETE", "/cloudlets/"+id, nil, nil, nil) // it may have ended just now
-		again := make(chan os.Signal, 1)
+		again := make(chan os.Signal, 1) // ahead of the request, which may hang
 		signal.Notify(again, os.Interrupt, syscall.SIGTERM)
 		defer signal.Stop(again)
+		fmt.Fprintln(a.Err, "cancelling; interrupt again to leave it behind")
+		go func() { _ = client.call(own, "DELETE", "/cloudlets/"+id, nil, nil, nil) }() // it may have ended just now
 		select {
 		case err := <-end:
 			if err != nil {
@@ -256,9 +261,14 @@ func (a *app) copyOutput(ctx context.Context, client *client, id string, q url.V
 		return err
 	}
 	defer resp.Body.Close()
-	_, err = io.Copy(w, resp.Body)
+	if _, err = io.Copy(w, resp.Body); errors.Is(err, io.ErrUnexpectedEOF) {
+		return errStreamClosed()
+	}
 	return err
 }
+
+// errStreamClosed is what a follower learns of an agent that ends.
+func errStreamClosed() error { return &exit{ExitUnreachable, "the agent has closed the stream"} }
 
 func (a *app) cloudletList() *cobra.Command {
 	var vm, state string
@@ -302,18 +312,19 @@ func (a *app) cloudletLogs() *cobra.Command {
 	var tail int
 	c := &cobra.Command{Use: "logs CLOUDLET", Short: "Show what a cloudlet has written", Args: exactly(1, "a cloudlet"), ValidArgsFunction: a.completeCloudlets,
 		RunE: func(c *cobra.Command, args []string) error {
+			client := a.client()
 			q := url.Values{"follow": {strconv.FormatBool(follow)}}
 			if tail >= 0 {
 				q.Set("tail", strconv.Itoa(tail))
 			}
 			if stream != "both" {
 				q.Set("stream", stream)
-				return a.copyOutput(c.Context(), a.client(), args[0], q, a.Out)
+				return a.copyOutput(c.Context(), client, args[0], q, a.Out)
 			}
 			var wg sync.WaitGroup
 			var outErr, errErr error
-			wg.Go(func() { outErr = a.copyOutput(c.Context(), a.client(), args[0], with(q, "stdout"), a.Out) })
-			wg.Go(func() { errErr = a.copyOutput(c.Context(), a.client(), args[0], with(q, "stderr"), a.Err) })
+			wg.Go(func() { outErr = a.copyOutput(c.Context(), client, args[0], with(q, "stdout"), a.Out) })
+			wg.Go(func() { errErr = a.copyOutput(c.Context(), client, args[0], with(q, "stderr"), a.Err) })
 			wg.Wait()
 			if outErr != nil {
 				return outErr

@@ -3,6 +3,7 @@ package cli
 import (
 	"bufio"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/url"
@@ -61,7 +62,7 @@ func (a *app) describeHost(h agent.Host) {
 	}
 	row("host", "%s, %s, Linux %s", h.Name, h.OS, h.Kernel)
 	row("agent", "%s, up %s, %s resident", h.Version, age(h.AgentStartedAt), quantity.FormatBytes(h.Usage.AgentMemoryBytes))
-	row("cpus", "%d, %.0f %% busy, load %.2f; promised %.3g of %.3g", h.CPUs, h.Usage.CPURatio*100, h.Usage.Load1, h.Reserved.CPUs, h.Capacity.CPUs)
+	row("cpus", "%d, %.0f %% busy, load %.2f; promised %s of %s", h.CPUs, h.Usage.CPURatio*100, h.Usage.Load1, cpus(&h.Reserved.CPUs), cpus(&h.Capacity.CPUs))
 	row("memory", "%s, %s used; promised %s of %s", quantity.FormatBytes(h.MemoryBytes), quantity.FormatBytes(h.Usage.MemoryUsedBytes),
 		quantity.FormatBytes(h.Reserved.MemoryBytes), quantity.FormatBytes(h.Capacity.MemoryBytes))
 	row("storage", "%s, %s used; promised %s of %s", quantity.FormatBytes(h.StorageBytes), quantity.FormatBytes(h.Usage.StorageUsedBytes),
@@ -86,12 +87,12 @@ func (a *app) eventsCommand() *cobra.Command {
 			if follow {
 				return a.followEvents(c, since)
 			}
-			var page struct {
-				Items   []agent.Event `json:"items"`
-				LastSeq uint64        `json:"last_seq"`
-			}
 			all := []agent.Event{}
 			for {
+				var page struct { // a new one each time: decoding leaves what is absent as it was
+					Items   []agent.Event `json:"items"`
+					LastSeq uint64        `json:"last_seq"`
+				}
 				q := url.Values{"since": {strconv.FormatUint(since, 10)}, "limit": {"1000"}}
 				if err := a.client().get(c.Context(), "/events", q, &page); err != nil {
 					return err
@@ -118,6 +119,9 @@ var eventColumns = []column[agent.Event]{
 }
 
 func (a *app) followEvents(c *cobra.Command, since uint64) error {
+	if a.output != "table" && a.output != "wide" && a.output != "jsonl" {
+		return usage("--follow never ends: its --output must be table, wide or jsonl, not %s", a.output)
+	}
 	client := a.client()
 	if client.err != nil {
 		return client.err
@@ -130,28 +134,44 @@ func (a *app) followEvents(c *cobra.Command, since uint64) error {
 	defer resp.Body.Close()
 	lines := bufio.NewScanner(resp.Body)
 	lines.Buffer(nil, 1<<20)
+	kind := ""
 	for lines.Scan() {
+		if k, ok := strings.CutPrefix(lines.Text(), "event: "); ok {
+			kind = k
+		}
 		data, ok := strings.CutPrefix(lines.Text(), "data: ")
 		if !ok {
 			continue
 		}
-		if a.output != "table" && a.output != "wide" {
-			fmt.Fprintln(a.Out, data)
-			continue
-		}
-		var e agent.Event
-		if err := json.Unmarshal([]byte(data), &e); err != nil {
+		if err := a.followed(kind, data); err != nil {
 			return err
 		}
-		fmt.Fprintf(a.Out, "%s  %-5s  %s\n", e.At.Local().Format("15:04:05.000"), e.Level, clean(e.Message))
 	}
 	if c.Context().Err() != nil {
 		return nil
 	}
-	if err := lines.Err(); err != nil {
+	if err := lines.Err(); err != nil && !errors.Is(err, io.ErrUnexpectedEOF) {
 		return err
 	}
-	return &exit{ExitUnreachable, "the agent has closed the stream"}
+	return errStreamClosed()
+}
+
+// followed prints one message of the stream.
+func (a *app) followed(kind, data string) error {
+	if kind == "gap" {
+		fmt.Fprintln(a.Err, "some events are gone: the agent keeps the newest only")
+		return nil
+	}
+	if a.output == "jsonl" {
+		_, err := fmt.Fprintln(a.Out, data)
+		return err
+	}
+	var e agent.Event
+	if err := json.Unmarshal([]byte(data), &e); err != nil {
+		return fmt.Errorf("decode an event: %w", err)
+	}
+	_, err := fmt.Fprintf(a.Out, "%s  %-5s  %s\n", e.At.Local().Format("15:04:05.000"), clean(e.Level), clean(e.Message))
+	return err
 }
 
 func (a *app) tokenCommand() *cobra.Command {
@@ -166,18 +186,24 @@ func (a *app) tokenCommand() *cobra.Command {
 	var role string
 	create := &cobra.Command{Use: "create NAME", Short: "Create a token and print its secret, once", Args: exactly(1, "a name"),
 		RunE: func(c *cobra.Command, args []string) error {
-			var out struct {
+			type created struct {
 				agent.Token
 				Secret string `json:"secret"`
 			}
+			var out created
 			if err := a.client().call(c.Context(), "POST", "/tokens", nil, map[string]any{"name": args[0], "role": role}, &out); err != nil {
 				return err
 			}
-			if a.output != "table" && a.output != "wide" {
-				return encodeJSON(a.Out, out)
+			if a.output == "table" || a.output == "wide" {
+				fmt.Fprintln(a.Out, clean(out.Secret))
+				return nil
 			}
-			fmt.Fprintln(a.Out, out.Secret)
-			return nil
+			return printOne(a, out, func(t created) string { return t.Name }, []column[created]{
+				{"NAME", false, func(t created) string { return t.Name }},
+				{"ROLE", false, func(t created) string { return t.Role }},
+				{"ID", false, func(t created) string { return t.ID }},
+				{"SECRET", false, func(t created) string { return t.Secret }},
+			})
 		}}
 	create.Flags().StringVar(&role, "role", agent.RoleViewer, "viewer may look, admin may do everything")
 	list := &cobra.Command{Use: "list", Aliases: []string{"ls"}, Short: "List tokens and browser sessions", Args: exactly(0, "no arguments"),
@@ -204,6 +230,10 @@ func (a *app) loginCommand() *cobra.Command {
 	var address, role string
 	c := &cobra.Command{Use: "login", Short: "Print a one-time link to the dashboard", Args: exactly(0, "no arguments"),
 		RunE: func(c *cobra.Command, _ []string) error {
+			type link struct {
+				URL       string    `json:"url"`
+				ExpiresAt time.Time `json:"expires_at"`
+			}
 			var out struct {
 				Path      string    `json:"path"`
 				ExpiresAt time.Time `json:"expires_at"`
@@ -211,7 +241,14 @@ func (a *app) loginCommand() *cobra.Command {
 			if err := a.client().call(c.Context(), "POST", "/login/codes", nil, map[string]any{"role": role}, &out); err != nil {
 				return err
 			}
-			fmt.Fprintln(a.Out, strings.TrimSuffix(address, "/")+out.Path)
+			l := link{strings.TrimSuffix(address, "/") + out.Path, out.ExpiresAt}
+			if a.output != "table" && a.output != "wide" {
+				return printOne(a, l, func(l link) string { return l.URL }, []column[link]{
+					{"URL", false, func(l link) string { return l.URL }},
+					{"EXPIRES AT", false, func(l link) string { return l.ExpiresAt.Format(time.RFC3339) }},
+				})
+			}
+			fmt.Fprintln(a.Out, clean(l.URL))
 			fmt.Fprintf(a.Err, "good for one login until %s\n", out.ExpiresAt.Local().Format(time.TimeOnly))
 			return nil
 		}}

@@ -32,9 +32,16 @@ func (a *app) topOf(name string) *cobra.Command {
 	var once bool
 	c := &cobra.Command{Use: name, Short: "Watch what VMs and cloudlets use", Args: exactly(0, "no arguments"),
 		RunE: func(c *cobra.Command, _ []string) error {
-			live := a.isTerminal(a.Out) && !once
+			live := a.terminal && !once
+			if live && a.output != "table" && a.output != "wide" {
+				return usage("top never ends: for --output %s add --once", a.output)
+			}
 			for {
-				if err := a.frame(c, live); err != nil || !live {
+				err := a.frame(c, live)
+				if c.Context().Err() != nil {
+					return nil
+				}
+				if err != nil || !live {
 					return err
 				}
 				select {
@@ -46,6 +53,20 @@ func (a *app) topOf(name string) *cobra.Command {
 		}}
 	c.Flags().BoolVar(&once, "once", false, "one picture, then end")
 	return c
+}
+
+// picture is everything top shows, for programs.
+type picture struct {
+	Host      agent.Host       `json:"host"`
+	VMs       []agent.VM       `json:"vms"`
+	Cloudlets []agent.Cloudlet `json:"cloudlets"`
+}
+
+func (a *app) encodePicture(p picture) error {
+	if a.output == "csv" || a.output == "name" {
+		return usage("top has no --output %s; json, jsonl and yaml are", a.output)
+	}
+	return printOne(a, p, nil, nil)
 }
 
 func (a *app) frame(c *cobra.Command, live bool) error {
@@ -62,14 +83,17 @@ func (a *app) frame(c *cobra.Command, live bool) error {
 	if err != nil {
 		return err
 	}
+	if a.output != "table" && a.output != "wide" {
+		return a.encodePicture(picture{h, vms, cloudlets})
+	}
 	var b strings.Builder
-	picture := *a
-	picture.Out, picture.output = &b, "table"
-	picture.describeHost(h)
+	shown := *a
+	shown.Out, shown.output = &b, "table"
+	shown.describeHost(h)
 	fmt.Fprintln(&b)
-	printTable(&picture, vms, vmColumns)
+	printTable(&shown, vms, vmColumns)
 	fmt.Fprintln(&b)
-	printTable(&picture, cloudlets[:min(len(cloudlets), 20)], cloudletColumns)
+	printTable(&shown, cloudlets[:min(len(cloudlets), 20)], cloudletColumns)
 	text := b.String()
 	if live { // home, draw, erase what is left of each line and below
 		text = "\x1b[H" + strings.ReplaceAll(text, "\n", "\x1b[K\n") + "\x1b[J"

@@ -4,7 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"net/url"
+	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -242,13 +245,14 @@ func (a *app) vmDelete() *cobra.Command {
 	c.Flags().BoolVar(&noWait, "no-wait", false, "do not wait until they are gone")
 	c.RunE = func(c *cobra.Command, args []string) error {
 		client := a.client()
+		var started []agent.Operation
 		for _, name := range args {
 			var op agent.Operation
 			if err := client.call(c.Context(), "DELETE", "/vms/"+ref(name), url.Values{"grace": {grace.String()}}, nil, &op); err != nil {
 				return err
 			}
 			if noWait {
-				fmt.Fprintln(a.Out, op.ID)
+				started = append(started, op)
 				continue
 			}
 			if err := a.await(c.Context(), client, op); err != nil {
@@ -256,9 +260,19 @@ func (a *app) vmDelete() *cobra.Command {
 			}
 			fmt.Fprintf(a.Err, "VM %s deleted\n", clean(name))
 		}
-		return nil
+		if !noWait {
+			return nil
+		}
+		return printList(a, started, func(op agent.Operation) string { return op.ID }, operationColumns)
 	}
 	return c
+}
+
+var operationColumns = []column[agent.Operation]{
+	{"ID", false, func(op agent.Operation) string { return op.ID }},
+	{"KIND", false, func(op agent.Operation) string { return op.Kind }},
+	{"TARGET", false, func(op agent.Operation) string { return op.Target }},
+	{"STATE", false, func(op agent.Operation) string { return string(op.State) }},
 }
 
 // await waits for an operation, however long it takes.
@@ -289,6 +303,9 @@ func (a *app) vmAction(verb, short string) *cobra.Command {
 		}}
 }
 
+// waitStates are what a VM can be waited for to be.
+var waitStates = []string{"idle", "gone", "running", "frozen", "failed"}
+
 func (a *app) vmWait() *cobra.Command {
 	var state string
 	var timeout time.Duration
@@ -296,6 +313,9 @@ func (a *app) vmWait() *cobra.Command {
 	c.Flags().StringVar(&state, "for", "idle", "idle, gone, running, frozen or failed")
 	c.Flags().DurationVar(&timeout, "timeout", 0, "give up after this long (exit code 8); 0 is never")
 	c.RunE = func(c *cobra.Command, args []string) error {
+		if !slices.Contains(waitStates, state) {
+			return usage("--for must be one of %s, not %q", strings.Join(waitStates, ", "), state)
+		}
 		ctx := c.Context()
 		if timeout > 0 {
 			var cancel context.CancelFunc
@@ -305,7 +325,7 @@ func (a *app) vmWait() *cobra.Command {
 		for {
 			done, err := a.vmIs(ctx, args[0], state)
 			if ctx.Err() != nil && c.Context().Err() == nil {
-				return &exit{ExitTimeout, fmt.Sprintf("VM %s is not %s after %s", args[0], state, timeout)}
+				return &exit{ExitTimeout, fmt.Sprintf("VM %s is not %s after %s", clean(args[0]), state, timeout)}
 			}
 			if done || err != nil {
 				return err
@@ -329,15 +349,10 @@ func (a *app) vmIs(ctx context.Context, name, state string) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	switch state {
-	case "idle":
+	if state == "idle" {
 		return v.IdleSince != nil, nil
-	case "gone":
-		return false, nil
-	case "running", "frozen", "failed":
-		return string(v.State) == state, nil
 	}
-	return false, usage("--for must be idle, gone, running, frozen or failed, not %q", state)
+	return string(v.State) == state, nil // gone is no state
 }
 
 func (a *app) completeVMs(c *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
@@ -356,7 +371,7 @@ func cpus(n *float64) string {
 	if n == nil {
 		return "max"
 	}
-	return fmt.Sprintf("%.3g", *n)
+	return strconv.FormatFloat(math.Round(*n*1000)/1000, 'f', -1, 64)
 }
 
 func number(n *int64) string {
