@@ -15,7 +15,8 @@ import (
 // fakeAgent keeps everything in memory, below the real API. Where err is set,
 // whatever can fail does.
 type fakeAgent struct {
-	dir string
+	dir   string
+	began time.Time
 
 	mu         sync.Mutex
 	err        error
@@ -36,7 +37,7 @@ type fakeAgent struct {
 }
 
 func newFake(t testing.TB) *fakeAgent {
-	f := &fakeAgent{dir: t.TempDir(), updates: make(chan struct{}), ready: make(chan struct{}), secrets: map[string]agent.Token{}}
+	f := &fakeAgent{dir: t.TempDir(), began: ago(90 * time.Second), updates: make(chan struct{}), ready: make(chan struct{}), secrets: map[string]agent.Token{}}
 	close(f.ready)
 	return f
 }
@@ -209,7 +210,7 @@ func (f *fakeAgent) ends(id string, how func(*agent.Cloudlet)) {
 }
 
 func (f *fakeAgent) Host() agent.Host {
-	return agent.Host{Name: "box", Kernel: "6.12.1", OS: "Debian 13", Version: "1.2.3", AgentStartedAt: ago(90 * time.Second), CPUs: 16, MemoryBytes: 32 << 30, StorageBytes: 100 << 30,
+	return agent.Host{Name: "box", Kernel: "6.12.1", OS: "Debian 13", Version: "1.2.3", AgentStartedAt: f.began, CPUs: 16, MemoryBytes: 32 << 30, StorageBytes: 100 << 30,
 		Capacity: agent.Capacity{CPUs: 1600, MemoryBytes: 32 << 30, StorageBytes: 100 << 30}, Reserved: agent.Capacity{CPUs: 2.5, MemoryBytes: 1 << 30},
 		Usage: agent.HostUsage{CPURatio: 0.25, Load1: 1.5, MemoryUsedBytes: 2 << 30, AgentMemoryBytes: 20 << 20}, VMs: 2,
 		CloudletsByState: map[agent.CloudletState]int{agent.CloudletRunning: 1, agent.CloudletQueued: 2},

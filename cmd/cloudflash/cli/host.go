@@ -163,7 +163,7 @@ func (a *app) followed(kind, data string) error {
 		return nil
 	}
 	if a.output == "jsonl" {
-		_, err := fmt.Fprintln(a.Out, data)
+		_, err := fmt.Fprintln(a.Out, escaped([]byte(data)))
 		return err
 	}
 	var e agent.Event

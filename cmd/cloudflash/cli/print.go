@@ -8,8 +8,8 @@ import (
 	"slices"
 	"strings"
 	"unicode"
+	"unicode/utf16"
 
-	"github.com/goccy/go-yaml"
 	"github.com/jedib0t/go-pretty/v6/table"
 )
 
@@ -36,9 +36,11 @@ func printList[T any](a *app, all []T, name func(T) string, columns []column[T])
 		return encodeJSON(a.Out, all)
 	case "jsonl":
 		for _, v := range all {
-			if err := json.NewEncoder(a.Out).Encode(v); err != nil {
+			b, err := json.Marshal(v)
+			if err != nil {
 				return err
 			}
+			fmt.Fprintln(a.Out, escaped(b))
 		}
 		return nil
 	case "yaml":
@@ -67,23 +69,30 @@ func printOne[T any](a *app, v T, name func(T) string, columns []column[T]) erro
 }
 
 func encodeJSON(w io.Writer, v any) error {
-	e := json.NewEncoder(w)
-	e.SetIndent("", "  ")
-	return e.Encode(v)
+	b, err := json.MarshalIndent(v, "", "  ")
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintln(w, escaped(b))
+	return err
 }
 
-// encodeYAML goes through JSON, so that names and omissions are the same.
-func encodeYAML(w io.Writer, v any) error {
-	b, err := json.Marshal(v)
-	if err != nil {
-		return err
+// escaped writes what a terminal would act on as JSON escapes, which say the
+// same. encoding/json does so below U+0020 only.
+func escaped(b []byte) string {
+	var s strings.Builder
+	for _, r := range string(b) {
+		switch {
+		case r == '\n' || !acts(r): // a new line of its own is between values only
+			s.WriteRune(r)
+		case r > 0xffff:
+			high, low := utf16.EncodeRune(r)
+			fmt.Fprintf(&s, `\u%04x\u%04x`, high, low)
+		default:
+			fmt.Fprintf(&s, `\u%04x`, r)
+		}
 	}
-	y, err := yaml.JSONToYAML(b)
-	if err != nil {
-		return err
-	}
-	_, err = w.Write(y)
-	return err
+	return s.String()
 }
 
 func printCSV[T any](a *app, all []T, columns []column[T]) error {
@@ -135,9 +144,14 @@ func printTable[T any](a *app, all []T, columns []column[T]) {
 // clean keeps what others have named from playing with the terminal.
 func clean(s string) string {
 	return strings.Map(func(r rune) rune {
-		if unicode.IsControl(r) || unicode.Is(unicode.Cf, r) {
+		if acts(r) {
 			return '�'
 		}
 		return r
 	}, s)
 }
+
+// acts reports whether a terminal may do something else with r than show it:
+// control characters of seven and eight bits, and those that turn the direction
+// of text or have no width.
+func acts(r rune) bool { return unicode.IsControl(r) || unicode.Is(unicode.Cf, r) }

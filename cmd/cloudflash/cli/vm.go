@@ -283,7 +283,7 @@ func (a *app) await(ctx context.Context, client *client, op agent.Operation) err
 		}
 	}
 	if op.State == agent.OperationFailed {
-		return fmt.Errorf("%s: %s", op.Kind, clean(op.Error))
+		return fmt.Errorf("%s: %s", clean(op.Kind), clean(op.Error))
 	}
 	return nil
 }
