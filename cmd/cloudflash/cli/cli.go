@@ -130,7 +130,8 @@ func (a *app) root() *cobra.Command {
 	})
 	root.PersistentPreRunE = func(*cobra.Command, []string) error { return a.checkOutput() }
 	root.AddCommand(a.serveCommand(), a.vmCommand(), a.cloudletCommand(), a.eventsCommand(), a.hostCommand(),
-		a.tokenCommand(), a.loginCommand(), a.topCommand(), a.apiCommand(), a.versionCommand())
+		a.tokenCommand(), a.loginCommand(), a.topCommand(), a.apiCommand(), a.completionCommand(), a.versionCommand())
+	root.SetHelpCommand(helpCommand())
 	return root
 }
 
@@ -197,6 +198,7 @@ func exactly(n int, what string) cobra.PositionalArgs {
 
 func (a *app) serveCommand() *cobra.Command {
 	return &cobra.Command{Use: "serve [OPTION]...", Short: "Run the agent (as root)", DisableFlagParsing: true,
+		Long:              "Run the agent (as root) until it is interrupted; VMs and cloudlets run on. cloudflash serve --help lists the options.",
 		PersistentPreRunE: func(*cobra.Command, []string) error { return nil },
 		RunE: func(c *cobra.Command, args []string) error {
 			return a.Serve(c.Context(), args, a.Env, a.Err)

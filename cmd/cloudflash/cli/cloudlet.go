@@ -398,13 +398,5 @@ func (a *app) cloudletWait() *cobra.Command {
 }
 
 func (a *app) completeCloudlets(c *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
-	all, err := list[agent.Cloudlet](c.Context(), a.client(), "/cloudlets", nil)
-	if err != nil {
-		return nil, cobra.ShellCompDirectiveError
-	}
-	var names []string
-	for _, v := range all {
-		names = append(names, clean(v.Name))
-	}
-	return names, cobra.ShellCompDirectiveNoFileComp
+	return complete(a, c, "/cloudlets", cloudletName)
 }

@@ -10,9 +10,11 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"cloudflash/agent"
 	"cloudflash/api"
@@ -29,6 +31,7 @@ type rig struct {
 	mu    sync.Mutex
 	asked []request
 	conns int
+	came  chan struct{} // closed at the next request
 }
 
 // request is what the command line sent.
@@ -39,7 +42,7 @@ type request struct {
 
 func newRig(t testing.TB) *rig {
 	t.Helper()
-	r := &rig{t: t, agent: newFake(t)}
+	r := &rig{t: t, agent: newFake(t), came: make(chan struct{})}
 	guard := access.New(r.agent, nil, false)
 	handler := api.New(r.agent, api.Options{Log: slog.New(slog.DiscardHandler), Version: "1.2.3", Login: guard, Guard: guard.Wrap})
 	dir, err := os.MkdirTemp("", "cf") // t.TempDir may be too long for a socket
@@ -64,6 +67,8 @@ func (r *rig) serve(l net.Listener, h http.Handler) *httptest.Server {
 		q.Body = io.NopCloser(bytes.NewReader(body))
 		r.mu.Lock()
 		r.asked = append(r.asked, request{q.Method + " " + q.URL.RequestURI(), string(body)})
+		close(r.came)
+		r.came = make(chan struct{})
 		r.mu.Unlock()
 		h.ServeHTTP(w, q)
 	}))
@@ -179,7 +184,7 @@ func (b *buffer) await(t testing.TB, text string) {
 		}
 		select {
 		case <-changed:
-		case <-t.Context().Done():
+		case <-time.After(10 * time.Second):
 			t.Fatalf("never printed %q, only %q", text, b.String())
 		}
 	}
@@ -200,4 +205,23 @@ func withVMs(t testing.TB) *rig {
 		{ID: "v1", Name: "web", State: agent.VMFailed, Reason: "init ended", Image: "host", CreatedAt: ago(58e9), IdleSince: ptr(ago(10e9))},
 	}
 	return r
+}
+
+// awaitRequest blocks until the command line has asked for line.
+func (r *rig) awaitRequest(line string) {
+	r.t.Helper()
+	for {
+		r.mu.Lock()
+		came := r.came
+		if slices.ContainsFunc(r.asked, func(q request) bool { return q.Line == line }) {
+			r.mu.Unlock()
+			return
+		}
+		r.mu.Unlock()
+		select {
+		case <-came:
+		case <-time.After(10 * time.Second):
+			r.t.Fatalf("never asked for %s, only %v", line, r.requests())
+		}
+	}
 }

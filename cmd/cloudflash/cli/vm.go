@@ -356,15 +356,7 @@ func (a *app) vmIs(ctx context.Context, name, state string) (bool, error) {
 }
 
 func (a *app) completeVMs(c *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
-	all, err := list[agent.VM](c.Context(), a.client(), "/vms", nil)
-	if err != nil {
-		return nil, cobra.ShellCompDirectiveError
-	}
-	var names []string
-	for _, v := range all {
-		names = append(names, clean(v.Name))
-	}
-	return names, cobra.ShellCompDirectiveNoFileComp
+	return complete(a, c, "/vms", vmName)
 }
 
 func cpus(n *float64) string {
