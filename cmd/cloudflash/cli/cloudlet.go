@@ -236,7 +236,7 @@ func (a *app) runCode(c agent.Cloudlet) error {
 	switch {
 	case c.State == agent.CloudletDeadlineExceeded:
 		return &exit{ExitDeadline, ""}
-	case c.Signal != "":
+	case unix.SignalNum(c.Signal) != 0:
 		return &exit{128 + int(unix.SignalNum(c.Signal)), ""}
 	case c.ExitCode != nil && *c.ExitCode != 0:
 		return &exit{*c.ExitCode, ""}

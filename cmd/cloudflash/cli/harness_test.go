@@ -31,6 +31,7 @@ type rig struct {
 	mu    sync.Mutex
 	asked []request
 	conns int
+	hubs  []*httptest.Server
 	came  chan struct{} // closed at the next request
 }
 
@@ -85,6 +86,7 @@ func (r *rig) serve(l net.Listener, h http.Handler) *httptest.Server {
 		}
 	}
 	srv.Start()
+	r.hubs = append(r.hubs, srv)
 	r.t.Cleanup(func() {
 		srv.CloseClientConnections() // followers do not hang up by themselves
 		srv.Close()
@@ -225,3 +227,13 @@ func (r *rig) awaitRequest(line string) {
 		}
 	}
 }
+
+// cut breaks all connections, as an agent that dies does.
+func (r *rig) cut() {
+	for _, srv := range r.hubs {
+		srv.CloseClientConnections()
+	}
+}
+
+// tcpHandler serves h alone and returns what --host takes.
+func (r *rig) tcpHandler(h http.HandlerFunc) string { return r.serve(nil, h).URL }

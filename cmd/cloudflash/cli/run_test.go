@@ -1,0 +1,417 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"os/exec"
+	"os/signal"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"cloudflash/agent"
+	"github.com/google/go-cmp/cmp"
+)
+
+// TestMain is the program itself when asked to: signals and pipes are a
+// process's.
+func TestMain(m *testing.M) {
+	if os.Getenv("CLOUDFLASH_TEST_MAIN") == "" {
+		os.Exit(m.Run()) //nolint:forbidigo // a test's main
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	code := Main(ctx, Process{Args: os.Args[1:], Env: os.Getenv, In: os.Stdin, Out: os.Stdout, Err: os.Stderr, Version: "dev"})
+	stop()
+	os.Exit(code) //nolint:forbidigo // a test's main
+}
+
+// program is the command line as a process.
+func (r *rig) program(args ...string) *exec.Cmd {
+	r.t.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	c := exec.Command(self, args...)
+	c.Env = append(os.Environ(), "CLOUDFLASH_TEST_MAIN=1", "CLOUDFLASH_HOST="+r.unix)
+	return c
+}
+
+func TestRunExitsWithTheCommandsCode(t *testing.T) {
+	for name, c := range map[string]struct {
+		end  agent.Cloudlet
+		code int
+		err  string
+	}{
+		"0":                      {agent.Cloudlet{State: agent.CloudletSucceeded, ExitCode: ptr(0)}, 0, ""},
+		"1":                      {agent.Cloudlet{State: agent.CloudletFailed, ExitCode: ptr(1), Reason: "exit code 1"}, 1, ""},
+		"9":                      {agent.Cloudlet{State: agent.CloudletFailed, ExitCode: ptr(9), Reason: "exit code 9"}, 9, ""},
+		"255":                    {agent.Cloudlet{State: agent.CloudletFailed, ExitCode: ptr(255), Reason: "exit code 255"}, 255, "cloudlet job failed: exit code 255\n"},
+		"not found":              {agent.Cloudlet{State: agent.CloudletFailed, ExitCode: ptr(127), Reason: "command not found: nix"}, 127, "cloudlet job failed: command not found: nix\n"},
+		"SIGKILL":                {agent.Cloudlet{State: agent.CloudletFailed, Signal: "SIGKILL", Reason: "oom"}, 137, "cloudlet job failed: oom\n"},
+		"SIGSEGV":                {agent.Cloudlet{State: agent.CloudletFailed, Signal: "SIGSEGV", Reason: "killed by SIGSEGV"}, 139, "cloudlet job failed: killed by SIGSEGV\n"},
+		"SIGTERM":                {agent.Cloudlet{State: agent.CloudletCancelled, Signal: "SIGTERM", Reason: "cancelled"}, 143, "cloudlet job cancelled: cancelled\n"},
+		"deadline":               {agent.Cloudlet{State: agent.CloudletDeadlineExceeded, Signal: "SIGTERM", Reason: "killed at its deadline"}, ExitDeadline, "cloudlet job deadline_exceeded: killed at its deadline\n"},
+		"late":                   {agent.Cloudlet{State: agent.CloudletDeadlineExceeded, ExitCode: ptr(0), Reason: "finished after its deadline"}, ExitDeadline, "cloudlet job deadline_exceeded: finished after its deadline\n"},
+		"lost":                   {agent.Cloudlet{State: agent.CloudletLost, Reason: "the host was restarted"}, ExitFailure, "cloudlet job lost: the host was restarted\n"},
+		"unknown signal":         {agent.Cloudlet{State: agent.CloudletFailed, Signal: "SIGFOO", Reason: "\x1b[2J"}, ExitFailure, "cloudlet job failed: �[2J\n"},
+		"cancelled in the queue": {agent.Cloudlet{State: agent.CloudletCancelled, Reason: "cancelled while queued"}, ExitFailure, "cloudlet job cancelled: cancelled while queued\n"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t)
+			r.agent.says(t, "c7", "stdout", "out\n")
+			r.agent.says(t, "c7", "stderr", "err\n")
+			w := r.start(t.Context(), nil, "cloudlet", "run", "--name", "job", "--", "cmd")
+			w.out.await(t, "out\n")
+			w.err.await(t, "err\n")
+			r.agent.says(t, "c7", "stdout", "last words\n")
+			r.agent.ends("c7", func(x *agent.Cloudlet) {
+				x.State, x.ExitCode, x.Signal, x.Reason = c.end.State, c.end.ExitCode, c.end.Signal, c.end.Reason
+			})
+			if diff := cmp.Diff(result{"out\nlast words\n", "err\n" + c.err, c.code}, w.wait()); diff != "" {
+				t.Errorf("(-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// TestRunOfAQueuedCloudlet has no output to follow until it starts.
+func TestRunOfAQueuedCloudlet(t *testing.T) {
+	r := newRig(t)
+	r.agent.submitted = func(c *agent.Cloudlet) { c.State, c.VM = agent.CloudletQueued, "" }
+	w := r.start(t.Context(), nil, "cloudlet", "run", "--name", "job", "--", "cmd")
+	r.awaitRequest("GET /api/v1/cloudlets/c7/output?follow=true&stream=stdout")
+	r.agent.says(t, "c7", "stdout", "hello\n")
+	r.agent.says(t, "c7", "stderr", "")
+	r.agent.ends("c7", func(c *agent.Cloudlet) { c.State, c.VM = agent.CloudletRunning, "v0" })
+	w.out.await(t, "hello\n")
+	r.agent.ends("c7", func(c *agent.Cloudlet) { c.State, c.ExitCode = agent.CloudletSucceeded, ptr(0) })
+	if diff := cmp.Diff(result{Out: "hello\n"}, w.wait()); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+// runJob starts `cloudlet run` as a process and waits until its output comes.
+func runJob(t *testing.T, r *rig) (*exec.Cmd, *buffer, *buffer) {
+	t.Helper()
+	r.agent.says(t, "c7", "stdout", "started\n")
+	r.agent.says(t, "c7", "stderr", "")
+	p, out, errs := r.program("cloudlet", "run", "--name", "job", "--", "cmd"), newBuffer(), newBuffer()
+	p.Stdout, p.Stderr = out, errs
+	if err := p.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = p.Process.Kill() })
+	out.await(t, "started\n")
+	return p, out, errs
+}
+
+func signalTo(t *testing.T, p *exec.Cmd, s os.Signal) {
+	t.Helper()
+	if err := p.Process.Signal(s); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestInterruptCancels(t *testing.T) {
+	for _, s := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM} {
+		t.Run(s.String(), func(t *testing.T) {
+			r := newRig(t)
+			r.agent.cancelled = func(c *agent.Cloudlet) {
+				r.agent.says(t, "c7", "stdout", "cleaning up\n")
+				c.State, c.Signal, c.Reason = agent.CloudletCancelled, "SIGTERM", "cancelled"
+			}
+			p, out, errs := runJob(t, r)
+			signalTo(t, p, s)
+			_ = p.Wait()
+			got := result{out.String(), errs.String(), p.ProcessState.ExitCode()}
+			want := result{"started\ncleaning up\n", "cancelling; interrupt again to leave it behind\ncloudlet job cancelled: cancelled\n", 128 + int(syscall.SIGTERM)}
+			if diff := cmp.Diff(want, got); diff != "" {
+				t.Errorf("(-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestSecondInterruptLeavesItBehind(t *testing.T) {
+	r := newRig(t)
+	p, _, errs := runJob(t, r)
+	signalTo(t, p, os.Interrupt)
+	errs.await(t, "interrupt again")
+	r.awaitRequest("DELETE /api/v1/cloudlets/c7")
+	signalTo(t, p, os.Interrupt)
+	_ = p.Wait()
+	if code := p.ProcessState.ExitCode(); code != 130 {
+		t.Errorf("exit code %d, want 130", code)
+	}
+	if c, err := r.agent.Cloudlet("c7"); err != nil || c.State != agent.CloudletRunning {
+		t.Errorf("it is %s, %v", c.State, err)
+	}
+}
+
+// TestSecondInterruptOfAHungAgent is the same when even the DELETE gets no answer.
+func TestSecondInterruptOfAHungAgent(t *testing.T) {
+	r := newRig(t)
+	held := make(chan struct{})
+	r.agent.cancelled = func(*agent.Cloudlet) { <-held } // with the agent's lock
+	t.Cleanup(func() { close(held) })
+	p, _, errs := runJob(t, r)
+	signalTo(t, p, os.Interrupt)
+	errs.await(t, "interrupt again")
+	r.awaitRequest("DELETE /api/v1/cloudlets/c7")
+	signalTo(t, p, os.Interrupt)
+	done := make(chan struct{})
+	go func() {
+		_ = p.Wait()
+		close(done)
+	}()
+	select {
+	case <-done:
+		if code := p.ProcessState.ExitCode(); code != 130 {
+			t.Errorf("exit code %d, want 130", code)
+		}
+	case <-time.After(10 * time.Second):
+		t.Error("the second interrupt was lost")
+	}
+}
+
+func TestInterruptEndsEverythingElse(t *testing.T) {
+	for args, code := range map[string]int{"cloudlet logs -f next": 130, "cloudlet wait next": 130, "vm wait db": 130, "events -f": 0, "vm delete db": 130} {
+		t.Run(args, func(t *testing.T) {
+			r := withAll(t)
+			r.agent.operations[0].State = agent.OperationRunning
+			ctx, cancel := context.WithCancel(t.Context())
+			w := r.start(ctx, nil, strings.Fields(args)...)
+			r.awaitRequest(map[string]string{"cloudlet logs -f next": "GET /api/v1/cloudlets/next/output?follow=true&stream=stderr", "cloudlet wait next": "GET /api/v1/cloudlets/next?wait=30s",
+				"vm wait db": "GET /api/v1/vms/db", "events -f": "GET /api/v1/events?since=0", "vm delete db": "GET /api/v1/operations/o0?wait=30s"}[args])
+			if args == "events -f" {
+				w.out.await(t, "oom\n")
+			}
+			cancel()
+			if got := w.wait(); got.Code != code || got.Err != "" {
+				t.Errorf("exit code %d, %q, want %d and nothing", got.Code, got.Err, code)
+			}
+		})
+	}
+}
+
+func TestLogs(t *testing.T) {
+	r := withAll(t)
+	r.agent.says(t, "c0", "stdout", "one\ntwo\n\x1b[31mred\n")
+	r.agent.says(t, "c0", "stderr", "oops\n")
+	for args, want := range map[string]result{
+		"cloudlet logs etl":                          {Out: "one\ntwo\n\x1b[31mred\n", Err: "oops\n"}, // byte for byte, as the command wrote it
+		"cloudlet logs etl --stream stderr":          {Out: "oops\n"},
+		"cloudlet logs etl --stream stdout":          {Out: "one\ntwo\n\x1b[31mred\n"},
+		"cloudlet logs etl --tail 1":                 {Out: "\x1b[31mred\n", Err: "oops\n"},
+		"cloudlet logs etl --tail 0":                 {},
+		"cloudlet logs etl --follow":                 {Out: "one\ntwo\n\x1b[31mred\n", Err: "oops\n"},
+		"cloudlet logs next":                         {Err: "error: cloudlet next has not started\n", Code: ExitConflict},
+		"cloudlet logs next --stream stdout":         {Err: "error: cloudlet next has not started\n", Code: ExitConflict},
+		"cloudlet logs etl --stream stdout --tail=2": {Out: "two\n\x1b[31mred\n"},
+	} {
+		if diff := cmp.Diff(want, r.run(strings.Fields(args)...)); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", args, diff)
+		}
+	}
+}
+
+func TestLogsFollow(t *testing.T) {
+	r := withAll(t)
+	r.agent.cloudlets[0].State = agent.CloudletRunning
+	r.agent.says(t, "c0", "stdout", "one\n")
+	r.agent.says(t, "c0", "stderr", "")
+	w := r.start(t.Context(), nil, "cloudlet", "logs", "-f", "etl")
+	w.out.await(t, "one\n")
+	r.agent.says(t, "c0", "stdout", "two\n")
+	w.out.await(t, "two\n")
+	r.agent.says(t, "c0", "stderr", "oops\n")
+	w.err.await(t, "oops\n")
+	r.agent.says(t, "c0", "stdout", "three, without an end")
+	r.agent.ends("c0", func(c *agent.Cloudlet) { c.State, c.ExitCode = agent.CloudletFailed, ptr(3) })
+	if diff := cmp.Diff(result{"one\ntwo\nthree, without an end", "oops\n", 0}, w.wait()); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+// TestFollowersLearnThatTheAgentIsGone must not take a cut for the end.
+func TestFollowersLearnThatTheAgentIsGone(t *testing.T) {
+	for args, first := range map[string]string{"cloudlet logs -f etl --stream stdout": "one\n", "events -f": "oom\n"} {
+		t.Run(args, func(t *testing.T) {
+			r := withAll(t)
+			r.agent.cloudlets[0].State = agent.CloudletRunning
+			r.agent.says(t, "c0", "stdout", "one\n")
+			w := r.start(t.Context(), nil, strings.Fields(args)...)
+			w.out.await(t, first)
+			r.cut()
+			if got := w.wait(); got.Code != ExitUnreachable || got.Err != "error: the agent has closed the stream\n" {
+				t.Errorf("%+v", got)
+			}
+		})
+	}
+}
+
+func TestEventsFollow(t *testing.T) {
+	r := withAll(t)
+	r.agent.events[1].Message = evil
+	ctx, cancel := context.WithCancel(t.Context())
+	table := r.start(ctx, nil, "events", "-f")
+	lines := r.start(ctx, nil, "events", "-f", "-o", "jsonl", "--since", "1")
+	table.out.await(t, "created\n")
+	lines.out.await(t, `"seq":2`)
+	r.agent.change(func() {
+		r.agent.events = append(r.agent.events, agent.Event{Seq: 3, At: r.agent.events[0].At, Level: "error", Kind: "x", Message: "third"})
+	})
+	table.out.await(t, "third\n")
+	lines.out.await(t, "third")
+	cancel()
+	got := table.wait()
+	if want := "03:04:05.006  info   VM db created\n03:04:06.000  warn   " + clean(evil) + "\n03:04:05.006  error  third\n"; got != (result{Out: want}) {
+		t.Errorf("(-want +got):\n%s", cmp.Diff(result{Out: want}, got))
+	}
+	if got := lines.wait(); strings.Count(got.Out, "\n") != 2 || strings.ContainsRune(got.Out, 0x9b) || got.Code != 0 {
+		t.Errorf("jsonl: %+v", got)
+	}
+}
+
+func TestEventsThatAreGone(t *testing.T) {
+	r := withAll(t)
+	r.agent.oldest = 2
+	r.agent.events = append(r.agent.events, agent.Event{Seq: 3, At: r.agent.events[0].At, Level: "info", Kind: "x", Message: "third"})
+	if got := r.run("events", "--since", "1"); got.Code != ExitFailure || got.Err != "error: events up to 5 are gone\n" {
+		t.Errorf("%+v", got)
+	}
+	srv := r.tcpHandler(func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = fmt.Fprint(w, ": hello\n\nevent: gap\ndata: {}\n\nid: 3\nevent: event\ndata: {\"seq\":3,\"at\":\"2026-01-02T03:04:05Z\",\"level\":\"info\",\"message\":\"third\"}\n\n")
+	})
+	got := r.over(srv, "", "events", "-f", "--since", "1")
+	if strings.Count(got.Out, "\n") != 1 || !strings.HasSuffix(got.Out, "  info   third\n") || !strings.HasPrefix(got.Err, "some events are gone") {
+		t.Errorf("%+v", got)
+	}
+}
+
+// TestEventsOfManyPages: what the first page says of an event must not show up
+// in the second.
+func TestEventsOfManyPages(t *testing.T) {
+	r := newRig(t)
+	for i := range 1500 {
+		e := agent.Event{Seq: uint64(i + 1), Level: "info", Kind: "k", Message: "m"}
+		if i < 1000 {
+			e.VM, e.Data = "v0", map[string]any{"n": strconv.Itoa(i)}
+		}
+		r.agent.events = append(r.agent.events, e)
+	}
+	lines := strings.Split(strings.TrimSpace(r.run("events", "-o", "jsonl").Out), "\n")
+	if len(lines) != 1500 {
+		t.Fatalf("%d events", len(lines))
+	}
+	for i, line := range lines {
+		if strings.Contains(line, `"vm"`) != (i < 1000) || strings.Contains(line, `"n":"`+strconv.Itoa(i)+`"`) != (i < 1000) {
+			t.Fatalf("event %d: %s", i+1, line)
+		}
+	}
+}
+
+// TestListsOfManyPages come whole and in order.
+func TestListsOfManyPages(t *testing.T) {
+	r := newRig(t)
+	for i := range 2500 {
+		r.agent.vms = append(r.agent.vms, agent.VM{ID: fmt.Sprint(i), Name: fmt.Sprintf("vm%04d", i)})
+	}
+	got := strings.Fields(r.run("vm", "list", "-o", "name").Out)
+	if len(got) != 2500 || got[0] != "vm0000" || got[2499] != "vm2499" || len(r.requests()) != 3 {
+		t.Errorf("%d names in %d requests", len(got), len(r.requests()))
+	}
+}
+
+func TestBrokenPipeEndsQuietly(t *testing.T) {
+	r := withAll(t)
+	r.agent.says(t, "c0", "stdout", strings.Repeat("a line of output\n", 1<<16))
+	for range 3000 {
+		v := r.agent.vms[0]
+		v.Name = fmt.Sprint("db", len(r.agent.vms))
+		r.agent.vms = append(r.agent.vms, v)
+		r.agent.events = append(r.agent.events, agent.Event{Seq: uint64(len(r.agent.events) + 1), Message: strings.Repeat("x", 100)})
+	}
+	for _, args := range []string{"cloudlet logs etl", "vm list", "vm list -o json", "events -f", "events -o yaml", "api GET /api/v1/vms?limit=1000"} {
+		t.Run(args, func(t *testing.T) {
+			read, write, err := os.Pipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			p, errs := r.program(strings.Fields(args)...), newBuffer()
+			p.Stdout, p.Stderr = write, errs
+			if err := p.Start(); err != nil {
+				t.Fatal(err)
+			}
+			_ = write.Close()
+			if _, err := read.Read(make([]byte, 10)); err != nil { // head -c 10
+				t.Error(err)
+			}
+			_ = read.Close()
+			_ = p.Wait()
+			if s, ok := p.ProcessState.Sys().(syscall.WaitStatus); !ok || !s.Signaled() || s.Signal() != syscall.SIGPIPE || errs.String() != "" {
+				t.Errorf("ended with %v and said %q", p.ProcessState, errs)
+			}
+		})
+	}
+}
+
+// failing is an output that fails.
+type failing struct{ err error }
+
+func (f failing) Write([]byte) (int, error) { return 0, f.err }
+
+func TestOutputThatCannotBeWritten(t *testing.T) {
+	r := withAll(t)
+	r.agent.says(t, "c0", "stdout", "one\n")
+	r.agent.says(t, "c7", "stdout", "one\n")
+	r.agent.says(t, "c7", "stderr", "")
+	r.agent.submitted = func(c *agent.Cloudlet) { c.State, c.ExitCode = agent.CloudletSucceeded, ptr(0) }
+	for _, args := range []string{"vm list", "vm list -o name", "vm list -o csv", "vm show db", "host info", "vm list -o json", "vm list -o jsonl", "vm list -o yaml", "events -f", "events -f -o jsonl",
+		"cloudlet logs etl --stream stdout", "cloudlet run ls", "version", "version --client", "login", "top --once", "api GET /api/v1/vms", "help", "completion zsh", "token create x"} {
+		for _, c := range []struct {
+			err  error
+			want string
+			code int
+		}{{syscall.ENOSPC, "error: write the output: no space left on device\n", ExitFailure}, {syscall.EPIPE, "", 128 + int(syscall.SIGPIPE)}} {
+			p, errs := process(strings.Fields(args), map[string]string{"CLOUDFLASH_HOST": r.unix}), newBuffer()
+			p.Out, p.Err = failing{c.err}, errs
+			code := Main(t.Context(), p)
+			got := errs.String()
+			if args == "login" {
+				got = strings.Join(strings.SplitAfter(got, "\n")[1:], "")
+			}
+			if code != c.code || got != c.want {
+				t.Errorf("%s to an output that fails with %v: exit code %d, %q", args, c.err, code, got)
+			}
+		}
+	}
+}
+
+func TestNullIsNoTerminal(t *testing.T) {
+	f, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if isTerminal(f) || isTerminal(newBuffer()) {
+		t.Error("top would never end")
+	}
+	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR, 0)
+	if errors.Is(err, os.ErrNotExist) || errors.Is(err, os.ErrPermission) {
+		t.Skip("no /dev/ptmx here: ", err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer master.Close()
+	if !isTerminal(master) {
+		t.Error("a terminal is none")
+	}
+}
