@@ -122,10 +122,12 @@ func TestInterruptCancels(t *testing.T) {
 	for _, s := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM} {
 		t.Run(s.String(), func(t *testing.T) {
 			r := newRig(t)
-			r.agent.cancelled = func(c *agent.Cloudlet) {
-				r.agent.says(t, "c7", "stdout", "cleaning up\n")
-				c.State, c.Signal, c.Reason = agent.CloudletCancelled, "SIGTERM", "cancelled"
-			}
+			r.agent.change(func() {
+				r.agent.cancelled = func(c *agent.Cloudlet) {
+					r.agent.says(t, "c7", "stdout", "cleaning up\n")
+					c.State, c.Signal, c.Reason = agent.CloudletCancelled, "SIGTERM", "cancelled"
+				}
+			})
 			p, out, errs := runJob(t, r)
 			signalTo(t, p, s)
 			_ = p.Wait()
@@ -158,7 +160,7 @@ func TestSecondInterruptLeavesItBehind(t *testing.T) {
 func TestSecondInterruptOfAHungAgent(t *testing.T) {
 	r := newRig(t)
 	held := make(chan struct{})
-	r.agent.cancelled = func(*agent.Cloudlet) { <-held } // with the agent's lock
+	r.agent.change(func() { r.agent.cancelled = func(*agent.Cloudlet) { <-held } }) // with the agent's lock
 	t.Cleanup(func() { close(held) })
 	p, _, errs := runJob(t, r)
 	signalTo(t, p, os.Interrupt)
@@ -332,12 +334,14 @@ func TestListsOfManyPages(t *testing.T) {
 func TestBrokenPipeEndsQuietly(t *testing.T) {
 	r := withAll(t)
 	r.agent.says(t, "c0", "stdout", strings.Repeat("a line of output\n", 1<<16))
-	for range 3000 {
-		v := r.agent.vms[0]
-		v.Name = fmt.Sprint("db", len(r.agent.vms))
-		r.agent.vms = append(r.agent.vms, v)
-		r.agent.events = append(r.agent.events, agent.Event{Seq: uint64(len(r.agent.events) + 1), Message: strings.Repeat("x", 100)})
-	}
+	r.agent.change(func() {
+		for i := range 3000 {
+			v := r.agent.vms[0]
+			v.Name = fmt.Sprint("db", i)
+			r.agent.vms = append(r.agent.vms, v)
+			r.agent.events = append(r.agent.events, agent.Event{Seq: uint64(i + 3), Message: strings.Repeat("x", 100)})
+		}
+	})
 	for _, args := range []string{"cloudlet logs etl", "vm list", "vm list -o json", "events -f", "events -o yaml", "api GET /api/v1/vms?limit=1000"} {
 		t.Run(args, func(t *testing.T) {
 			read, write, err := os.Pipe()
