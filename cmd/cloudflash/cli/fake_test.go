@@ -37,7 +37,7 @@ type fakeAgent struct {
 }
 
 func newFake(t testing.TB) *fakeAgent {
-	f := &fakeAgent{dir: t.TempDir(), began: ago(90 * time.Second), updates: make(chan struct{}), ready: make(chan struct{}), secrets: map[string]agent.Token{}}
+	f := &fakeAgent{dir: t.TempDir(), began: ago(5*time.Hour + 30*time.Minute), updates: make(chan struct{}), ready: make(chan struct{}), secrets: map[string]agent.Token{}}
 	close(f.ready)
 	return f
 }
@@ -66,7 +66,7 @@ func (f *fakeAgent) CreateVM(_ context.Context, req agent.VMCreate) (agent.VM, e
 	if f.err != nil {
 		return agent.VM{}, f.err
 	}
-	v := agent.VM{ID: "v7", Name: req.Name, State: agent.VMRunning, Spec: req.Spec, Image: req.Image, Labels: req.Labels, CreatedAt: ago(30 * time.Second)}
+	v := agent.VM{ID: "v7", Name: req.Name, State: agent.VMRunning, Spec: req.Spec, Image: req.Image, Labels: req.Labels, CreatedAt: ago(50 * time.Hour)}
 	f.vms = append(f.vms, v)
 	return v, nil
 }
@@ -293,5 +293,6 @@ func (f *fakeAgent) NewSession(string) (string, time.Time, error) {
 	return "", time.Time{}, missing("session", "")
 }
 
-// ago is a time so far back. Half a second more keeps tables stable.
-func ago(d time.Duration) time.Time { return time.Now().Add(-d - 500*time.Millisecond).UTC() }
+// ago is a time so far back. Half a minute more keeps the hours and minutes of
+// tables stable.
+func ago(d time.Duration) time.Time { return time.Now().Add(-d - 30*time.Second).UTC() }

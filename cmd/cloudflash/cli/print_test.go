@@ -6,6 +6,7 @@ import (
 	"io"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"cloudflash/agent"
@@ -19,17 +20,17 @@ func TestVMListInEveryFormat(t *testing.T) {
 		"table": `
 NAME  STATE    CPU       MEMORY         PIDS   CLOUDLETS  AGE
 db    running  0.50/2    100 MiB/1 GiB  3/256  1          2h10m
-web   failed   0.00/max  0 B/max        0/max  0          58s
+web   failed   0.00/max  0 B/max        0/max  0          3d
 `,
 		"wide": `
 NAME  STATE    CPU       MEMORY         PIDS   CLOUDLETS  AGE    ID  IMAGE  IO                            INIT  REASON
 db    running  0.50/2    100 MiB/1 GiB  3/256  1          2h10m  v0  host   read 5 MiB/s, write 100 op/s  42
-web   failed   0.00/max  0 B/max        0/max  0          58s    v1  host   none                          0     init ended
+web   failed   0.00/max  0 B/max        0/max  0          3d     v1  host   none                          0     init ended
 `,
 		"csv": `
 name,state,cpu,memory,pids,cloudlets,age,id,image,io,init,reason
 db,running,0.50/2,100 MiB/1 GiB,3/256,1,2h10m,v0,host,"read 5 MiB/s, write 100 op/s",42,
-web,failed,0.00/max,0 B/max,0/max,0,58s,v1,host,none,0,init ended
+web,failed,0.00/max,0 B/max,0/max,0,3d,v1,host,none,0,init ended
 `,
 		"name": "\ndb\nweb\n",
 	} {
@@ -204,18 +205,37 @@ func TestErrorsCannotPlayWithTheTerminal(t *testing.T) {
 }
 
 func TestDeadlines(t *testing.T) {
-	at := func(d time.Duration) *time.Time { return ptr(time.Now().Add(d)) }
-	for want, c := range map[string]agent.Cloudlet{
-		"-":               {},
-		"in 9.9s":         {DeadlineAt: at(9950 * time.Millisecond)},
-		"overdue by 3.0s": {DeadlineAt: at(-3 * time.Second)},
-		"missed by 2.5s":  {DeadlineAt: at(0), OverrunSeconds: 2.5, FinishedAt: at(time.Second)},
-		"met, 4.0s left":  {DeadlineAt: at(0), FinishedAt: at(-4 * time.Second)},
-	} {
-		if got := deadlineText(c); got != want {
-			t.Errorf("deadline is %q, want %q", got, want)
+	synctest.Test(t, func(t *testing.T) {
+		at := func(d time.Duration) *time.Time { return ptr(time.Now().Add(d)) }
+		for want, c := range map[string]agent.Cloudlet{
+			"-":               {},
+			"in 10.0s":        {DeadlineAt: at(10 * time.Second)},
+			"in 0.0s":         {DeadlineAt: at(0)},
+			"overdue by 3.0s": {DeadlineAt: at(-3 * time.Second)},
+			"missed by 2.5s":  {DeadlineAt: at(0), OverrunSeconds: 2.5, FinishedAt: at(time.Second)},
+			"met, 4.0s left":  {DeadlineAt: at(0), FinishedAt: at(-4 * time.Second)},
+		} {
+			if got := deadlineText(c); got != want {
+				t.Errorf("deadline is %q, want %q", got, want)
+			}
 		}
-	}
+	})
+}
+
+func TestElapsedAndAge(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		at := func(d time.Duration) *time.Time { return ptr(time.Now().Add(d)) }
+		for want, c := range map[string]agent.Cloudlet{"-": {}, "5.0s": {StartedAt: at(-5 * time.Second)}, "2.5s": {StartedAt: at(-5 * time.Second), FinishedAt: at(-2500 * time.Millisecond)}} {
+			if got := elapsed(c); got != want {
+				t.Errorf("elapsed is %q, want %q", got, want)
+			}
+		}
+		for want, d := range map[string]time.Duration{"0s": -time.Hour, "59s": 59 * time.Second, "1m0s": time.Minute, "59m59s": time.Hour - 1, "1h0m": time.Hour, "47h59m": 48*time.Hour - 1, "2d": 48 * time.Hour, "400d": 400*24*time.Hour + 1} {
+			if got := age(time.Now().Add(-d)); got != want {
+				t.Errorf("age of %s is %q, want %q", d, got, want)
+			}
+		}
+	})
 }
 
 func TestCoresAreNeverRoundedAway(t *testing.T) {

@@ -45,7 +45,7 @@ func TestEveryVerbAsksAndPrints(t *testing.T) {
 	}{
 		"vm create": {args: "vm create api --cpus 500m --memory 512MiB --storage 1GiB --bandwidth 100Mbit --pids 64 --io-wbps 5MiB --io-riops 9 --image /img --label a=b --label c=",
 			want: []request{{"POST /api/v1/vms", `{"bandwidth_bps":100000000,"cpus":0.5,"image":"/img","io":{"rbps":0,"riops":9,"wbps":5242880,"wiops":0},"labels":{"a":"b","c":""},"memory_bytes":536870912,"name":"api","pids":64,"storage_bytes":1073741824}`}},
-			out:  "NAME  STATE    CPU       MEMORY   PIDS   CLOUDLETS  AGE\napi   running  0.00/max  0 B/max  0/max  0          30s\n"},
+			out:  "NAME  STATE    CPU       MEMORY   PIDS   CLOUDLETS  AGE\napi   running  0.00/max  0 B/max  0/max  0          2d\n"},
 		"vm create, name only": {args: "vm create api -o name", want: []request{{"POST /api/v1/vms", `{"name":"api"}`}}, out: "api\n"},
 		"vm list by state":     {args: "vm ls --state failed --no-headers -o name", want: []request{{"GET /api/v1/vms?limit=1000&state=failed", ""}}, out: "web\n"},
 		"vm show":              {args: "vm show web", want: []request{{"GET /api/v1/vms/web", ""}}, out: anything},
@@ -78,7 +78,7 @@ func TestEveryVerbAsksAndPrints(t *testing.T) {
 			out: "NAME  VM  STATE   SLA  DEADLINE  CPU TIME  PEAK  ELAPSED  EXIT  REASON\nnext      queued  2    -         0.00s     0 B   -        -     no VM fits\n"},
 		"cloudlet wait": {args: "cloudlet wait etl -o name", want: []request{{"GET /api/v1/cloudlets/etl?wait=30s", ""}}, out: "etl\n"},
 		"host info": {args: "host info", want: []request{{"GET /api/v1/host", ""}}, out: `host        box, Debian 13, Linux 6.12.1
-agent       1.2.3, up 1m30s, 20 MiB resident
+agent       1.2.3, up 5h30m, 20 MiB resident
 cpus        16, 25 % busy, load 1.50; promised 2.5 of 1600
 memory      32 GiB, 2 GiB used; promised 1 GiB of 32 GiB
 storage     100 GiB, 0 B used; promised 0 B of 100 GiB
