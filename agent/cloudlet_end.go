@@ -83,14 +83,19 @@ func (a *Agent) stop(c *cloudlet, why string) error {
 	c.cloudletRecord = rec
 	if v := a.vms[c.VM]; v != nil && v.guest != nil {
 		g := v.guest
-		a.spawn(func(ctx context.Context) {
-			ctx, cancel := context.WithTimeout(ctx, a.cfg.Grace)
-			defer cancel()
-			_ = g.Signal(ctx, c.ID, syscall.SIGTERM) // one that has ended meanwhile is fine
-		})
+		a.spawn(func(ctx context.Context) { a.sendTERM(ctx, g, c.ID) })
 	}
 	a.poke()
 	return nil
+}
+
+func (a *Agent) sendTERM(ctx context.Context, g *guest.Guest, id string) {
+	if g == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, a.cfg.Grace)
+	defer cancel()
+	_ = g.Signal(ctx, id, syscall.SIGTERM) // one that has ended meanwhile is fine
 }
 
 func (a *Agent) endQueued(c *cloudlet, why string) error {

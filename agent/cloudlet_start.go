@@ -224,6 +224,9 @@ func (a *Agent) started(c *cloudlet, v *vm, scope *cgroup.Scope, run guest.Runni
 	if rec.State == CloudletFrozen { // the VM was frozen while it started
 		a.spawn(func(ctx context.Context) { _ = scope.Freeze(ctx) })
 	}
+	if rec.Stop != "" { // it was told to stop before there was anybody to tell
+		a.spawn(func(ctx context.Context) { a.sendTERM(ctx, v.guest, rec.ID) })
+	}
 	a.poke()
 }
 

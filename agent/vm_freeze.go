@@ -79,14 +79,16 @@ func (a *Agent) storeFreezer(v *vm, from, to VMState, verb string) (VM, error) {
 	return a.view(v), nil
 }
 
-// eachScope freezes or thaws the scope of every cloudlet of a VM.
+// eachScope freezes or thaws the scope of every cloudlet of a VM that has its
+// process. The init waits for one that is about to have it, so that must not be
+// frozen; started freezes it as soon as it may be.
 func (a *Agent) eachScope(ctx context.Context, v *vm, act func(*cgroup.Scope, context.Context) error) error {
 	names, err := v.slice.Scopes()
 	if err != nil {
 		return err
 	}
 	for _, name := range names {
-		if name == initScope {
+		if name == initScope || a.isStarting(name) {
 			continue
 		}
 		if err := ignoreGone(act(v.slice.Scope(name), ctx)); err != nil {
@@ -94,4 +96,15 @@ func (a *Agent) eachScope(ctx context.Context, v *vm, act func(*cgroup.Scope, co
 		}
 	}
 	return nil
+}
+
+func (a *Agent) isStarting(scope string) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, c := range a.cloudlets {
+		if c.State == CloudletStarting && scopeName(c.ID) == scope {
+			return true
+		}
+	}
+	return false
 }

@@ -53,23 +53,14 @@ func (g *Guest) Start(ctx context.Context, p Process) (Running, error) {
 		return Running{}, err
 	}
 	defer unix.Close(dir)
-	gate, theirs, err := newGate()
-	if err != nil {
-		return Running{}, err
-	}
-	defer gate.close()
 	answer, err := g.send(wire.Start, func(w *wire.Writer) {
 		w.String(p.ID)
 		w.Strings(p.Argv)
 		w.Strings(p.Env)
 		w.String(p.WorkDir)
-	}, []int{dir, int(p.Stdout.Fd()), int(p.Stderr.Fd()), theirs})
-	_ = unix.Close(theirs)
+	}, []int{dir, int(p.Stdout.Fd()), int(p.Stderr.Fd())})
 	if err != nil {
 		return Running{}, err
-	}
-	if err := gate.pass(ctx, p.Scope); err != nil && ctx.Err() == nil {
-		gate.close() // the child exits unexecuted; the answer says so
 	}
 	select {
 	case r := <-answer:

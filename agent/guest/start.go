@@ -149,7 +149,7 @@ func listen(path string) (*os.File, error) {
 // welcome protects the new init from the OOM killer and has it build its root
 // file system.
 func welcome(ctx context.Context, cfg Config, cmd *exec.Cmd) (*Guest, error) {
-	if err := setOOMScore(cmd.Process.Pid, "-1000"); err != nil {
+	if err := protect(cmd.Process.Pid); err != nil {
 		return nil, err
 	}
 	if err := setLimits(cmd.Process.Pid); err != nil {
@@ -207,18 +207,26 @@ func setLimits(pid int) error {
 	return nil
 }
 
-// setOOMScore writes oom_score_adj of a process. Written by somebody with
-// CAP_SYS_RESOURCE it also sets the lowest value that the process and its
-// children can set for themselves (fs/proc/base.c).
-func setOOMScore(pid int, score string) error {
-	path := "/proc/" + strconv.Itoa(pid) + "/oom_score_adj"
+// protect takes an init out of the OOM killer's reach, and lets its children give
+// that up for good. Written by somebody with CAP_SYS_RESOURCE, oom_score_adj sets
+// both the value and the lowest value that the process and its children can
+// choose; the older oom_adj sets the value alone (__set_oom_adj in fs/proc/base.c).
+func protect(pid int) error {
+	dir := "/proc/" + strconv.Itoa(pid)
+	if err := write(dir+"/oom_score_adj", "0"); err != nil {
+		return err
+	}
+	return write(dir+"/oom_adj", "-17") // OOM_DISABLE
+}
+
+func write(path, value string) error {
 	fd, err := unix.Open(path, unix.O_WRONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return fmt.Errorf("open %s: %w", path, err)
 	}
 	defer unix.Close(fd)
-	if _, err := unix.Write(fd, []byte(score)); err != nil {
-		return fmt.Errorf("write %s to %s: %w", score, path, err)
+	if _, err := unix.Write(fd, []byte(value)); err != nil {
+		return fmt.Errorf("write %s to %s: %w", value, path, err)
 	}
 	return nil
 }

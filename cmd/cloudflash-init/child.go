@@ -7,13 +7,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// child is everything a new process needs between fork and exec.
+// child is everything a new process needs between fork and exec. The two share
+// their memory until then: what the child writes here, init reads.
 type child struct {
-	cgroup, stdout, stderr, gate int
-	status, null                 int
+	cgroup, stdout, stderr, null int
 	argv, env, paths             []*byte
 	dir                          *byte
 	prog                         unix.SockFprog
+	failed                       syscall.Errno // why it did not come to exec
+	stage                        byte          // and where
 }
 
 func (c *child) setFilter(f []unix.SockFilter) {
@@ -23,16 +25,14 @@ func (c *child) setFilter(f []unix.SockFilter) {
 }
 
 func (c *child) close() {
-	for _, fd := range [...]int{c.status, c.null} {
-		if fd >= 0 {
-			_ = unix.Close(fd)
-		}
+	if c.null >= 0 {
+		_ = unix.Close(c.null)
 	}
 }
 
 // The runtime's side of a fork, offered to those who make their own
 // (go.dev/issue/67401): os/exec would need a second program between fork and
-// exec to wait at the gate, drop capabilities and load the filter.
+// exec to drop capabilities and load the filter.
 
 //go:linkname beforeFork syscall.runtime_BeforeFork
 func beforeFork()
@@ -57,49 +57,62 @@ const keepCaps = 1<<unix.CAP_CHOWN | 1<<unix.CAP_DAC_OVERRIDE | 1<<unix.CAP_FOWN
 
 const lastCap = 63 // those the kernel does not know answer EINVAL
 
-// fork makes the process inside its cgroup. In the child it does not return.
+// oomScore is where a process gives up the protection from the OOM killer that it
+// has inherited from init. It cannot take it back: the agent has set the lowest
+// value it may choose (guest.protect).
+var (
+	oomScore  = [...]byte{'/', 'p', 'r', 'o', 'c', '/', 's', 'e', 'l', 'f', '/', 'o', 'o', 'm', '_', 's', 'c', 'o', 'r', 'e', '_', 'a', 'd', 'j', 0}
+	noDefence = [...]byte{'0'}
+)
+
+// fork makes the process inside its cgroup and returns when it has executed its
+// program or failed to. In the child it does not return.
 //
 // Between fork and exec only raw system calls are allowed: no allocation, no
-// stack growth, no lock. Other threads of init do not exist in the child.
+// stack growth, no lock. Other threads of init go on meanwhile.
 //
 //go:noinline
 //go:norace
-func (c *child) fork() (pid uintptr, errno syscall.Errno) {
+func (c *child) fork() (syscall.Errno, int) {
 	var (
-		args  = cloneArgs{flags: unix.CLONE_INTO_CGROUP, exitSignal: uint64(unix.SIGCHLD), cgroup: uint64(c.cgroup)}
-		caps  = [2]uint32{unix.LINUX_CAPABILITY_VERSION_3, 0}
-		data  = [6]uint32{keepCaps, keepCaps, 0, 0, 0, 0}
-		stage = [2]uint32{0, uint32(stageGate)} // errno and stage, as outcome reads them
-		one   [1]byte
-		n, i  uintptr
+		args = cloneArgs{flags: unix.CLONE_INTO_CGROUP | unix.CLONE_VM | unix.CLONE_VFORK, exitSignal: uint64(unix.SIGCHLD), cgroup: uint64(c.cgroup)}
+		caps = [2]uint32{unix.LINUX_CAPABILITY_VERSION_3, 0}
+		data = [6]uint32{keepCaps, keepCaps, 0, 0, 0, 0}
 	)
 	beforeFork()
-	pid, _, errno = syscall.RawSyscall(unix.SYS_CLONE3, uintptr(unsafe.Pointer(&args)), unsafe.Sizeof(args), 0)
-	if errno != 0 || pid != 0 {
+	pid, failed := vfork(&args, unsafe.Sizeof(args))
+	if failed != 0 || pid != 0 {
 		afterFork()
-		return pid, errno
+		return syscall.Errno(failed), int(pid)
 	}
 	afterForkInChild()
-
-	// The gate: the agent now lifts the protection from the OOM killer that was
-	// inherited from init, and says go. If the agent is gone, so is the child.
-	if _, _, errno = syscall.RawSyscall6(unix.SYS_SENDTO, uintptr(c.gate), uintptr(unsafe.Pointer(&one)), 1, unix.MSG_NOSIGNAL, 0, 0); errno != 0 {
-		goto fail
-	}
+	c.become(&caps, &data)
 	for {
-		n, _, errno = syscall.RawSyscall(unix.SYS_READ, uintptr(c.gate), uintptr(unsafe.Pointer(&one)), 1)
-		if errno != unix.EINTR {
-			break
-		}
+		_, _, _ = syscall.RawSyscall(unix.SYS_EXIT_GROUP, 127, 0, 0)
 	}
-	if errno == 0 && n != 1 {
-		errno = unix.EPIPE
-	}
+}
+
+// become turns the child into its program. It returns only when that failed, with
+// the reason in c. It must not grow the stack: beforeFork has forbidden that.
+//
+//go:noinline
+//go:nosplit
+//go:norace
+func (c *child) become(caps *[2]uint32, data *[6]uint32) {
+	var (
+		fd, i uintptr
+		errno syscall.Errno
+	)
+	c.stage = stageOOM
+	fd, _, errno = syscall.RawSyscall6(unix.SYS_OPENAT, ^uintptr(0)-99, uintptr(unsafe.Pointer(&oomScore)), unix.O_WRONLY|unix.O_CLOEXEC, 0, 0, 0) // AT_FDCWD
 	if errno != 0 {
 		goto fail
 	}
+	if _, _, errno = syscall.RawSyscall(unix.SYS_WRITE, fd, uintptr(unsafe.Pointer(&noDefence)), 1); errno != 0 {
+		goto fail
+	}
 
-	stage[1] = uint32(stageFiles)
+	c.stage = stageFiles
 	_, _, _ = syscall.RawSyscall(unix.SYS_SETSID, 0, 0, 0)
 	if _, _, errno = syscall.RawSyscall(unix.SYS_DUP3, uintptr(c.null), 0, 0); errno != 0 {
 		goto fail
@@ -114,16 +127,16 @@ func (c *child) fork() (pid uintptr, errno syscall.Errno) {
 		goto fail
 	}
 
-	stage[1] = uint32(stageCgroup)
+	c.stage = stageCgroup
 	if _, _, errno = syscall.RawSyscall(unix.SYS_UNSHARE, unix.CLONE_NEWCGROUP, 0, 0); errno != 0 {
 		goto fail
 	}
-	stage[1] = uint32(stageDir)
+	c.stage = stageDir
 	if _, _, errno = syscall.RawSyscall(unix.SYS_CHDIR, uintptr(unsafe.Pointer(c.dir)), 0, 0); errno != 0 {
 		goto fail
 	}
 	_, _, _ = syscall.RawSyscall(unix.SYS_UMASK, 0o022, 0, 0)
-	stage[1] = uint32(stageCaps)
+	c.stage = stageCaps
 	for i = 0; i <= lastCap; i++ {
 		if i < 32 && keepCaps&(1<<i) != 0 {
 			continue
@@ -136,10 +149,10 @@ func (c *child) fork() (pid uintptr, errno syscall.Errno) {
 			goto fail
 		}
 	}
-	if _, _, errno = syscall.RawSyscall(unix.SYS_CAPSET, uintptr(unsafe.Pointer(&caps)), uintptr(unsafe.Pointer(&data)), 0); errno != 0 {
+	if _, _, errno = syscall.RawSyscall(unix.SYS_CAPSET, uintptr(unsafe.Pointer(caps)), uintptr(unsafe.Pointer(data)), 0); errno != 0 {
 		goto fail
 	}
-	stage[1] = uint32(stageSeccomp)
+	c.stage = stageSeccomp
 	if _, _, errno = syscall.RawSyscall6(unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0, 0); errno != 0 {
 		goto fail
 	}
@@ -149,22 +162,17 @@ func (c *child) fork() (pid uintptr, errno syscall.Errno) {
 		}
 	}
 
-	stage[1] = uint32(stageExec)
+	c.stage = stageExec
 	for i = 0; i < uintptr(len(c.paths)); i++ {
 		_, _, errno = syscall.RawSyscall(unix.SYS_EXECVE, uintptr(unsafe.Pointer(c.paths[i])),
 			uintptr(unsafe.Pointer(&c.argv[0])), uintptr(unsafe.Pointer(&c.env[0])))
-		if errno != unix.ENOENT && errno != unix.ENOTDIR && stage[0] == 0 {
-			stage[0] = uint32(errno) // like execvp: go on, but a file that was there tells more
+		if errno != unix.ENOENT && errno != unix.ENOTDIR && c.failed == 0 {
+			c.failed = errno // like execvp: go on, but a file that was there tells more
 		}
 	}
-	if stage[0] != 0 {
-		errno = syscall.Errno(stage[0])
+	if c.failed != 0 {
+		return
 	}
-
 fail:
-	stage[0] = uint32(errno)
-	_, _, _ = syscall.RawSyscall(unix.SYS_WRITE, uintptr(c.status), uintptr(unsafe.Pointer(&stage)), 8)
-	for {
-		_, _, _ = syscall.RawSyscall(unix.SYS_EXIT_GROUP, 127, 0, 0)
-	}
+	c.failed = errno
 }

@@ -32,8 +32,6 @@ type proc struct {
 	id        string
 	pid       int
 	startedAt int64
-	starting  bool       // exec has not succeeded yet
-	early     *wire.Exit // it ended while starting
 }
 
 // message buffers. Untouched pages of them cost nothing.
@@ -248,11 +246,7 @@ func (s *server) reapOne(pid int) {
 		} else {
 			e.Code = uint32(status.ExitStatus())
 		}
-		if p.starting {
-			p.early = &e
-		} else {
-			s.ended(e)
-		}
+		s.ended(e)
 		return
 	}
 }

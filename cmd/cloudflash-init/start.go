@@ -13,7 +13,7 @@ import (
 // start makes a process and answers once its exec has succeeded or failed.
 func (s *server) start(seq uint32, r *wire.Reader, fds []int) {
 	id, argv, env, dir := r.String(), r.Strings(), r.Strings(), r.String()
-	if r.Bad || len(argv) == 0 || len(fds) != 4 || !s.ready {
+	if r.Bad || len(argv) == 0 || len(fds) != 3 || !s.ready {
 		s.reply(seq, fault{unix.EINVAL, "malformed start request"}, nil)
 		return
 	}
@@ -32,79 +32,41 @@ func (s *server) start(seq uint32, r *wire.Reader, fds []int) {
 	}
 	defer c.close()
 	c.setFilter(s.seccomp)
-	p, statusFD, f := s.fork(id, c)
-	if f.errno != 0 {
-		s.reply(seq, f, nil)
-		return
-	}
-	// The gate must be the child's alone, so that either side sees the other die.
-	_ = unix.Close(fds[3])
-	fds[3] = -1
-	errno, stage := outcome(statusFD)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if errno != 0 {
-		delete(s.procs, id)
-		s.replyLocked(seq, fault{errno, stage}, nil)
+	p := &proc{id: id, startedAt: time.Now().UnixNano()}
+	if f := s.fork(p, c); f.errno != 0 {
+		s.replyLocked(seq, f, nil)
 		return
 	}
-	p.starting = false
 	s.replyLocked(seq, fault{}, func(w *wire.Writer) {
 		w.Uint32(uint32(p.pid))
 		w.Int64(p.startedAt)
 	})
-	if p.early != nil {
-		s.ended(*p.early)
-	}
 }
 
-// fork makes the child and its entry. The returned descriptor reads how its
-// exec went.
-func (s *server) fork(id string, c *child) (*proc, int, fault) {
-	var pipe [2]int
-	if err := unix.Pipe2(pipe[:], unix.O_CLOEXEC); err != nil {
-		return nil, -1, fault{err.(syscall.Errno), "pipe"}
-	}
-	c.status = pipe[1]
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	pid, errno := c.fork()
+// fork makes the child and its entry. The caller holds s.mu: the child, should it
+// end at once, is not reaped before its entry is there.
+func (s *server) fork(p *proc, c *child) fault {
+	errno, pid := c.fork()
 	if errno != 0 {
-		_ = unix.Close(pipe[0])
-		return nil, -1, fault{errno, "clone"}
+		return fault{errno, "clone"}
 	}
-	p := &proc{id: id, pid: int(pid), startedAt: time.Now().UnixNano(), starting: true}
-	s.procs[id] = p
 	select {
 	case s.forked <- struct{}{}:
 	default:
 	}
-	_ = unix.Close(c.status)
-	c.status = -1
-	return p, pipe[0], fault{}
-}
-
-// outcome reads what the child reports: nothing when exec succeeded, else an
-// errno and the number of the step that failed.
-func outcome(fd int) (syscall.Errno, string) {
-	defer unix.Close(fd)
-	var b [8]byte
-	for {
-		n, err := unix.Read(fd, b[:])
-		switch {
-		case err == unix.EINTR:
-			continue
-		case n == 8:
-			errno := syscall.Errno(uint32(b[0]) | uint32(b[1])<<8 | uint32(b[2])<<16)
-			return errno, stages[b[4]]
-		}
-		return 0, ""
+	if c.failed != 0 {
+		return fault{c.failed, stages[c.stage]} // reaped as a stranger
 	}
+	p.pid = pid
+	s.procs[p.id] = p
+	return fault{}
 }
 
 // Stages of a child, for the message when one fails.
 const (
-	stageGate byte = iota
+	stageOOM byte = iota
 	stageFiles
 	stageCgroup
 	stageDir
@@ -113,13 +75,13 @@ const (
 	stageExec
 )
 
-var stages = [...]string{stageGate: "gate", stageFiles: "files", stageCgroup: "cgroup namespace", stageDir: "workdir",
+var stages = [...]string{stageOOM: "OOM score", stageFiles: "files", stageCgroup: "cgroup namespace", stageDir: "workdir",
 	stageCaps: "capabilities", stageSeccomp: "seccomp", stageExec: "exec"}
 
 // prepare turns a request into what the child needs, all of it allocated before
 // the fork.
 func prepare(argv, env []string, dir string, fds []int) (*child, fault) {
-	c := &child{cgroup: fds[0], stdout: fds[1], stderr: fds[2], gate: fds[3], status: -1, null: -1}
+	c := &child{cgroup: fds[0], stdout: fds[1], stderr: fds[2], null: -1}
 	var err error
 	if c.argv, err = syscall.SlicePtrFromStrings(argv); err != nil {
 		return nil, fault{unix.EINVAL, "argv"}
