@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"fmt"
+	"strconv"
 	"syscall"
 	"time"
 
@@ -179,6 +180,13 @@ func (a *Agent) end(c *cloudlet, v *vm, end ending, use Usage, at time.Time, sta
 	return true
 }
 
+func signalName(sig syscall.Signal) string {
+	if name := unix.SignalName(sig); name != "" {
+		return name
+	}
+	return "SIG" + strconv.Itoa(int(sig)) // the real-time ones have no name
+}
+
 // conclude works out the final state. What the agent did on purpose comes
 // first, then the OOM killer, then the command's own code.
 func (r *cloudletRecord) conclude(end ending, use Usage, at time.Time) {
@@ -186,7 +194,7 @@ func (r *cloudletRecord) conclude(end ending, use Usage, at time.Time) {
 	r.OverrunSeconds = overrun(*r, at)
 	r.Signal, r.ExitCode = "", nil
 	if end.signal != 0 {
-		r.Signal = unix.SignalName(end.signal)
+		r.Signal = signalName(end.signal)
 	} else {
 		r.ExitCode = &end.code
 	}

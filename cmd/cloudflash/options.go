@@ -1,10 +1,10 @@
 package main
 
 import (
-	"flag"
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -13,6 +13,7 @@ import (
 	"cloudflash/agent"
 	"cloudflash/cmd/quantity"
 	"github.com/goccy/go-yaml"
+	flag "github.com/spf13/pflag"
 )
 
 // options is what `cloudflash serve` is told: defaults, then the file of
@@ -59,6 +60,9 @@ func beside(name string) string {
 func (o *options) flags(out io.Writer) *flag.FlagSet {
 	fs := flag.NewFlagSet("cloudflash serve", flag.ContinueOnError)
 	fs.SetOutput(out)
+	fs.Usage = func() {
+		fmt.Fprintf(out, "Run the agent (as root) until it is interrupted; VMs and cloudlets run on.\nEach option may also stand in the file of --config, or in the environment as CLOUDFLASH_LISTEN and so on.\n\nUsage:\n  cloudflash serve [flags]\n\nFlags:\n%s", fs.FlagUsages())
+	}
 	fs.StringVar(&o.Listen, "listen", o.Listen, "address of the dashboard and the API, HOST:PORT; empty for the Unix socket only")
 	fs.StringVar(&o.Socket, "socket", o.Socket, "Unix socket of the API")
 	fs.StringVar(&o.StateDir, "state-dir", o.StateDir, "database, data and output of VMs")
@@ -116,8 +120,8 @@ func parseOptions(args []string, env func(string) string, out io.Writer) (option
 // configPath looks for --config ahead of the other flags, which override its file.
 func configPath(args []string, env func(string) string) string {
 	for i, a := range args {
-		name, value, joined := strings.Cut(strings.TrimLeft(a, "-"), "=")
-		if name != "config" || !strings.HasPrefix(a, "-") {
+		name, value, joined := strings.Cut(a, "=")
+		if name != "--config" {
 			continue
 		}
 		if !joined && i+1 < len(args) {
@@ -138,6 +142,9 @@ func (o options) check() error {
 		if !filepath.IsAbs(path) || filepath.Clean(path) != path {
 			return fmt.Errorf("--%s must be an absolute, clean path, not %q", name, path)
 		}
+	}
+	if _, _, err := net.SplitHostPort(o.Listen); err != nil && o.Listen != "" {
+		return fmt.Errorf("--listen must be HOST:PORT, not %q", o.Listen)
 	}
 	if (o.TLSCert == "") != (o.TLSKey == "") {
 		return fmt.Errorf("--tls-cert and --tls-key go together")

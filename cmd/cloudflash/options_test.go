@@ -2,7 +2,8 @@ package main
 
 import (
 	"errors"
-	"flag"
+	flag "github.com/spf13/pflag"
+
 	"io"
 	"os"
 	"path/filepath"
@@ -89,7 +90,7 @@ func TestEachOptionFromEachPlace(t *testing.T) {
 
 func TestConfigFile(t *testing.T) {
 	config := file(t, "c.yaml", "listen: 127.0.0.1:7\nlog-level: warn\n", 0o600)
-	for name, args := range map[string][]string{"two words": {"--config", config}, "one word": {"--config=" + config}, "one dash": {"-config", config}, "behind others": {"--log-format", "json", "--config", config}} {
+	for name, args := range map[string][]string{"two words": {"--config", config}, "one word": {"--config=" + config}, "behind others": {"--log-format", "json", "--config", config}} {
 		o, err := parseOptions(args, noEnv, io.Discard)
 		if err != nil || o.Listen != "127.0.0.1:7" || o.LogLevel != "warn" {
 			t.Errorf("%s: %+v, %v", name, o, err)
@@ -121,9 +122,9 @@ func TestBadOptionsAreNamed(t *testing.T) {
 		env  map[string]string
 		want string
 	}{
-		"unknown":             {"--nix", nil, "flag provided but not defined: -nix"},
-		"without a value":     {"--listen", nil, "flag needs an argument: -listen"},
-		"no number":           {"--overcommit-cpu many", nil, `invalid value "many" for flag -overcommit-cpu: parse error`},
+		"unknown":             {"--nix", nil, "unknown flag: --nix"},
+		"without a value":     {"--listen", nil, "flag needs an argument: --listen"},
+		"no number":           {"--overcommit-cpu many", nil, `invalid argument "many" for "--overcommit-cpu" flag: strconv.ParseFloat: parsing "many": invalid syntax`},
 		"zero":                {"--overcommit-cpu 0", nil, "--overcommit-cpu must be more than 0 and at most 1000, not 0"},
 		"negative":            {"--overcommit-memory -1", nil, "--overcommit-memory must be more than 0 and at most 1000, not -1"},
 		"NaN":                 {"--overcommit-storage NaN", nil, "--overcommit-storage must be more than 0 and at most 1000, not NaN"},
@@ -136,7 +137,7 @@ func TestBadOptionsAreNamed(t *testing.T) {
 		"level":               {"--log-level loud", nil, `--log-level must be debug, info, warn or error, not "loud"`},
 		"format":              {"--log-format xml", nil, `--log-format must be text or json, not "xml"`},
 		"argument":            {"now", nil, `unexpected argument "now"`},
-		"variable, type":      {"", map[string]string{"CLOUDFLASH_OVERCOMMIT_CPU": "many"}, `CLOUDFLASH_OVERCOMMIT_CPU="many": parse error`},
+		"variable, type":      {"", map[string]string{"CLOUDFLASH_OVERCOMMIT_CPU": "many"}, `CLOUDFLASH_OVERCOMMIT_CPU="many": invalid argument "many" for "--overcommit-cpu" flag: strconv.ParseFloat: parsing "many": invalid syntax`},
 		"variable, range":     {"", map[string]string{"CLOUDFLASH_OVERCOMMIT_CPU": "-1"}, "--overcommit-cpu must be more than 0 and at most 1000, not -1"},
 		"variable, log level": {"", map[string]string{"CLOUDFLASH_LOG_LEVEL": "loud"}, `--log-level must be debug, info, warn or error, not "loud"`},
 	} {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
-	"flag"
 	"fmt"
 	"io"
 	"log/slog"
@@ -19,7 +18,9 @@ import (
 	"cloudflash/api/access"
 	"cloudflash/api/metrics"
 	"cloudflash/api/stream"
+	"cloudflash/cmd/cloudflash/cli"
 	"cloudflash/web"
+	flag "github.com/spf13/pflag"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 )
@@ -32,7 +33,7 @@ func serve(ctx context.Context, args []string, env func(string) string, out io.W
 		return nil
 	}
 	if err != nil {
-		return err
+		return cli.Usage(err)
 	}
 	log, err := o.logger(out)
 	if err != nil {
@@ -40,7 +41,7 @@ func serve(ctx context.Context, args []string, env func(string) string, out io.W
 	}
 	cfg, err := o.config(log)
 	if err != nil {
-		return err
+		return cli.Usage(err)
 	}
 	if os.Geteuid() != 0 {
 		return errors.New("serve needs root: it makes cgroups, namespaces and mounts")

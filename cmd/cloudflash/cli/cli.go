@@ -54,6 +54,9 @@ func usage(format string, args ...any) error {
 	return &exit{ExitUsage, fmt.Sprintf(format, args...)}
 }
 
+// Usage marks an error as one of how the program was called.
+func Usage(err error) error { return usage("%v", err) }
+
 // Main runs one command and returns its exit code.
 func Main(ctx context.Context, p Process) int {
 	out := &output{w: p.Out}
