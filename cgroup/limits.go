@@ -165,10 +165,11 @@ func (d IODevice) entries() []cgroup2.Entry {
 }
 
 // explain names what is missing when a control file is. The library opens with
-// O_CREATE, for which cgroupfs answers EPERM where there is no such file.
+// O_CREATE, for which cgroupfs answers EPERM or EACCES where there is no such
+// file (6.1 and 6.12: EACCES for a missing controller's).
 func (g group) explain(err error) error {
 	var pe *os.PathError
-	if errors.As(err, &pe) && errors.Is(err, unix.EPERM) {
+	if errors.As(err, &pe) && (errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES)) {
 		if _, statErr := os.Lstat(pe.Path); errors.Is(statErr, os.ErrNotExist) && g.Exists() {
 			return &UnsupportedError{Feature: pe.Path, Needs: "its controller turned on"}
 		}
