@@ -45,7 +45,11 @@ func afterForkInChild()
 
 // cloneArgs is struct clone_args of linux/sched.h, version 2 (Linux 5.7).
 type cloneArgs struct {
-	flags, pidfd, childTID, parentTID, exitSignal, stack, stackSize, tls, setTID, setTIDSize, cgroup uint64
+	flags      uint64
+	_          [3]uint64 // pidfd, child_tid, parent_tid
+	exitSignal uint64
+	_          [5]uint64 // stack, stack_size, tls, set_tid, set_tid_size
+	cgroup     uint64
 }
 
 // keepCaps is what root in a VM may do: what is bound to the VM's own
