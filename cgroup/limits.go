@@ -40,22 +40,6 @@ type IODevice struct {
 	ReadIOPS, WriteIOPS int64 // operations per second
 }
 
-// Apply writes the limits that are set, reads them back, and fails when the
-// kernel has something else than was written, beyond its own rounding.
-func (g group) Apply(l Limits) error {
-	if err := g.write(l); err != nil {
-		if !g.Exists() {
-			return fmt.Errorf("%w (%w)", ErrGone, err)
-		}
-		return err
-	}
-	have, err := g.Limits()
-	if err != nil {
-		return err
-	}
-	return mismatch(g.path, l, have)
-}
-
 // write keeps the order that the kernel wants: memory.high goes before
 // memory.max, so that a shrinking group reclaims before it kills, and burst is
 // never above the quota (EINVAL otherwise).
@@ -76,6 +60,14 @@ func (g group) write(l Limits) error {
 	}
 	if l.CPUBurst != nil && *l.CPUBurst > 0 {
 		if err := writeFile(g.path, "cpu.max.burst", micros(*l.CPUBurst)); err != nil {
+			return err
+		}
+	}
+	if l.PIDsMax != nil && *l.PIDsMax == 0 {
+		if !exists(g.path, "pids.max") {
+			return &UnsupportedError{Feature: "pids.max", Needs: "its controller turned on"}
+		}
+		if err := writeFile(g.path, "pids.max", "0"); err != nil {
 			return err
 		}
 	}
@@ -137,7 +129,7 @@ func (l Limits) resources() (first, second *cgroup2.Resources) {
 	}
 	first.Memory = &cgroup2.Memory{High: l.MemoryHigh, Swap: l.SwapMax, OOMGroup: l.OOMGroup}
 	second.Memory = &cgroup2.Memory{Max: l.MemoryMax}
-	if l.PIDsMax != nil {
+	if l.PIDsMax != nil && *l.PIDsMax > 0 { // the library leaves out 0
 		first.Pids = &cgroup2.Pids{Max: *l.PIDsMax}
 		if *l.PIDsMax == Max {
 			first.Pids.Max = -1 // the library's word for max

@@ -13,7 +13,7 @@ import (
 // several goroutines at once.
 type Reader struct {
 	path string
-	fds  [len(readerFiles)]int // 0: not opened yet, -1: this kernel has no such file
+	fds  [len(readerFiles)]int // 0: not opened yet, -1: this kernel has no such file, -2: closed
 	buf  []byte
 }
 
@@ -62,7 +62,7 @@ func (r *Reader) Close() error {
 		if fd > 0 {
 			errs = append(errs, unix.Close(fd))
 		}
-		r.fds[i] = -1
+		r.fds[i] = -2
 	}
 	return errors.Join(errs...)
 }
@@ -74,6 +74,9 @@ func (r *Reader) read(f readerFile) ([]byte, error) {
 		if err := r.open(f); err != nil {
 			return nil, err
 		}
+	}
+	if r.fds[f] == -2 {
+		return nil, fmt.Errorf("read %s of %s: %w", readerFiles[f].name, r.path, os.ErrClosed)
 	}
 	if r.fds[f] < 0 {
 		return nil, &UnsupportedError{Feature: readerFiles[f].name, Needs: readerFiles[f].needs}
@@ -102,7 +105,7 @@ func (r *Reader) open(f readerFile) error {
 		return nil
 	}
 	if err != nil {
-		return fmt.Errorf("open %s of %s: %w", readerFiles[f].name, r.path, err)
+		return goneOr(fmt.Errorf("open %s of %s: %w", readerFiles[f].name, r.path, err))
 	}
 	r.fds[f] = fd
 	return nil

@@ -94,6 +94,13 @@ func mismatch(path string, want, have Limits) error {
 	if want.CPU != nil && (have.CPU == nil || want.CPU.rounded() != have.CPU.rounded()) {
 		errs = append(errs, fmt.Errorf("cpu.max of %s is %+v after writing %+v", path, have.CPU, *want.CPU))
 	}
+	if want.CPUBurst != nil && (have.CPUBurst != nil || *want.CPUBurst > 0) &&
+		(have.CPUBurst == nil || want.CPUBurst.Truncate(time.Microsecond) != *have.CPUBurst) {
+		errs = append(errs, fmt.Errorf("cpu.max.burst of %s is not %s after writing it", path, *want.CPUBurst))
+	}
+	if want.OOMGroup != nil && (have.OOMGroup == nil || *want.OOMGroup != *have.OOMGroup) {
+		errs = append(errs, fmt.Errorf("memory.oom.group of %s is not %t after writing it", path, *want.OOMGroup))
+	}
 	for _, d := range want.IO {
 		if got := findDevice(have.IO, d); got != d.normal() {
 			errs = append(errs, fmt.Errorf("io.max of %s is %+v after writing %+v", path, got, d))
