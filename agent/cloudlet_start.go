@@ -197,7 +197,8 @@ func (r cloudletRecord) environ() []string {
 	return out
 }
 
-// started stores that a cloudlet runs.
+// started stores that a cloudlet runs: it has just begun, or a new agent has found
+// it.
 func (a *Agent) started(c *cloudlet, v *vm, scope *cgroup.Scope, run guest.Running) {
 	p, err := newProbe(scope)
 	if err != nil {
@@ -215,8 +216,12 @@ func (a *Agent) started(c *cloudlet, v *vm, scope *cgroup.Scope, run guest.Runni
 	if v.State == VMFrozen {
 		rec.State = CloudletFrozen
 	}
-	if a.commit([]store.Change{putCloudlet(rec)}, Event{Level: LevelInfo, Kind: "cloudlet.started", VM: v.ID, Cloudlet: rec.ID,
-		Message: fmt.Sprintf("cloudlet %s started in VM %s", rec.Name, v.Name)}) != nil {
+	var news []Event
+	if c.State == CloudletStarting { // not found again by a new agent
+		news = []Event{{Level: LevelInfo, Kind: "cloudlet.started", VM: v.ID, Cloudlet: rec.ID,
+			Message: fmt.Sprintf("cloudlet %s started in VM %s", rec.Name, v.Name)}}
+	}
+	if a.commit([]store.Change{putCloudlet(rec)}, news...) != nil {
 		p.Close()
 		return
 	}

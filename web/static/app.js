@@ -144,7 +144,7 @@ function draw() {
   reconcile($("vms"), state.vms, vmCard, updateVM);
   $("vms-count").textContent = state.vms.length;
   $("vms-empty").hidden = state.vms.length > 0;
-  reconcile($("cloudlets"), state.cloudlets.slice(0, 100), cloudletRow, updateCloudlet);
+  reconcile($("cloudlets"), [...state.cloudlets].sort((a, b) => isOver(a) - isOver(b)).slice(0, 100), cloudletRow, updateCloudlet);
   $("cloudlets-count").textContent = state.cloudlets.length;
   $("cloudlets-empty").hidden = state.cloudlets.length > 0;
   $("cloudlets").closest(".scroll").hidden = state.cloudlets.length === 0;
@@ -213,7 +213,7 @@ function vmCard(vm) {
   const button = (text, act, kind = "") => el("button", { class: "small " + kind, type: "button", "data-k": act, onclick: () => vmAction(act, vm.id) }, text);
   return el("article", { class: "card" },
     el("header", {}, el("h3", { "data-k": "name" }), el("span", { class: "state", "data-k": "state" })),
-    meter("CPU", "cpu"), el("canvas", { class: "spark", height: 36, "aria-hidden": "true" }), meter("Memory", "memory"), meter("Processes", "pids"),
+    meter("CPU", "cpu"), el("canvas", { class: "spark", height: 30, "aria-hidden": "true" }), meter("Memory", "memory"), meter("Processes", "pids"),
     el("p", { class: "facts" }, el("span", { "data-k": "cloudlets" }), el("span", { "data-k": "io" }), el("span", { "data-k": "age" })),
     el("p", { class: "field-error", "data-k": "reason" }),
     el("div", { class: "actions" }, button("Resize", "resize"), button("Freeze", "freeze"), button("Thaw", "thaw"), button("Delete", "delete")));
@@ -248,7 +248,7 @@ function updateVM(node, vm) {
 
 // spark draws the last two minutes of CPU against the limit.
 function spark(canvas, points, limit) {
-  const scale = devicePixelRatio || 1, width = canvas.clientWidth * scale, height = 36 * scale;
+  const scale = devicePixelRatio || 1, width = canvas.clientWidth * scale, height = 30 * scale;
   if (!width) return;
   if (canvas.width !== width) canvas.width = width;
   if (canvas.height !== height) canvas.height = height;
@@ -262,8 +262,15 @@ function spark(canvas, points, limit) {
   pen.strokeStyle = style.getPropertyValue("--accent");
   pen.lineWidth = 1.5 * scale;
   pen.beginPath();
-  points.forEach((p, i) => pen.lineTo(width - ((points.length - 1 - i) / 119) * width, y(p.cpus)));
+  const x = (i) => width - ((points.length - 1 - i) / 119) * width;
+  points.forEach((p, i) => pen.lineTo(x(i), y(p.cpus)));
   pen.stroke();
+  if (points.length < 2) return;
+  pen.lineTo(width, height); pen.lineTo(x(0), height);
+  pen.globalAlpha = 0.15;
+  pen.fillStyle = pen.strokeStyle;
+  pen.fill();
+  pen.globalAlpha = 1;
 }
 
 const cloudletTone = { running: "good", succeeded: "idle", queued: "warn", starting: "warn", frozen: "warn", failed: "bad", deadline_exceeded: "bad", lost: "bad", cancelled: "idle" };
@@ -272,7 +279,7 @@ const isOver = (c) => Boolean(c.finished_at);
 function cloudletRow(c) {
   const cell = (key, kind = "") => el("td", { class: kind, "data-k": key });
   return el("tr", {}, el("td", { class: "name" }, el("div", { "data-k": "name" }), el("div", { class: "reason", "data-k": "reason" })), cell("vm"),
-    el("td", {}, el("span", { class: "state", "data-k": "state" })), cell("sla"), cell("deadline"), cell("cpu", "num"), cell("peak", "num"), cell("elapsed", "num"), cell("exit"),
+    el("td", {}, el("span", { class: "state", "data-k": "state" })), cell("sla"), cell("deadline", "nowrap"), cell("cpu", "num"), cell("peak", "num"), cell("elapsed", "num"), cell("exit"),
     el("td", { class: "actions" },
       el("button", { class: "small quiet", type: "button", onclick: () => openOutput(c.id, c.name) }, "Output"), " ",
       el("button", { class: "small", type: "button", "data-k": "cancel", onclick: () => attempt(() => call("DELETE", "/cloudlets/" + encodeURIComponent(c.id))) }, "Cancel")));
