@@ -55,7 +55,7 @@ func (p *probe) sample(now time.Time) (Usage, error) {
 	u.MemoryPeakBytes, _ = p.r.MemoryPeak() // absent before 5.19
 	u.PIDs, _ = p.r.PIDs()
 	if ev, err := p.r.MemoryEvents(); err == nil {
-		u.OOMKills = int64(ev.OOMKill)
+		u.OOMKills = int64(ev.OOMGroupKill) // oom_kill counts the first process of a group twice
 	}
 	if now.Sub(p.ioAt) >= slowEvery {
 		if io, err := p.r.IO(); err == nil {

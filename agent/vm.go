@@ -58,7 +58,7 @@ type Usage struct {
 	PIDs             int64     `json:"pids"`
 	ReadBytes        int64     `json:"read_bytes"`
 	WrittenBytes     int64     `json:"written_bytes"`
-	OOMKills         int64     `json:"oom_kills"`
+	OOMKills         int64     `json:"oom_kills"` // cloudlets that the OOM killer took
 	// Pressure is PSI "some avg10" as a ratio 0-1.
 	CPUPressure    float64 `json:"cpu_pressure"`
 	MemoryPressure float64 `json:"memory_pressure"`

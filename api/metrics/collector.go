@@ -73,7 +73,7 @@ var vmMetrics = []metric[agent.VM]{
 	gauge("vm_memory_bytes", "memory.current, page cache included.", vmLabel, func(v agent.VM) float64 { return float64(v.Usage.MemoryBytes) }),
 	gauge("vm_memory_peak_bytes", "memory.peak.", vmLabel, func(v agent.VM) float64 { return float64(v.Usage.MemoryPeakBytes) }),
 	gauge("vm_memory_limit_bytes", "memory.max.", vmLabel, func(v agent.VM) float64 { return optional(v.Limits.MemoryBytes) }),
-	counter("vm_oom_kills_total", "Processes that the OOM killer took, oom_kill of memory.events.", vmLabel, func(v agent.VM) float64 { return float64(v.Usage.OOMKills) }),
+	counter("vm_oom_kills_total", "Cloudlets that the OOM killer took, oom_group_kill of memory.events.", vmLabel, func(v agent.VM) float64 { return float64(v.Usage.OOMKills) }),
 	gauge("vm_pids", "Processes and threads, pids.current.", vmLabel, func(v agent.VM) float64 { return float64(v.Usage.PIDs) }),
 	gauge("vm_pids_limit", "pids.max, less what the VM's init is given beside.", vmLabel, func(v agent.VM) float64 { return optional(v.Limits.PIDs) }),
 	counter("vm_io_read_bytes_total", "rbytes of io.stat; refreshed every 5 s.", vmLabel, func(v agent.VM) float64 { return float64(v.Usage.ReadBytes) }),
