@@ -433,11 +433,41 @@ func TestKernelInitDeathLosesTheCloudletNotTheVM(t *testing.T) {
 
 func kill9(pid int) error { return exec.Command("kill", "-9", strconv.Itoa(pid)).Run() }
 
+// An archive becomes the root file system; the file may go once the VM is there.
+func TestKernelImageFromAnArchive(t *testing.T) {
+	l := newLive(t)
+	path := filepath.Join(stateDir(t), "tool.tar")
+	if out, err := exec.Command("tar", "-C", filepath.Dir(binary(t, "burn")), "-czf", path, "burn").CombinedOutput(); err != nil {
+		t.Fatalf("%v %s", err, out)
+	}
+	if _, err := l.CreateVM(t.Context(), VMCreate{Name: "tool", Image: path, Spec: small()}); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if c := l.ended(l.submit(CloudletSubmit{VM: "tool", Argv: []string{"/burn", "--cpus", "0", "--seconds", "0.1"}}).ID); c.State != CloudletSucceeded {
+			t.Errorf("%s %s", c.State, c.Reason)
+		}
+		if c := l.ended(l.sh("tool", "true").ID); c.ExitCode == nil || *c.ExitCode != 127 {
+			t.Errorf("the host's shell is in the image: %+v", c)
+		}
+		l.stop()
+		l.start()
+	}
+}
+
 func TestKernelFailedCreateLeavesNothing(t *testing.T) {
 	l := newLive(t)
-	_, err := l.CreateVM(t.Context(), VMCreate{Name: "ghost", Image: "/no/such/image", Spec: small()})
-	if err == nil {
-		t.Fatal("a VM with no root file system was made")
+	small := small()
+	small.StorageBytes = 64 * mib
+	for _, image := range []string{"/no/such/image", "/etc/passwd", "/proc", "/dev/null"} {
+		if _, err := l.CreateVM(t.Context(), VMCreate{Name: "ghost", Image: image, Spec: small}); err == nil {
+			t.Fatalf("a VM with %s for its root file system was made", image)
+		} else {
+			t.Log(err)
+		}
 	}
 	if len(l.VMs()) != 0 {
 		t.Errorf("left: %+v", l.VMs())

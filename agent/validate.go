@@ -3,6 +3,7 @@ package agent
 import (
 	"fmt"
 	"math"
+	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -63,13 +64,19 @@ func checkVMName(name string) error {
 	return f.err("invalid_name")
 }
 
-// checkImage accepts host or an absolute, clean path.
+// checkImage accepts host or what is at an absolute, clean path.
 func checkImage(image string) error {
-	if image == "host" || filepath.IsAbs(image) && filepath.Clean(image) == image && len(image) < 4096 {
+	if image == "host" {
 		return nil
 	}
 	var f faults
-	f.add("/image", nil, nil, "must be host or an absolute path of a directory, not %s", quote(image))
+	if !filepath.IsAbs(image) || filepath.Clean(image) != image || len(image) >= 4096 {
+		f.add("/image", nil, nil, "must be host, or the absolute path of a directory or a tar archive, not %s", quote(image))
+	} else if info, err := os.Stat(image); err != nil {
+		f.add("/image", nil, nil, "cannot be used: %v", err)
+	} else if !info.IsDir() && !info.Mode().IsRegular() {
+		f.add("/image", nil, nil, "must be a directory or a tar archive, %s is neither", quote(image))
+	}
 	return f.err("invalid_image")
 }
 

@@ -28,6 +28,9 @@ func (a *Agent) realise(ctx context.Context, v *vm) error {
 	if err := a.makeDirs(v); err != nil {
 		return err
 	}
+	if err := a.unpack(ctx, v); err != nil {
+		return err
+	}
 	g, err := a.reach(ctx, v)
 	if err != nil {
 		return err
@@ -58,10 +61,14 @@ func (a *Agent) reach(ctx context.Context, v *vm) (*guest.Guest, error) {
 }
 
 func (a *Agent) guestConfig(v *vm) guest.Config {
+	image := v.Image
+	if _, err := os.Lstat(a.unpackedDir(v.ID)); err == nil { // the archive may be gone by now
+		image = a.unpackedDir(v.ID)
+	}
 	return guest.Config{
 		ID: v.ID, Hostname: v.Name, UIDBase: v.uidBase(), Slice: v.slice,
 		RunDir: a.runDir(v.ID), DataDir: filepath.Join(a.stateDir(v.ID), "data"),
-		Image: v.Image, InitPath: a.cfg.InitPath, Binaries: a.cfg.Binaries,
+		Image: image, InitPath: a.cfg.InitPath, Binaries: a.cfg.Binaries,
 	}
 }
 
@@ -80,6 +87,21 @@ func (a *Agent) makeDirs(v *vm) error {
 	}
 	return os.Chmod(data, 0o755)
 }
+
+// unpack makes the root file system of a VM whose image is an archive, unless it
+// is there.
+func (a *Agent) unpack(ctx context.Context, v *vm) error {
+	if !guest.IsArchive(v.Image) {
+		return nil
+	}
+	if err := os.MkdirAll(a.stateDir(v.ID), 0o700); err != nil {
+		return err
+	}
+	return guest.Unpack(ctx, v.Image, a.unpackedDir(v.ID), v.Spec.StorageBytes)
+}
+
+// unpackedDir is the root file system of a VM whose image is an archive.
+func (a *Agent) unpackedDir(id string) string { return filepath.Join(a.stateDir(id), "image") }
 
 // erase removes everything the VM has in the kernel and on disk. The caller
 // holds v.work. It may be repeated.

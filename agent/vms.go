@@ -10,8 +10,10 @@ import (
 	"cloudflash/agent/store"
 )
 
-// kernelTimeout bounds what one request does in the kernel.
-const kernelTimeout = 30 * time.Second
+const (
+	kernelTimeout = 30 * time.Second // what one request may take in the kernel
+	unpackTimeout = 10 * time.Minute // and to unpack an image
+)
 
 // CreateVM makes a VM and returns once it is running. It is all or nothing:
 // on an error no trace of the VM is left.
@@ -24,18 +26,30 @@ func (a *Agent) CreateVM(ctx context.Context, req VMCreate) (VM, error) {
 	if err != nil {
 		return VM{}, err
 	}
-	// A client that hangs up does not stop half-way what it has asked for.
-	work, cancel := context.WithTimeout(context.WithoutCancel(ctx), kernelTimeout)
-	defer cancel()
 	v.work.Lock()
 	defer v.work.Unlock()
-	if err := a.realise(work, v); err != nil {
+	if err := a.build(ctx, v); err != nil {
 		a.log.Warn("create VM", "vm", v.Name, "err", err)
-		a.giveUp(work, v, err)
+		a.giveUp(ctx, v, err)
 		return VM{}, fmt.Errorf("create VM %s: %w", v.Name, err)
 	}
 	return a.setState(v, VMRunning, "", Event{Level: LevelInfo, Kind: "vm.created", VM: v.ID,
 		Message: fmt.Sprintf("VM %s created: %s", v.Name, v.Spec)})
+}
+
+// build realises a new VM. A client that hangs up does not stop half-way what it
+// has asked for, except the unpacking of an image.
+func (a *Agent) build(ctx context.Context, v *vm) error {
+	unpacking, cancel := context.WithTimeout(ctx, unpackTimeout)
+	defer cancel()
+	if err := a.unpack(unpacking, v); err != nil {
+		var f faults
+		f.add("/image", nil, nil, "cannot be used: %v", err)
+		return f.err("invalid_image")
+	}
+	work, cancel := context.WithTimeout(context.WithoutCancel(ctx), kernelTimeout)
+	defer cancel()
+	return a.realise(work, v)
 }
 
 func (r VMCreate) withDefaults(d Spec) VMCreate {
@@ -112,6 +126,8 @@ func (a *Agent) giveUp(ctx context.Context, v *vm, cause error) {
 		Message: fmt.Sprintf("VM %s not created: %v", v.Name, cause)}); err != nil {
 		return
 	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), kernelTimeout)
+	defer cancel()
 	if err := a.erase(ctx, v); err != nil {
 		a.log.Error("undo create", "vm", v.Name, "err", err)
 		return

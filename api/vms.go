@@ -38,7 +38,7 @@ type Resources struct {
 // createVMBody asks for a VM.
 type createVMBody struct {
 	Name   string            `json:"name,omitempty" doc:"Host name of the VM; made up when left out" example:"web"`
-	Image  string            `json:"image,omitempty" doc:"host, or the absolute path of a root file system"`
+	Image  string            `json:"image,omitempty" doc:"host, or the absolute path of a root file system: a directory or a tar archive, plain or gzipped"`
 	Labels map[string]string `json:"labels,omitempty"`
 	GPUs   int               `json:"gpus,omitempty"`
 	Resources

@@ -110,7 +110,7 @@ func (a *app) vmCreate() *cobra.Command {
 	c := &cobra.Command{Use: "create NAME", Short: "Create a VM; it runs when the command returns", Args: exactly(1, "a name"),
 		Example: "  cloudflash vm create web --cpus 0.5 --memory 512MiB --pids 256"}
 	l.flags(c)
-	c.Flags().StringVar(&image, "image", "", "root file system: host (default) or an absolute path")
+	c.Flags().StringVar(&image, "image", "", "root file system on the agent's host: host (default), or the path of a directory or tar archive")
 	c.Flags().StringArrayVar(&labels, "label", nil, "KEY=VALUE, repeatable")
 	c.RunE = func(c *cobra.Command, args []string) error {
 		body, err := l.body(c, agent.IO{})
