@@ -51,7 +51,7 @@ func unpackFile(ctx context.Context, archive, dir string, limit int64) error {
 	if err != nil {
 		return err
 	}
-	defer root.Close()
+	defer func() { _ = root.Close() }()
 	buffered := bufio.NewReader(f)
 	var stream io.Reader = buffered
 	if magic, _ := buffered.Peek(2); string(magic) == "\x1f\x8b" {
