@@ -37,14 +37,15 @@ func (p *processor) thread(stop <-chan struct{}) {
 	defer runtime.UnlockOSThread()
 	var used, lost time.Duration
 	first := threadTime()
-	defer func() { p.used.Add(int64(used)) }()
 	for {
 		select {
 		case <-stop:
 			return
 		default:
 		}
+		before := used
 		used = threadTime() - first
+		p.used.Add(int64(used - before))
 		behind := p.share() - lost - used
 		if p.demand.carry {
 			p.note(behind)

@@ -74,28 +74,38 @@ func burn(t *testing.T, l load) result {
 	return r
 }
 
+// On a busy machine burn may get less than it asks for, never more.
 func TestBurnUsesWhatItSays(t *testing.T) {
 	r := burn(t, load{cpu: constant(0.5, 400*time.Millisecond), memory: 8 << 20, disk: 4 << 20, net: 2 << 20})
-	if r.CPUs < 0.1 || r.CPUs > 0.7 || r.MemoryBytes != 8<<20 || r.DiskBytes == 0 || r.DiskBPS > 6<<20 {
+	if r.CPUs <= 0 || r.CPUs > 0.7 || r.MemoryBytes != 8<<20 || r.DiskBytes == 0 || r.DiskBPS > 6<<20 {
 		t.Errorf("%+v", r)
 	}
-	if math.Abs(r.BandwidthBPS/8/(2<<20)-1) > 0.6 {
-		t.Errorf("%v bit/s, asked for %d", r.BandwidthBPS, 2<<23)
+	if r.NetBytes == 0 || r.BandwidthBPS > 1.6*8*(2<<20) {
+		t.Errorf("%v bit/s, asked for %d", r.BandwidthBPS, 8*(2<<20))
 	}
 }
 
 // A thread that is held up behind its demand makes up for it when the trace says
 // so, and only then.
 func TestBacklogIsCarriedOver(t *testing.T) {
+	const wanted, forgivenAtMost = 0.18, 0.06       // CPU seconds
 	late := time.Now().Add(-200 * time.Millisecond) // as if nothing had run for 200 ms
-	for carry, most := range map[bool]float64{true: 1, false: 0.06} {
+	for _, carry := range []bool{true, false} {
 		p := &processor{demand: demand{cores: []float64{0.9, 0}, step: 200 * time.Millisecond, carry: carry}, began: late}
-		stop := make(chan struct{})
-		time.AfterFunc(200*time.Millisecond, func() { close(stop) })
-		p.run(stop)
-		used := time.Duration(p.used.Load()).Seconds()
-		if used > most || carry && (used < 0.08 || p.peak.Load() == 0) {
-			t.Errorf("carry %v: used %.3f CPU seconds, peak %d", carry, used, p.peak.Load())
+		used := func() float64 { return time.Duration(p.used.Load()).Seconds() }
+		stop, done := make(chan struct{}), make(chan struct{})
+		go func() { p.run(stop); close(done) }()
+		patience := 200 * time.Millisecond // for what must not happen
+		if carry {
+			patience = 20 * time.Second // on a busy machine the work takes as long as it takes
+		}
+		for end := time.Now().Add(patience); time.Now().Before(end) && (!carry || used() < wanted); {
+			time.Sleep(5 * time.Millisecond)
+		}
+		close(stop)
+		<-done
+		if got := used(); carry && (got < wanted || got > 1 || p.peak.Load() == 0) || !carry && got > forgivenAtMost {
+			t.Errorf("carry %v: used %.3f CPU seconds, peak %d", carry, got, p.peak.Load())
 		}
 	}
 }
