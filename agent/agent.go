@@ -34,6 +34,7 @@ type Agent struct {
 	cloudlets  map[string]*cloudlet
 	events     []Event // oldest first, the last keepEvents of them
 	operations map[string]Operation
+	sessions   map[string]*session
 	tokens     map[string]tokenRecord
 	updates    chan struct{}
 	sampledAt  time.Time
@@ -89,7 +90,7 @@ func New(cfg Config) (*Agent, error) {
 		cfg: cfg, log: cfg.Log, store: st, parent: parent, host: h,
 		policy: schedule.FirstFit{}, startedAt: time.Now(),
 		vms: map[string]*vm{}, cloudlets: map[string]*cloudlet{},
-		operations: map[string]Operation{}, tokens: map[string]tokenRecord{},
+		operations: map[string]Operation{}, sessions: map[string]*session{}, tokens: map[string]tokenRecord{},
 		updates: make(chan struct{}), wake: make(chan struct{}, 1),
 		tasks: make(chan func(context.Context)), ready: make(chan struct{}), stopped: make(chan struct{}),
 	}, nil

@@ -133,6 +133,10 @@ func (a *Agent) exited(ctx context.Context, v *vm, g *guest.Guest, e guest.Exit)
 	if err := ignoreGone(scope.Kill(ctx)); err != nil {
 		a.log.Warn("clear scope", "cloudlet", e.ID, "err", err)
 	}
+	if a.sessionEnded(e) {
+		_ = g.Acknowledge(ctx, e.ID)
+		return
+	}
 	if known {
 		use := lastUsage(scope)
 		if !a.end(c, v, ending{code: e.Code, signal: e.Signal, oom: use.OOMKills > 0}, use, e.FinishedAt, e.StartedAt) {
@@ -163,7 +167,7 @@ func (a *Agent) end(c *cloudlet, v *vm, end ending, use Usage, at time.Time, sta
 	rec.conclude(end, use, at.UTC())
 	changes := []store.Change{putCloudlet(rec)}
 	vrec := v.vmRecord
-	if a.active(v.ID) <= 1 && a.vms[v.ID] == v {
+	if a.active(v.ID) <= 1 && !a.hasSession(v.ID) && a.vms[v.ID] == v {
 		now := time.Now().UTC()
 		vrec.IdleSince = &now
 		changes = append(changes, putVM(vrec))

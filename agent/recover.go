@@ -135,7 +135,13 @@ func (a *Agent) restore(ctx context.Context, v *vm) error {
 	if err := a.realise(ctx, v); err != nil {
 		return err
 	}
-	return a.settleLiving(ctx, v)
+	if err := a.settleLiving(ctx, v); err != nil {
+		return err
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.restIfIdle(v)
+	return nil
 }
 
 // probeInit reports ErrGone when no init of the VM lives.

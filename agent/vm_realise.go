@@ -139,6 +139,9 @@ func (a *Agent) spawnWatch(v *vm, g *guest.Guest) {
 			_ = g.Close()
 			return
 		}
+		a.mu.Lock()
+		a.dropSessions(v.ID)
+		a.mu.Unlock()
 		a.initGone(ctx, v, g, err)
 	})
 }

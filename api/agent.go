@@ -25,6 +25,7 @@ type vmAgent interface {
 	FreezeVM(ctx context.Context, ref string) (agent.VM, error)
 	ThawVM(ctx context.Context, ref string) (agent.VM, error)
 	DeleteVM(ctx context.Context, ref string, grace time.Duration) (agent.Operation, error)
+	Exec(ctx context.Context, ref string, req agent.ExecRequest) (agent.ExecResult, error)
 }
 
 type cloudletAgent interface {

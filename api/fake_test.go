@@ -39,6 +39,7 @@ type fakeAgent struct {
 	changed    agent.VMChange
 	submitted  agent.CloudletSubmit
 	grace      time.Duration
+	hungUp     bool // Exec was ended by its caller
 	host       func() agent.Host
 }
 
@@ -124,6 +125,32 @@ func (f *fakeAgent) DeleteVM(_ context.Context, ref string, grace time.Duration)
 	defer f.mu.Unlock()
 	f.grace = grace
 	return f.operations[0], err
+}
+
+// Exec echoes its input in capitals, the arguments to stderr, and exits with 3.
+func (f *fakeAgent) Exec(ctx context.Context, ref string, req agent.ExecRequest) (agent.ExecResult, error) {
+	if _, err := f.VM(ref); err != nil {
+		return agent.ExecResult{}, err
+	}
+	fmt.Fprint(req.Stderr, req.Argv)
+	if req.Terminal {
+		fmt.Fprint(req.Stdout, <-req.Sizes)
+	}
+	var b []byte
+	if req.Argv[0] == "stuck" { // and reads nothing
+		<-ctx.Done()
+	} else {
+		b, _ = io.ReadAll(req.Stdin)
+	}
+	if ctx.Err() != nil {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		f.hungUp = true
+		return agent.ExecResult{}, ctx.Err()
+	}
+	fmt.Fprint(req.Stdout, strings.ToUpper(string(b)))
+	code := 3
+	return agent.ExecResult{ExitCode: &code}, nil
 }
 
 func (f *fakeAgent) SubmitCloudlet(_ context.Context, req agent.CloudletSubmit) (agent.Cloudlet, error) {

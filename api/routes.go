@@ -42,13 +42,14 @@ func (s *server) routes() {
 	withBody(s, "POST", base+"/login", "Trade a one-time code for a session cookie", 204, s.login)
 	add(s, "POST", base+"/logout", "End the browser's session", 204, s.logout)
 
-	raw(s, base+"/stream", "Follow host, vms, cloudlets and events over a WebSocket", s.opts.Stream)
-	raw(s, base+"/stream/sse", "The same as server-sent events; ?topics=host,vms", s.opts.SSE)
-	raw(s, "/health", "Is the agent well? 503 and the reasons when not", http.HandlerFunc(s.health))
-	raw(s, "/livez", "Does the process answer?", http.HandlerFunc(s.livez))
-	raw(s, "/readyz", "Has recovery finished?", http.HandlerFunc(s.readyz))
-	raw(s, "/metrics", "Prometheus metrics", s.opts.Metrics)
-	raw(s, "/openapi.json", "This document", http.HandlerFunc(s.openAPI))
+	raw(s, base+"/vms/{ref}/exec", "Run a command in a VM over a WebSocket: input, output, terminal", s.exec)
+	raw(s, base+"/stream", "Follow host, vms, cloudlets and events over a WebSocket", plain(s.opts.Stream))
+	raw(s, base+"/stream/sse", "The same as server-sent events; ?topics=host,vms", plain(s.opts.SSE))
+	raw(s, "/health", "Is the agent well? 503 and the reasons when not", plain(http.HandlerFunc(s.health)))
+	raw(s, "/livez", "Does the process answer?", plain(http.HandlerFunc(s.livez)))
+	raw(s, "/readyz", "Has recovery finished?", plain(http.HandlerFunc(s.readyz)))
+	raw(s, "/metrics", "Prometheus metrics", plain(s.opts.Metrics))
+	raw(s, "/openapi.json", "This document", plain(http.HandlerFunc(s.openAPI)))
 }
 
 // add registers a typed route without a body; its parameters are documented
@@ -99,14 +100,21 @@ func (s *server) refusal(ctx context.Context, err error) error {
 }
 
 // raw registers a route that answers in its own way.
-func raw(s *server, path, summary string, h http.Handler) {
+func raw(s *server, path, summary string, h gin.HandlerFunc) {
 	if h == nil {
 		return
 	}
-	s.gin.GET(path, gin.WrapH(h))
+	s.gin.GET(strings.NewReplacer("{", ":", "}", "").Replace(path), h)
 	op := s.operation("GET", path, summary, 200)
 	op.Responses["200"] = &huma.Response{Description: "OK"}
 	s.huma.OpenAPI().AddOperation(&op)
+}
+
+func plain(h http.Handler) gin.HandlerFunc {
+	if h == nil {
+		return nil
+	}
+	return gin.WrapH(h)
 }
 
 func (s *server) operation(method, path, summary string, status int) huma.Operation {

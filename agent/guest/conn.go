@@ -17,6 +17,7 @@ import (
 // reply is the answer to one request.
 type reply struct {
 	fields wire.Reader
+	fds    []int // whoever takes the reply closes them
 	err    error
 }
 
@@ -58,25 +59,49 @@ func dial(ctx context.Context, cfg Config) (*Guest, error) {
 
 // request sends a message with open files and waits for the answer.
 func (g *Guest) request(ctx context.Context, kind byte, fields func(*wire.Writer), fds ...int) (*wire.Reader, error) {
-	answer, err := g.send(kind, fields, fds)
+	r, err := g.exchange(ctx, kind, fields, fds)
 	if err != nil {
 		return nil, err
 	}
+	closeAll(r.fds) // none is expected
+	return &r.fields, r.err
+}
+
+// exchange sends a message with open files and waits for the answer, whose own
+// files the caller closes.
+func (g *Guest) exchange(ctx context.Context, kind byte, fields func(*wire.Writer), fds []int) (reply, error) {
+	seq, answer, err := g.send(kind, fields, fds)
+	if err != nil {
+		return reply{}, err
+	}
 	select {
 	case r := <-answer:
-		return &r.fields, r.err
+		return r, nil
 	case <-ctx.Done():
-		return nil, ctx.Err()
+		g.giveUp(seq, answer)
+		return reply{}, ctx.Err()
+	}
+}
+
+// giveUp waits no longer for an answer. One that is there already is dropped.
+func (g *Guest) giveUp(seq uint32, answer <-chan reply) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	delete(g.waiting, seq)
+	select {
+	case r := <-answer:
+		closeAll(r.fds)
+	default:
 	}
 }
 
 // send sends a request and returns where its answer will come.
-func (g *Guest) send(kind byte, fields func(*wire.Writer), fds []int) (<-chan reply, error) {
+func (g *Guest) send(kind byte, fields func(*wire.Writer), fds []int) (uint32, <-chan reply, error) {
 	answer := make(chan reply, 1)
 	g.mu.Lock()
 	if g.closed != nil {
 		g.mu.Unlock()
-		return nil, fmt.Errorf("%w: %w", ErrGone, g.closed)
+		return 0, nil, fmt.Errorf("%w: %w", ErrGone, g.closed)
 	}
 	g.seq++
 	seq := g.seq
@@ -98,25 +123,30 @@ func (g *Guest) send(kind byte, fields func(*wire.Writer), fds []int) (<-chan re
 		if errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNRESET) {
 			err = fmt.Errorf("%w: %w", ErrGone, err)
 		}
-		return nil, err
+		return 0, nil, err
 	}
-	return answer, nil
+	return seq, answer, nil
 }
 
 // read takes in answers and exits until the connection ends.
 func (g *Guest) read() {
 	defer close(g.done)
-	buf := make([]byte, 64<<10)
+	buf, oob := make([]byte, 64<<10), make([]byte, 64)
 	for {
-		n, err := g.conn.Read(buf)
+		n, oobn, _, _, err := g.conn.ReadMsgUnix(buf, oob) // close-on-exec (internal/poll)
 		if err != nil || n == 0 {
 			g.hangUp(err)
 			return
 		}
+		fds := descriptors(oob[:oobn])
 		r := wire.Reader{B: append([]byte(nil), buf[:n]...)}
-		switch kind, seq := r.Begin(); kind {
-		case wire.Reply:
-			g.deliver(seq, r)
+		kind, seq := r.Begin()
+		if kind == wire.Reply {
+			g.deliver(seq, r, fds)
+			continue
+		}
+		closeAll(fds)
+		switch kind {
 		case wire.Exited:
 			if e := r.Exit(); !r.Bad {
 				g.mu.Lock()
@@ -135,16 +165,34 @@ func (g *Guest) arrive() {
 	}
 }
 
-func (g *Guest) deliver(seq uint32, r wire.Reader) {
+// descriptors takes the open files out of a control message.
+func descriptors(oob []byte) (fds []int) {
+	if len(oob) == 0 {
+		return nil
+	}
+	messages, err := unix.ParseSocketControlMessage(oob)
+	if err != nil {
+		return nil
+	}
+	for i := range messages {
+		if got, err := unix.ParseUnixRights(&messages[i]); err == nil {
+			fds = append(fds, got...)
+		}
+	}
+	return fds
+}
+
+func (g *Guest) deliver(seq uint32, r wire.Reader, fds []int) {
 	errno, text := syscall.Errno(r.Uint32()), r.String()
 	g.mu.Lock()
+	defer g.mu.Unlock() // until the answer is where giveUp finds it
 	answer := g.waiting[seq]
 	delete(g.waiting, seq)
-	g.mu.Unlock()
 	if answer == nil {
-		return // whoever asked has given up
+		closeAll(fds)
+		return // nobody asked, or has given up
 	}
-	rep := reply{fields: r}
+	rep := reply{fields: r, fds: fds}
 	switch {
 	case r.Bad:
 		rep.err = errors.New("malformed answer")

@@ -69,6 +69,7 @@ type Running struct {
 	ID        string
 	PID       int // on the host
 	StartedAt time.Time
+	Terminal  *os.File // of a Process with one; the caller closes it
 }
 
 // Exit is how a process ended.

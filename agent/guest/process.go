@@ -25,6 +25,21 @@ type Process struct {
 	Scope   *cgroup.Scope
 	Stdout  *os.File
 	Stderr  *os.File
+	Stdin   *os.File // nil is /dev/null
+	// Terminal gives the process a new pseudo-terminal instead of the files
+	// above; Running.Terminal is its other end.
+	Terminal bool
+}
+
+// io is how the process is to be connected, and the descriptors for it.
+func (p Process) io() (kind uint32, fds []int) {
+	switch {
+	case p.Terminal:
+		return wire.Terminal, nil
+	case p.Stdin != nil:
+		return wire.Pipes, []int{int(p.Stdout.Fd()), int(p.Stderr.Fd()), int(p.Stdin.Fd())}
+	}
+	return wire.Files, []int{int(p.Stdout.Fd()), int(p.Stderr.Fd())}
 }
 
 // StartError says that a process could not be made what was asked for.
@@ -53,24 +68,61 @@ func (g *Guest) Start(ctx context.Context, p Process) (Running, error) {
 		return Running{}, err
 	}
 	defer unix.Close(dir)
-	answer, err := g.send(wire.Start, func(w *wire.Writer) {
+	kind, fds := p.io()
+	r, err := g.exchange(ctx, wire.Start, func(w *wire.Writer) {
 		w.String(p.ID)
 		w.Strings(p.Argv)
 		w.Strings(p.Env)
 		w.String(p.WorkDir)
-	}, []int{dir, int(p.Stdout.Fd()), int(p.Stderr.Fd())})
+		w.Uint32(kind)
+	}, append([]int{dir}, fds...))
 	if err != nil {
 		return Running{}, err
 	}
-	select {
-	case r := <-answer:
-		return g.running(p, r)
-	case <-ctx.Done():
-		return Running{}, ctx.Err()
-	}
+	return g.running(p, r)
 }
 
 func (g *Guest) running(p Process, r reply) (Running, error) {
+	master, err := terminal(p, r)
+	if err != nil {
+		return Running{}, err
+	}
+	run, err := g.process(p, r)
+	if err != nil && master != nil {
+		_ = master.Close()
+	}
+	run.Terminal = master
+	return run, err
+}
+
+// terminal takes the end of a pseudo-terminal out of an answer. It is looked at
+// before it is used: what comes out of a VM could be anything.
+func terminal(p Process, r reply) (*os.File, error) {
+	if len(r.fds) == 0 && (r.err != nil || !p.Terminal) {
+		return nil, nil
+	}
+	if len(r.fds) != 1 || !p.Terminal || r.err != nil {
+		closeAll(r.fds)
+		return nil, errors.New("malformed answer: descriptors")
+	}
+	if _, err := unix.IoctlGetInt(r.fds[0], unix.TIOCGPTN); err != nil {
+		closeAll(r.fds)
+		return nil, fmt.Errorf("malformed answer: no terminal: %w", err)
+	}
+	if err := unix.SetNonblock(r.fds[0], true); err != nil {
+		closeAll(r.fds)
+		return nil, err
+	}
+	return os.NewFile(uintptr(r.fds[0]), "terminal"), nil
+}
+
+func closeAll(fds []int) {
+	for _, fd := range fds {
+		_ = unix.Close(fd)
+	}
+}
+
+func (g *Guest) process(p Process, r reply) (Running, error) {
 	var errno syscall.Errno
 	switch {
 	case errors.Is(r.err, ErrGone):

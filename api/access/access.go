@@ -135,10 +135,16 @@ func (a *Access) check(r *http.Request) (Caller, *problem.Problem) {
 		}
 		return Caller{}, problem.From(err)
 	}
-	if caller.Role != agent.RoleAdmin && r.Method != http.MethodGet && r.Method != http.MethodHead && r.URL.Path != "/api/v1/logout" {
+	if caller.Role != agent.RoleAdmin && !isLook(r) && r.URL.Path != "/api/v1/logout" {
 		return Caller{}, problem.New(http.StatusForbidden, "read_only", "a viewer may only look", "use a token of role admin")
 	}
 	return caller, nil
+}
+
+// isLook reports whether a request changes nothing. A WebSocket does, all but the
+// one that only tells.
+func isLook(r *http.Request) bool {
+	return (r.Method == http.MethodGet || r.Method == http.MethodHead) && (!upgrades(r) || r.URL.Path == "/api/v1/stream")
 }
 
 // isOpen names what needs no login: health and metrics for monitors on this

@@ -10,12 +10,14 @@ import (
 // child is everything a new process needs between fork and exec. The two share
 // their memory until then: what the child writes here, init reads.
 type child struct {
-	cgroup, stdout, stderr, null int
-	argv, env, paths             []*byte
-	dir                          *byte
-	prog                         unix.SockFprog
-	failed                       syscall.Errno // why it did not come to exec
-	stage                        byte          // and where
+	cgroup, stdin, stdout, stderr int
+	null, master                  int  // opened here, closed again by close; -1 when there is none
+	terminal                      bool // stdin is one, to be its controlling terminal
+	argv, env, paths              []*byte
+	dir                           *byte
+	prog                          unix.SockFprog
+	failed                        syscall.Errno // why it did not come to exec
+	stage                         byte          // and where
 }
 
 func (c *child) setFilter(f []unix.SockFilter) {
@@ -25,8 +27,10 @@ func (c *child) setFilter(f []unix.SockFilter) {
 }
 
 func (c *child) close() {
-	if c.null >= 0 {
-		_ = unix.Close(c.null)
+	for _, fd := range [...]int{c.null, c.master} {
+		if fd >= 0 {
+			_ = unix.Close(fd)
+		}
 	}
 }
 
@@ -118,7 +122,7 @@ func (c *child) become(caps *[2]uint32, data *[6]uint32) {
 
 	c.stage = stageFiles
 	_, _, _ = syscall.RawSyscall(unix.SYS_SETSID, 0, 0, 0)
-	if _, _, errno = syscall.RawSyscall(unix.SYS_DUP3, uintptr(c.null), 0, 0); errno != 0 {
+	if _, _, errno = syscall.RawSyscall(unix.SYS_DUP3, uintptr(c.stdin), 0, 0); errno != 0 {
 		goto fail
 	}
 	if _, _, errno = syscall.RawSyscall(unix.SYS_DUP3, uintptr(c.stdout), 1, 0); errno != 0 {
@@ -129,6 +133,13 @@ func (c *child) become(caps *[2]uint32, data *[6]uint32) {
 	}
 	if _, _, errno = syscall.RawSyscall(unix.SYS_CLOSE_RANGE, 3, ^uintptr(0)>>32, unix.CLOSE_RANGE_CLOEXEC); errno != 0 {
 		goto fail
+	}
+
+	if c.terminal {
+		c.stage = stageTerminal
+		if _, _, errno = syscall.RawSyscall(unix.SYS_IOCTL, 0, unix.TIOCSCTTY, 0); errno != 0 {
+			goto fail
+		}
 	}
 
 	c.stage = stageCgroup

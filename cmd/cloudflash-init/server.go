@@ -140,23 +140,27 @@ func (s *server) reply(seq uint32, f fault, more func(*wire.Writer)) {
 	s.replyLocked(seq, f, more)
 }
 
-func (s *server) replyLocked(seq uint32, f fault, more func(*wire.Writer)) {
+func (s *server) replyLocked(seq uint32, f fault, more func(*wire.Writer), fds ...int) {
 	s.out.Begin(wire.Reply, seq)
 	s.out.Uint32(uint32(f.errno))
 	s.out.String(f.text)
 	if more != nil {
 		more(&s.out)
 	}
-	s.send()
+	s.send(fds...)
 }
 
 // send never blocks. An agent that does not read for so long that the socket is
 // full is cut off: it connects again and asks anew.
-func (s *server) send() {
+func (s *server) send(fds ...int) {
 	if s.conn < 0 {
 		return
 	}
-	if err := unix.Sendmsg(s.conn, s.out.B, nil, nil, unix.MSG_NOSIGNAL|unix.MSG_DONTWAIT); err != nil {
+	var rights []byte
+	if len(fds) > 0 {
+		rights = unix.UnixRights(fds...)
+	}
+	if err := unix.Sendmsg(s.conn, s.out.B, rights, nil, unix.MSG_NOSIGNAL|unix.MSG_DONTWAIT); err != nil {
 		_ = unix.Shutdown(s.conn, unix.SHUT_RDWR)
 		s.subscribed = false
 	}

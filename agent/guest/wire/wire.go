@@ -32,6 +32,13 @@ const (
 // Ready is added to the answer of a Ping when Setup has been done.
 const Ready = 1
 
+// How a Start gives the process its input and output.
+const (
+	Files    = 0 // descriptors: scope, stdout, stderr; stdin is /dev/null
+	Pipes    = 1 // descriptors: scope, stdout, stderr, stdin
+	Terminal = 2 // descriptors: scope; the answer carries the other end of a new pseudo-terminal
+)
+
 // Writer builds a message.
 type Writer struct{ B []byte }
 

@@ -148,13 +148,18 @@ func (c *client) send(ctx context.Context, method, target string, body io.Reader
 		return resp, nil
 	}
 	defer resp.Body.Close()
+	return nil, problemOf(resp, method+" "+target)
+}
+
+// problemOf reads an answer that says no.
+func problemOf(resp *http.Response, asked string) *problemError {
 	b, _ := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
 	p := &problemError{}
 	if json.Unmarshal(b, p) != nil || p.Detail == "" {
-		p.Detail = fmt.Sprintf("%s %s: %s", method, target, resp.Status)
+		p.Detail = fmt.Sprintf("%s: %s", asked, resp.Status)
 	}
 	p.Status = resp.StatusCode
-	return nil, p
+	return p
 }
 
 // unreachable explains why nobody answers.

@@ -2,9 +2,12 @@ package cli
 
 import (
 	"context"
+	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"sync"
 	"testing"
 	"time"
@@ -115,6 +118,31 @@ func (f *fakeAgent) DeleteVM(_ context.Context, ref string, _ time.Duration) (ag
 		return agent.Operation{}, err
 	}
 	return f.Operation("o0")
+}
+
+// Exec does what its arguments say: cat, exit N, kill SIGNAL, or fails.
+func (f *fakeAgent) Exec(_ context.Context, ref string, req agent.ExecRequest) (agent.ExecResult, error) {
+	if _, err := f.VM(ref); err != nil {
+		return agent.ExecResult{}, err
+	}
+	var r agent.ExecResult
+	code := 0
+	switch req.Argv[0] {
+	case "cat":
+		_, _ = io.Copy(req.Stdout, req.Stdin)
+		fmt.Fprint(req.Stderr, "done\n")
+	case "env":
+		fmt.Fprintln(req.Stdout, req.Env, req.WorkDir, req.Argv[1:], req.Terminal)
+	case "exit":
+		code, _ = strconv.Atoi(req.Argv[1])
+	case "kill":
+		return agent.ExecResult{Signal: req.Argv[1]}, nil
+	default:
+		code = 127
+		r.Reason = "command not found: " + req.Argv[0]
+	}
+	r.ExitCode = &code
+	return r, nil
 }
 
 func (f *fakeAgent) SubmitCloudlet(_ context.Context, req agent.CloudletSubmit) (agent.Cloudlet, error) {

@@ -1,0 +1,219 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"cloudflash/agent"
+	"golang.org/x/sys/unix"
+)
+
+// command is the command line as a process of its own, to be given input.
+func (s *shell) command(args ...string) *exec.Cmd {
+	cmd := exec.Command("cloudflash", args...)
+	cmd.Env = append(os.Environ(), "CLOUDFLASH_HOST=unix://"+filepath.Join(s.daemon.run, "api.sock"), "TERM=xterm")
+	return cmd
+}
+
+func TestKernelExecPipes(t *testing.T) {
+	s := newShell(t)
+	s.out("vm", "create", "web", "--memory", "128MiB")
+	cmd := s.command("vm", "exec", "web", "--", "sh", "-c", "hostname >&2; sha256sum; exit 7")
+	big := bytes.Repeat([]byte("0123456789abcdef"), 200_000)
+	cmd.Stdin = bytes.NewReader(big)
+	var errOut strings.Builder
+	cmd.Stderr = &errOut
+	out, _ := cmd.Output()
+	sum := exec.Command("sha256sum")
+	sum.Stdin = bytes.NewReader(big)
+	want, err := sum.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if string(out) != string(want) || errOut.String() != "web\n" || cmd.ProcessState.ExitCode() != 7 {
+		t.Errorf("%q %q %v", out, errOut.String(), cmd.ProcessState)
+	}
+	if _, msg, code := s.run("vm", "exec", "web", "nonsense"); code != 127 || !strings.Contains(msg, "not found") {
+		t.Errorf("%d %s", code, msg)
+	}
+	if _, msg, code := s.run("vm", "exec", "web", "sh", "-c", "kill -TERM $$"); code != 143 {
+		t.Errorf("%d %s", code, msg)
+	}
+	if _, msg, code := s.run("vm", "exec", "web", "sh", "-c", "x=$(head -c 400M /dev/zero | tr '\\0' x); echo ${#x}"); code != 137 || !strings.Contains(msg, "oom") {
+		t.Errorf("%d %s", code, msg)
+	}
+	// A daemon that a command leaves behind goes with it, as with a cloudlet.
+	s.out("vm", "exec", "web", "sh", "-c", "sleep 1000 >/dev/null 2>&1 & echo left")
+	s.empty("web")
+}
+
+// empty waits until a VM holds nothing but its init.
+func (s *shell) empty(vm string) {
+	s.t.Helper()
+	dir := filepath.Join(s.parent, "vms", show[agent.VM](s, "vm", vm).ID)
+	for end := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+		scopes, err := filepath.Glob(dir + "/cl-*")
+		if err == nil && len(scopes) == 0 {
+			return
+		}
+		if time.Now().After(end) {
+			s.t.Fatalf("left behind: %v", scopes)
+		}
+	}
+}
+
+// terminal is a pseudo-terminal that the command line believes a person sits at.
+func terminal(t *testing.T) (person, tty *os.File) {
+	t.Helper()
+	fd, err := unix.Open("/dev/ptmx", unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.IoctlSetPointerInt(fd, unix.TIOCSPTLCK, 0); err != nil {
+		t.Fatal(err)
+	}
+	n, err := unix.IoctlGetInt(fd, unix.TIOCGPTN)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = unix.SetNonblock(fd, true)
+	person = os.NewFile(uintptr(fd), "person")
+	t.Cleanup(func() { _ = person.Close() })
+	tty, err = os.OpenFile(fmt.Sprintf("/dev/pts/%d", n), os.O_RDWR|unix.O_NOCTTY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return person, tty
+}
+
+// expect reads from a terminal until text has come.
+func expect(t *testing.T, f *os.File, text string) {
+	t.Helper()
+	var all []byte
+	_ = f.SetReadDeadline(time.Now().Add(30 * time.Second))
+	for buf := make([]byte, 4096); !strings.Contains(string(all), text); {
+		n, err := f.Read(buf)
+		all = append(all, buf[:n]...)
+		if err != nil {
+			t.Fatalf("%v: never saw %q, only %q", err, text, all)
+		}
+	}
+}
+
+func TestKernelExecTerminal(t *testing.T) {
+	s := newShell(t)
+	s.out("vm", "create", "web", "--memory", "128MiB")
+	person, tty := terminal(t)
+	size := func(rows, cols uint16) {
+		if err := unix.IoctlSetWinsize(int(tty.Fd()), unix.TIOCSWINSZ, &unix.Winsize{Row: rows, Col: cols}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	size(33, 111)
+	cmd := s.command("vm", "exec", "web", "--", "sh", "-i")
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = tty, tty, tty
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	say := func(text string) {
+		if _, err := person.WriteString(text); err != nil {
+			t.Fatal(err)
+		}
+	}
+	expect(t, person, "# ")
+	say("tty; echo TERM=$TERM\r")
+	expect(t, person, "/dev/pts/") // of the VM's own devpts
+	expect(t, person, "TERM=xterm")
+	say("stty size\r")
+	expect(t, person, "33 111")
+	size(44, 122)
+	_ = cmd.Process.Signal(unix.SIGWINCH) // no session here has this terminal, so the kernel does not tell
+	for try := 0; ; try++ {
+		say("stty size; echo sized-$((1+1))\r")
+		if expectEither(t, person, "44 122", "sized-2") || try > 50 {
+			break
+		}
+	}
+	say("sleep 1000\r")
+	time.Sleep(300 * time.Millisecond)
+	say("\x03") // to the foreground job, by the VM's own terminal
+	say("echo back-$((1+1))\r")
+	expect(t, person, "back-2")
+	say("exit 5\r")
+	if err := cmd.Wait(); cmd.ProcessState.ExitCode() != 5 {
+		t.Errorf("%v", err)
+	}
+	s.empty("web")
+}
+
+// expectEither reports whether the first of two texts came before the second did.
+func expectEither(t *testing.T, f *os.File, a, b string) bool {
+	t.Helper()
+	var all []byte
+	_ = f.SetReadDeadline(time.Now().Add(30 * time.Second))
+	for buf := make([]byte, 4096); ; {
+		n, err := f.Read(buf)
+		all = append(all, buf[:n]...)
+		switch text := string(all); {
+		case strings.Contains(text, a):
+			return true
+		case strings.Contains(text, b):
+			return false
+		case err != nil:
+			t.Fatalf("%v: %q", err, all)
+		}
+	}
+}
+
+// A command of exec ends with the client, with its VM and with the agent, and
+// leaves nothing behind. Its VM is not idle meanwhile.
+func TestKernelExecEnds(t *testing.T) {
+	s := newShell(t)
+	s.out("vm", "create", "web", "--memory", "128MiB")
+	begin := func() *exec.Cmd {
+		t.Helper()
+		cmd := s.command("vm", "exec", "web", "--", "sh", "-c", "echo here; sleep 1000")
+		out, err := cmd.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := out.Read(make([]byte, 10)); err != nil {
+			t.Fatal(err)
+		}
+		return cmd
+	}
+	cmd := begin()
+	if v := show[agent.VM](s, "vm", "web"); v.IdleSince != nil {
+		t.Error("idle while somebody is in it")
+	}
+	_ = cmd.Process.Kill()
+	_ = cmd.Wait()
+	s.empty("web")
+	if v := show[agent.VM](s, "vm", "web"); v.IdleSince == nil {
+		t.Error("not idle when nobody is in it any more")
+	}
+
+	cmd = begin()
+	s.kill() // the agent
+	if err := cmd.Wait(); cmd.ProcessState.ExitCode() == 0 {
+		t.Errorf("the agent died: %v", err)
+	}
+	s.start()
+	s.ready()
+	s.empty("web")
+
+	cmd = begin()
+	s.out("vm", "delete", "web", "--grace", "0s")
+	if err := cmd.Wait(); cmd.ProcessState.ExitCode() == 0 {
+		t.Errorf("the VM was deleted: %v", err)
+	}
+}
