@@ -42,7 +42,9 @@ type Store struct {
 // then returns ErrLocked.
 func Open(path string) (*Store, error) {
 	db, err := bolt.Open(path, 0o600, &bolt.Options{
-		Timeout:        time.Second, // without it a second agent hangs for ever
+		// Without it a second agent hangs for ever. A child that an agent killed just
+		// now was about to execute may hold the file for a moment longer.
+		Timeout:        5 * time.Second,
 		NoFreelistSync: true,
 		FreelistType:   bolt.FreelistMapType,
 	})

@@ -76,26 +76,32 @@ func (s *shell) cgroupFile(vm, file string) string {
 	return strings.TrimSpace(string(b))
 }
 
-// cores measures the cores a VM uses, by its cpu.stat.
-func (s *shell) cores(vm string, over time.Duration) float64 {
+// cores measures the cores a VM uses, by its cpu.stat, and in what share of the
+// periods it was its quota that held it back.
+func (s *shell) cores(vm string, over time.Duration) (used, held float64) {
 	s.t.Helper()
 	path := filepath.Join(s.parent, "vms", show[agent.VM](s, "vm", vm).ID, "cpu.stat")
-	began, before := time.Now(), usage(s.t, path)
+	began, before := time.Now(), cpuStat(s.t, path)
 	time.Sleep(over)
-	return (usage(s.t, path) - before).Seconds() / time.Since(began).Seconds()
+	took, after := time.Since(began), cpuStat(s.t, path)
+	return (after["usage_usec"] - before["usage_usec"]) / 1e6 / took.Seconds(),
+		(after["nr_throttled"] - before["nr_throttled"]) / (after["nr_periods"] - before["nr_periods"])
 }
 
-func usage(t *testing.T, path string) time.Duration {
+func cpuStat(t *testing.T, path string) map[string]float64 {
 	t.Helper()
 	b, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	us, err := strconv.ParseInt(strings.Fields(string(b))[1], 10, 64)
-	if err != nil {
-		t.Fatal(err)
+	stat := map[string]float64{}
+	for line := range strings.Lines(string(b)) {
+		key, value, _ := strings.Cut(strings.TrimSpace(line), " ")
+		if stat[key], err = strconv.ParseFloat(value, 64); err != nil {
+			t.Fatal(err)
+		}
 	}
-	return time.Duration(us) * time.Microsecond
+	return stat
 }
 
 func (s *shell) await(name string, state agent.CloudletState) agent.Cloudlet {
@@ -119,10 +125,20 @@ func TestKernelCommandLineHalfACore(t *testing.T) {
 	s.out("cloudlet", "submit", "--vm", "web", "--name", "busy", "--", "sh", "-c", "while :; do :; done")
 	s.await("busy", agent.CloudletRunning)
 	time.Sleep(500 * time.Millisecond)
-	got := s.cores("web", 10*time.Second)
-	t.Logf("cpu.stat over 10 s: %.3f cores, asked for 0.5", got)
-	if got < 0.45 || got > 0.55 {
-		t.Errorf("%.3f cores", got)
+	// On a machine that is busy with something else a VM may not get what it is
+	// allowed. What it gets says something of the limit only where the limit held it back.
+	for try := 1; ; try++ {
+		got, held := s.cores("web", 10*time.Second)
+		t.Logf("cpu.stat over 10 s: %.3f cores, asked for 0.5, held back in %.0f %% of the periods", got, 100*held)
+		if got > 0.55 {
+			t.Fatalf("%.3f cores", got)
+		}
+		if held > 0.95 || try == 6 {
+			if got < 0.45 {
+				t.Errorf("%.3f cores", got)
+			}
+			return
+		}
 	}
 }
 
