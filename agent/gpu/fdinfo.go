@@ -40,7 +40,7 @@ func parseFDInfo(text string) (client, bool) {
 	for _, kind := range []string{"drm-total-", "drm-memory-", "drm-resident-"} { // the last wins
 		for key, value := range f {
 			region, ok := strings.CutPrefix(key, kind)
-			if n, size := parseSize(value); ok && size {
+			if n, size := parseSize(value); ok && size && !strings.HasPrefix(region, "cycles-") {
 				c.memory[region] = n
 			}
 		}
