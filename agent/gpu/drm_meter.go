@@ -74,7 +74,7 @@ func (m *Meter) readProcess(pid int, owner Owner, found drmCounters) {
 	if err != nil {
 		return
 	}
-	defer dir.Close()
+	defer func() { _ = dir.Close() }()
 	vm, ok := owner(pid)
 	if !ok {
 		return

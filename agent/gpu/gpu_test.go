@@ -39,29 +39,28 @@ func hopper() map[string]string {
 		"proc/driver/nvidia/gpus/0000:a1:00.0/information": information(uuid1, "0000:A1:00.0", 1, "No"),
 		"proc/driver/nvidia/capabilities/mig/config":       access(1),
 		"proc/driver/nvidia/capabilities/gpu0/mig/.keep":   "",
-		mig + "gi1/access":                                    access(21),
-		mig + "gi1/ci0/access":                                access(22),
-		mig + "gi2/access":                                    access(30),
-		mig + "gi2/ci0/access":                                access(31),
-		"sys/bus/pci/devices/0000:62:00.0/numa_node":          "0\n",
-		"sys/bus/pci/devices/0000:a1:00.0/numa_node":          "1\n",
-		"dev/nvidia0":                                         "195:0",
-		"dev/nvidia1":                                         "195:1",
-		"dev/nvidiactl":                                       "195:255",
-		"dev/nvidia-modeset":                                  "195:254",
-		"dev/nvidia-uvm":                                      "510:0",
-		"dev/nvidia-caps/nvidia-cap1":                         "235:1",
-		"dev/nvidia-caps/nvidia-cap21":                        "235:21",
-		"dev/nvidia-caps/nvidia-cap22":                        "235:22",
-		"dev/nvidia-caps/nvidia-cap30":                        "235:30",
-		lib + "libcuda.so.570.86.15":                          "elf",
-		lib + "libcuda.so.1":                                  "-> libcuda.so.570.86.15",
-		lib + "libnvidia-ml.so.535.104.05":                    "elf, of a driver before",
-		lib + "libnvidia-ml.so.1":                             "-> libnvidia-ml.so.535.104.05",
-		lib + "libnvidia-ptxjitcompiler.so.570.86.15":         "elf",
-		lib + "libnvidia-glcore.so.570.86.15":                 "elf, for screens",
-		"usr/bin/nvidia-smi":                                  "elf",
-		"proc/driver/nvidia/gpus/0000:62:00.0/not-a-surprise": "",
+		mig + "gi1/access":                            access(21),
+		mig + "gi1/ci0/access":                        access(22),
+		mig + "gi2/access":                            access(30),
+		mig + "gi2/ci0/access":                        access(31),
+		"sys/bus/pci/devices/0000:62:00.0/numa_node":  "0\n",
+		"sys/bus/pci/devices/0000:a1:00.0/numa_node":  "1\n",
+		"dev/nvidia0":                                 "195:0",
+		"dev/nvidia1":                                 "195:1",
+		"dev/nvidiactl":                               "195:255",
+		"dev/nvidia-modeset":                          "195:254",
+		"dev/nvidia-uvm":                              "510:0",
+		"dev/nvidia-caps/nvidia-cap1":                 "235:1",
+		"dev/nvidia-caps/nvidia-cap21":                "235:21",
+		"dev/nvidia-caps/nvidia-cap22":                "235:22",
+		"dev/nvidia-caps/nvidia-cap30":                "235:30",
+		lib + "libcuda.so.570.86.15":                  "elf",
+		lib + "libcuda.so.1":                          "-> libcuda.so.570.86.15",
+		lib + "libnvidia-ml.so.535.104.05":            "elf, of a driver before",
+		lib + "libnvidia-ml.so.1":                     "-> libnvidia-ml.so.535.104.05",
+		lib + "libnvidia-ptxjitcompiler.so.570.86.15": "elf",
+		lib + "libnvidia-glcore.so.570.86.15":         "elf, for screens",
+		"usr/bin/nvidia-smi":                          "elf",
 	}
 }
 
@@ -169,7 +168,7 @@ func TestDiscoverDRM(t *testing.T) {
 	}
 }
 
-// change is a host with some files changed; nil text removes one.
+// change is a host with some files changed; an empty text removes one.
 func change(files map[string]string, edits map[string]string) map[string]string {
 	for name, text := range edits {
 		if text == "" {
