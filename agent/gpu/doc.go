@@ -12,7 +12,9 @@
 // /proc/PID/fdinfo. Only NVIDIA's memory sizes and use need NVML, which needs
 // cgo: build with CGO_ENABLED=1 and the tag nvml. It is opened by dlopen when an
 // NVIDIA driver is there, so that such a binary runs on hosts without one too.
-// Without the tag these GPUs are found and given, and their use is unknown.
+// Without the tag these GPUs are found and given, and their use is unknown. The
+// binding relies on lazy binding of symbols: under LD_BIND_NOW, or linked with
+// -z now, the binary does not start where there is no driver.
 //
 // NVML without cgo (purego) was weighed and left: the binary it makes is linked
 // to libc, libdl and libpthread through the loader (purego 0.11.3, linux/amd64),
