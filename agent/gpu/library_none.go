@@ -1,0 +1,5 @@
+//go:build !nvml || !cgo
+
+package gpu
+
+func openLibrary() (library, error) { return nil, errNotBuilt }
