@@ -46,6 +46,7 @@ func (n *Network) bridgeSettings() error {
 	}
 	if n.ipv6 {
 		settings["ipv6/conf/"+b+"/accept_ra"] = "0"
+		settings["ipv6/conf/"+b+"/accept_dad"] = "0" // for a second or two, no VM could be looked for
 		settings["ipv6/conf/"+b+"/accept_redirects"] = "0"
 	}
 	for file, value := range settings {
