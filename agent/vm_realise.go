@@ -25,6 +25,9 @@ func (a *Agent) realise(ctx context.Context, v *vm) error {
 	if err := a.applyLimits(ctx, v, v.Spec); err != nil {
 		return err
 	}
+	if err := a.applyDevices(v); err != nil {
+		return err
+	}
 	if err := a.makeDirs(v); err != nil {
 		return err
 	}
@@ -186,6 +189,17 @@ func (a *Agent) applyLimits(ctx context.Context, v *vm, s Spec) error {
 		return err
 	}
 	return a.readLimits(v)
+}
+
+// applyDevices lets the VM use what is in its /dev and nothing else. On a kernel
+// without device filters that it cannot make nodes has to do.
+func (a *Agent) applyDevices(v *vm) error {
+	err := v.slice.SetDevices(cgroup.MinimalDevices())
+	if errors.Is(err, cgroup.ErrUnsupported) {
+		a.log.Warn("filter devices", "vm", v.Name, "err", err)
+		return nil
+	}
+	return err
 }
 
 // cpuPeriod is the length over which cpu.max is kept, the kernel's default.

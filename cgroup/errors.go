@@ -35,6 +35,7 @@ const (
 	needsKill     = "Linux 5.14"
 	needsPeak     = "Linux 5.19"
 	needsReclaim  = "Linux 5.19"
+	needsDevices  = "Linux 5.6 with CONFIG_BPF_SYSCALL and CONFIG_CGROUP_BPF"
 	needsPressure = "Linux 4.20 with CONFIG_PSI, and psi=1 where it is off by default"
 )
 

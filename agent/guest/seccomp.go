@@ -1,7 +1,6 @@
 package guest
 
 import (
-	"cmp"
 	"runtime"
 	"slices"
 
@@ -10,40 +9,62 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// denied are the system calls that no cloudlet has a use for and that reach the
-// whole kernel, or that only an owner of namespaces may make. The list follows
-// the default profile of container engines.
-var denied = []string{
-	"acct", "add_key", "bpf", "clock_adjtime", "clock_settime", "delete_module", "finit_module", "fsconfig", "fsmount", "fsopen", "fspick",
-	"init_module", "io_uring_enter", "io_uring_register", "io_uring_setup", "kcmp", "kexec_file_load", "kexec_load", "keyctl", "lookup_dcookie",
-	"mount", "mount_setattr", "move_mount", "name_to_handle_at", "nfsservctl", "open_by_handle_at", "open_tree", "perf_event_open", "pivot_root",
-	"quotactl", "reboot", "request_key", "setns", "settimeofday", "swapoff", "swapon", "syslog", "umount2", "unshare", "userfaultfd", "vhangup",
-	// These exist on amd64 only.
-	"_sysctl", "create_module", "get_kernel_syms", "ioperm", "iopl", "modify_ldt", "query_module", "sysfs", "uselib", "ustat",
-}
-
 // namespaceFlags are those of clone(2) that make namespaces.
 const namespaceFlags = unix.CLONE_NEWNS | unix.CLONE_NEWCGROUP | unix.CLONE_NEWUTS | unix.CLONE_NEWIPC | unix.CLONE_NEWUSER | unix.CLONE_NEWPID | unix.CLONE_NEWNET
 
 // What a filter answers: seccomp(2), linux/seccomp.h.
-const (
-	retAllow = unix.SECCOMP_RET_ALLOW
-	retErrno = unix.SECCOMP_RET_ERRNO
+var (
+	allow  = bpf.RetConstant{Val: unix.SECCOMP_RET_ALLOW}
+	eperm  = bpf.RetConstant{Val: unix.SECCOMP_RET_ERRNO | uint32(unix.EPERM)}
+	enosys = bpf.RetConstant{Val: unix.SECCOMP_RET_ERRNO | uint32(unix.ENOSYS)}
+	noFam  = bpf.RetConstant{Val: unix.SECCOMP_RET_ERRNO | uint32(unix.EAFNOSUPPORT)}
 )
 
 // Where a filter finds what it decides on: struct seccomp_data, little-endian.
+// Of arguments the low half is enough: the calls here take them as 32 bits.
 var (
 	loadNumber = bpf.LoadAbsolute{Off: 0, Size: 4}
 	loadArch   = bpf.LoadAbsolute{Off: 4, Size: 4}
-	loadFlags  = bpf.LoadAbsolute{Off: 16, Size: 4} // the low half of the first argument
+	loadArg0   = bpf.LoadAbsolute{Off: 16, Size: 4}
+	loadArg1   = bpf.LoadAbsolute{Off: 24, Size: 4}
 )
 
 const x32Bit = 0x40000000 // marks calls of the x32 ABI, which share amd64's AUDIT_ARCH
 
+// filtered are the calls that are judged by an argument.
+func filtered() map[string][]bpf.Instruction {
+	families := oneOf(loadArg0, allow, noFam, unix.AF_UNIX, unix.AF_INET, unix.AF_INET6, unix.AF_NETLINK, unix.AF_PACKET)
+	return map[string][]bpf.Instruction{
+		"clone": {loadArg0, bpf.JumpIf{Cond: bpf.JumpBitsSet, Val: namespaceFlags, SkipFalse: 1}, eperm, allow},
+		// Its flags are out of a filter's reach; libraries fall back to clone.
+		"clone3": {enosys},
+		// Other families load kernel modules at anybody's word, and AF_VSOCK leaves the machine.
+		"socket":     families,
+		"socketpair": families,
+		// PER_LINUX, PER_LINUX32, both with UNAME26, and the question what it is.
+		"personality": oneOf(loadArg0, allow, eperm, 0, 8, 0x20000, 0x20008, 0xffffffff),
+		// Both type on a terminal in somebody else's name.
+		"ioctl": oneOf(loadArg1, eperm, allow, unix.TIOCSTI, unix.TIOCLINUX),
+	}
+}
+
+// oneOf answers yes when the argument is one of the values, else no.
+func oneOf(load bpf.LoadAbsolute, yes, no bpf.RetConstant, values ...uint32) []bpf.Instruction {
+	then := []bpf.Instruction{load}
+	for i, v := range values {
+		then = append(then, bpf.JumpIf{Cond: bpf.JumpEqual, Val: v, SkipTrue: uint8(len(values) - i)})
+	}
+	return append(then, no, yes)
+}
+
+// recent is the first of the calls that programs expect to be missing and have a
+// way round: those since Linux 5.17. Their numbers are the same everywhere.
+const recent = 450
+
 // seccompFilter assembles the filter of every cloudlet: an array of struct
-// sock_filter. Denied calls answer EPERM. clone3 answers ENOSYS, for its flags
-// are out of a filter's reach and libraries then fall back to clone. So does
-// every call of another architecture: 32-bit programs do not run.
+// sock_filter. What is on no list answers EPERM, and ENOSYS where it is recent or
+// unknown, so that libraries fall back. ENOSYS is also the answer to every call
+// of another architecture: 32-bit programs do not run.
 //
 // The kernel runs a new filter once for every call there is, to remember those
 // that are always allowed (seccomp_cache_prepare, Linux 5.11), and each cloudlet
@@ -53,22 +74,7 @@ func seccompFilter() ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	eperm, enosys := bpf.RetConstant{Val: retErrno | uint32(unix.EPERM)}, bpf.RetConstant{Val: retErrno | uint32(unix.ENOSYS)}
-	rules := []rule{
-		{uint32(table.SyscallNames["clone3"]), []bpf.Instruction{enosys}},
-		{uint32(table.SyscallNames["clone"]), []bpf.Instruction{loadFlags, bpf.JumpIf{Cond: bpf.JumpBitsSet, Val: namespaceFlags, SkipFalse: 1}, eperm}},
-	}
-	for _, name := range denied {
-		if nr, ok := table.SyscallNames[name]; ok {
-			rules = append(rules, rule{uint32(nr), []bpf.Instruction{eperm}})
-		}
-	}
-	slices.SortFunc(rules, func(a, b rule) int { return cmp.Compare(a.nr, b.nr) })
-	program := append([]bpf.Instruction{
-		loadArch, bpf.JumpIf{Cond: bpf.JumpEqual, Val: auditArch(), SkipTrue: 1}, enosys,
-		loadNumber, bpf.JumpIf{Cond: bpf.JumpGreaterOrEqual, Val: x32Bit, SkipFalse: 1}, enosys,
-	}, tree(rules)...)
-	raw, err := bpf.Assemble(program)
+	raw, err := bpf.Assemble(program(auditArch(), table.SyscallNumbers))
 	if err != nil {
 		return nil, err
 	}
@@ -79,23 +85,58 @@ func seccompFilter() ([]byte, error) {
 	return b, nil
 }
 
-// rule is what happens at one system call, unless the instructions run past
-// their end.
+func program(audit uint32, names map[int]string) []bpf.Instruction {
+	return append([]bpf.Instruction{
+		loadArch, bpf.JumpIf{Cond: bpf.JumpEqual, Val: audit, SkipTrue: 1}, enosys,
+		loadNumber, bpf.JumpIf{Cond: bpf.JumpGreaterOrEqual, Val: x32Bit, SkipFalse: 1}, enosys,
+	}, tree(rules(names))...)
+}
+
+// rule is what happens at system calls from a number up to the next rule's.
 type rule struct {
-	nr   uint32
+	from uint32
 	then []bpf.Instruction
 }
 
-// tree finds the rule of the loaded number by halving, and allows what has none.
+// rules are in ascending order, the first at 0. Neighbours that do the same are
+// one rule: that makes a short tree.
+func rules(names map[int]string) []rule {
+	listed, special := map[string]bool{}, filtered()
+	for _, name := range allowed {
+		listed[name] = true
+	}
+	highest := 0
+	for nr := range names {
+		highest = max(highest, nr)
+	}
+	var all []rule
+	for nr := range uint32(highest + 2) { // the last one begins what nobody knows yet
+		name, known := names[int(nr)]
+		then, judged := special[name]
+		switch {
+		case judged:
+		case listed[name]:
+			then = []bpf.Instruction{allow}
+		case known && nr < recent:
+			then = []bpf.Instruction{eperm}
+		default:
+			then = []bpf.Instruction{enosys}
+		}
+		if len(all) == 0 || !slices.Equal(all[len(all)-1].then, then) {
+			all = append(all, rule{nr, then})
+		}
+	}
+	return all
+}
+
+// tree finds the rule of the loaded number by halving.
 func tree(rules []rule) []bpf.Instruction {
-	allow := bpf.RetConstant{Val: retAllow}
 	if len(rules) == 1 {
-		then := rules[0].then
-		return append(append([]bpf.Instruction{bpf.JumpIf{Cond: bpf.JumpEqual, Val: rules[0].nr, SkipFalse: uint8(len(then))}}, then...), allow)
+		return rules[0].then
 	}
 	half := len(rules) / 2
 	below, above := tree(rules[:half]), tree(rules[half:])
-	jump := bpf.JumpIf{Cond: bpf.JumpGreaterOrEqual, Val: rules[half].nr, SkipTrue: uint8(len(below))} // TestSeccompFilter sees that it fits
+	jump := bpf.JumpIf{Cond: bpf.JumpGreaterOrEqual, Val: rules[half].from, SkipTrue: uint8(len(below))} // TestSeccompFilterIsTheList sees that it fits
 	return append(append([]bpf.Instruction{jump}, below...), above...)
 }
 

@@ -199,6 +199,11 @@ func setLimits(pid int) error {
 	for resource, limit := range map[int]unix.Rlimit{
 		unix.RLIMIT_CORE:   {Cur: 1, Max: 1}, // 1: no core dump, not even to a pipe of the host (do_coredump in fs/coredump.c)
 		unix.RLIMIT_NOFILE: {Cur: 1024, Max: 512 << 10},
+		// No priority over the host, and the kernel's own defaults for what stays in memory.
+		unix.RLIMIT_RTPRIO:   {},
+		unix.RLIMIT_NICE:     {},
+		unix.RLIMIT_MEMLOCK:  {Cur: 8 << 20, Max: 8 << 20},
+		unix.RLIMIT_MSGQUEUE: {Cur: 819200, Max: 819200},
 	} {
 		if err := unix.Prlimit(pid, resource, &limit, nil); err != nil {
 			return fmt.Errorf("set rlimit %d of init: %w", resource, err)

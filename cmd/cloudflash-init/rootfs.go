@@ -16,6 +16,10 @@ var hostEtc = [...]string{"alternatives", "bash.bashrc", "ca-certificates", "ca-
 
 // build makes the root file system and enters it. The descriptors are /data, the
 // binaries, and the image where there is one.
+//
+// What an image holds is not trusted, and the host's files are in sight until the
+// end. So everything that names a file of the image is done with the new root as
+// this process's root: no link in it leads out.
 func (b *builder) build(image bool, binaries []string, fds []int) {
 	b.do("make mounts private", unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""))
 	b.mount("cloudflash", base, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=755")
@@ -25,22 +29,29 @@ func (b *builder) build(image bool, binaries []string, fds []int) {
 	} else {
 		b.hostRoot()
 	}
-	for _, d := range [...]string{"proc", "sys", "dev", "tmp", "run", "data", "opt", "opt/cloudflash", "opt/cloudflash/bin"} {
-		b.dir(root + "/" + d)
+	nodes := b.openNodes()
+	b.inside(func() {
+		for _, d := range [...]string{"/proc", "/sys", "/dev", "/tmp", "/run", "/data", "/opt", "/opt/cloudflash", "/opt/cloudflash/bin"} {
+			b.place(d)
+		}
+		b.resolver()
+		b.devices(nodes)
+		b.mount("tmp", "/tmp", "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=1777")
+		b.mount("run", "/run", "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=755")
+		b.dir("/run/lock")
+		b.mount("sysfs", "/sys", "sysfs", unix.MS_RDONLY|unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "")
+		b.mount("proc", "/proc", "proc", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "")
+		b.noNamespaces()
+		b.mask()
+		for i, name := range binaries {
+			b.file("/opt/cloudflash/bin/" + name)
+			b.attach(fds[1+i], "/opt/cloudflash/bin/"+name)
+		}
+		b.attach(fds[0], "/data")
+	})
+	for _, fd := range nodes {
+		_ = unix.Close(fd)
 	}
-	b.devices()
-	b.mount("tmp", root+"/tmp", "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=1777")
-	b.mount("run", root+"/run", "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=755")
-	b.dir(root + "/run/lock")
-	b.mount("sysfs", root+"/sys", "sysfs", unix.MS_RDONLY|unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "")
-	b.mount("proc", root+"/proc", "proc", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "")
-	b.noNamespaces()
-	b.mask()
-	for i, name := range binaries {
-		b.file(root + "/opt/cloudflash/bin/" + name)
-		b.attach(fds[1+i], root+"/opt/cloudflash/bin/"+name)
-	}
-	b.attach(fds[0], root+"/data")
 	b.enter()
 	if !image {
 		b.readOnly("/", 0)
@@ -110,30 +121,52 @@ func (b *builder) imageRoot(fd int) {
 	b.attach(fd, base+"/image")
 	b.mount("overlay", root, "overlay", unix.MS_NOSUID|unix.MS_NODEV,
 		"lowerdir="+base+"/image,upperdir="+base+"/upper,workdir="+base+"/work,userxattr")
-	b.dir(root + "/etc")
-	if !is(root+"/etc/resolv.conf", unix.S_IFREG) && !is(root+"/etc/resolv.conf", unix.S_IFLNK) {
-		b.write(root+"/etc/resolv.conf", "", 0o644)
+}
+
+// resolver makes an empty /etc/resolv.conf where there is nothing of that name.
+func (b *builder) resolver() {
+	b.dir("/etc")
+	var st unix.Stat_t
+	if b.errno == 0 && unix.Lstat("/etc/resolv.conf", &st) == unix.ENOENT {
+		b.file("/etc/resolv.conf")
 	}
 }
 
-// devices makes the smallest /dev that programs are content with. A user
-// namespace cannot make device nodes, only show the host's.
-func (b *builder) devices() {
-	dev := root + "/dev/"
-	b.mount("dev", root+"/dev", "tmpfs", unix.MS_NOSUID, "mode=755,size=64k")
-	for _, name := range [...]string{"null", "zero", "full", "random", "urandom", "tty"} {
-		b.file(dev + name)
-		b.mount("/dev/"+name, dev+name, "bind", unix.MS_BIND, "")
+var nodeNames = [...]string{"null", "zero", "full", "random", "urandom", "tty"}
+
+// openNodes takes hold of the host's device nodes: a user namespace cannot make
+// any, only show these.
+func (b *builder) openNodes() []int {
+	var fds []int
+	for _, name := range nodeNames {
+		if b.errno != 0 {
+			break
+		}
+		fd, err := unix.OpenTree(unix.AT_FDCWD, "/dev/"+name, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
+		b.do("take /dev/"+name, err)
+		if err == nil {
+			fds = append(fds, fd)
+		}
 	}
-	b.dir(dev + "shm")
-	b.mount("shm", dev+"shm", "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=1777")
-	b.dir(dev + "pts")
-	b.mount("devpts", dev+"pts", "devpts", unix.MS_NOSUID|unix.MS_NOEXEC, "newinstance,ptmxmode=0666,mode=0620,gid=5")
-	b.link("pts/ptmx", dev+"ptmx")
-	b.link("/proc/self/fd", dev+"fd")
-	b.link("/proc/self/fd/0", dev+"stdin")
-	b.link("/proc/self/fd/1", dev+"stdout")
-	b.link("/proc/self/fd/2", dev+"stderr")
+	return fds
+}
+
+// devices makes the smallest /dev that programs are content with.
+func (b *builder) devices(nodes []int) {
+	b.mount("dev", "/dev", "tmpfs", unix.MS_NOSUID, "mode=755,size=64k")
+	for i, fd := range nodes {
+		b.file("/dev/" + nodeNames[i])
+		b.attach(fd, "/dev/"+nodeNames[i])
+	}
+	b.dir("/dev/shm")
+	b.mount("shm", "/dev/shm", "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=1777")
+	b.dir("/dev/pts")
+	b.mount("devpts", "/dev/pts", "devpts", unix.MS_NOSUID|unix.MS_NOEXEC, "newinstance,ptmxmode=0666,mode=0620,gid=5")
+	b.link("pts/ptmx", "/dev/ptmx")
+	b.link("/proc/self/fd", "/dev/fd")
+	b.link("/proc/self/fd/0", "/dev/stdin")
+	b.link("/proc/self/fd/1", "/dev/stdout")
+	b.link("/proc/self/fd/2", "/dev/stderr")
 }
 
 // noNamespaces keeps everybody in the VM from making namespaces, and with them
@@ -141,7 +174,7 @@ func (b *builder) devices() {
 // are left: init makes one for each process.
 func (b *builder) noNamespaces() {
 	for _, kind := range [...]string{"ipc", "mnt", "net", "pid", "time", "user", "uts"} {
-		path := root + "/proc/sys/user/max_" + kind + "_namespaces"
+		path := "/proc/sys/user/max_" + kind + "_namespaces"
 		if is(path, unix.S_IFREG) {
 			b.write(path, "0", 0)
 		}
@@ -151,19 +184,44 @@ func (b *builder) noNamespaces() {
 // mask hides what tells of the host or reaches it, as container runtimes do.
 func (b *builder) mask() {
 	for _, path := range [...]string{"/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/timer_list", "/proc/sched_debug", "/proc/kallsyms"} {
-		if is(root+path, unix.S_IFREG) {
-			b.mount("/dev/null", root+path, "bind", unix.MS_BIND, "")
+		if is(path, unix.S_IFREG) {
+			b.mount("/dev/null", path, "bind", unix.MS_BIND, "")
 		}
 	}
 	for _, path := range [...]string{"/proc/acpi", "/proc/asound", "/proc/scsi", "/sys/firmware", "/sys/devices/virtual/powercap"} {
-		if is(root+path, unix.S_IFDIR) {
-			b.mount("none", root+path, "tmpfs", unix.MS_RDONLY|unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "size=0,mode=555")
+		if is(path, unix.S_IFDIR) {
+			b.mount("none", path, "tmpfs", unix.MS_RDONLY|unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "size=0,mode=555")
 		}
 	}
 	for _, path := range [...]string{"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"} {
-		if is(root+path, unix.S_IFDIR) || is(root+path, unix.S_IFREG) {
-			b.bind(root+path, root+path)
+		if is(path, unix.S_IFDIR) || is(path, unix.S_IFREG) {
+			b.bind(path, path)
 		}
+	}
+}
+
+// inside does what has to be done with the new root as the root of this process.
+func (b *builder) inside(what func()) {
+	if b.errno != 0 {
+		return
+	}
+	outside, err := unix.Open("/", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	b.do("open /", err)
+	if err != nil {
+		return
+	}
+	defer unix.Close(outside)
+	b.do("chroot to the new root", unix.Chroot(root))
+	if b.errno != 0 {
+		return
+	}
+	b.do("chdir to the new root", unix.Chdir("/"))
+	what()
+	if err := unix.Fchdir(outside); err == nil {
+		err = unix.Chroot(".")
+		b.do("leave the new root", err)
+	} else {
+		b.do("leave the new root", err)
 	}
 }
 

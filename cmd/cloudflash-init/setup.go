@@ -80,12 +80,29 @@ func (b *builder) dir(path string) {
 	}
 }
 
-// file makes an empty file to mount on.
+// place makes a directory to mount on. Whatever an image has there instead goes:
+// a link would lead elsewhere, and the VM could turn it round later.
+func (b *builder) place(path string) {
+	if b.errno != 0 {
+		return
+	}
+	var st unix.Stat_t
+	if unix.Lstat(path, &st) == nil && st.Mode&unix.S_IFMT != unix.S_IFDIR {
+		b.do("replace "+path, unix.Unlink(path))
+	}
+	b.dir(path)
+}
+
+// file makes an empty file, in place of one that is there.
 func (b *builder) file(path string) {
 	if b.errno != 0 {
 		return
 	}
-	fd, err := unix.Open(path, unix.O_CREAT|unix.O_WRONLY|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0o644)
+	if err := unix.Unlink(path); err != nil && err != unix.ENOENT {
+		b.do("replace "+path, err)
+		return
+	}
+	fd, err := unix.Open(path, unix.O_CREAT|unix.O_EXCL|unix.O_WRONLY|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0o644)
 	b.do("create "+path, err)
 	_ = unix.Close(fd)
 }
