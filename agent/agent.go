@@ -11,9 +11,12 @@ import (
 	"sync"
 	"time"
 
+	"cloudflash/agent/gpu"
 	"cloudflash/agent/guest"
 	"cloudflash/agent/host"
+	"cloudflash/agent/network"
 	"cloudflash/agent/schedule"
+	"cloudflash/agent/storage"
 	"cloudflash/agent/store"
 	"cloudflash/cgroup"
 )
@@ -27,7 +30,11 @@ type Agent struct {
 	parent    *cgroup.Parent
 	policy    schedule.Policy
 	host      *host.Host
+	network   *network.Network
+	gpus      gpu.Inventory
 	startedAt time.Time
+	disk      *storage.Storage // set before recovery; nil where storage is not enforced
+	diskErr   error            // why there is none
 
 	mu         sync.Mutex // guards the fields below, and the order of commits
 	vms        map[string]*vm
@@ -39,9 +46,12 @@ type Agent struct {
 	updates    chan struct{}
 	sampledAt  time.Time
 	snapshot   *Snapshot
-	dirty      bool // something changed since the snapshot
+	dirty      bool         // something changed since the snapshot
+	worn       map[int]bool // slots whose storage ids still have files
+	networkErr error        // why VMs can only be isolated
 
 	wake    chan struct{}              // the queue, a VM or a deadline changed
+	trim    chan struct{}              // files of VMs have been deleted
 	tasks   chan func(context.Context) // work that Run owns
 	ready   chan struct{}
 	stopped chan struct{}
@@ -58,6 +68,9 @@ type vm struct {
 	probe  *probe
 	limits Limits
 	usage  Usage
+
+	address network.Address // while it is connected
+	gpuFor  []gpu.Unit      // its own
 }
 
 // cloudlet is a stored cloudlet and its hold on the kernel.
@@ -86,7 +99,12 @@ func New(cfg Config) (*Agent, error) {
 	if err != nil {
 		return nil, errors.Join(err, st.Close())
 	}
+	net, err := newNetwork(cfg)
+	if err != nil {
+		return nil, errors.Join(err, st.Close())
+	}
 	return &Agent{
+		network: net, worn: map[int]bool{}, trim: make(chan struct{}, 1),
 		cfg: cfg, log: cfg.Log, store: st, parent: parent, host: h,
 		policy: schedule.FirstFit{}, startedAt: time.Now(),
 		vms: map[string]*vm{}, cloudlets: map[string]*cloudlet{},
@@ -101,7 +119,14 @@ func New(cfg Config) (*Agent, error) {
 func (a *Agent) Enter() error { return a.parent.Enter() }
 
 // Close closes the store. VMs and cloudlets live on.
-func (a *Agent) Close() error { return a.store.Close() }
+func (a *Agent) Close() error {
+	a.network.Close()
+	var err error
+	if a.disk != nil {
+		err = a.disk.Close()
+	}
+	return errors.Join(err, a.store.Close())
+}
 
 // Ready is closed once what was stored and what the kernel has agree again.
 func (a *Agent) Ready() <-chan struct{} { return a.ready }
@@ -119,7 +144,12 @@ func (a *Agent) Run(ctx context.Context) error {
 		return fmt.Errorf("load state: %w", err)
 	}
 	recovered := make(chan error, 1)
-	wg.Go(func() { recovered <- a.recover(ctx) })
+	wg.Go(func() {
+		a.openStorage(ctx)
+		a.openNetwork(ctx)
+		a.findGPUs(ctx)
+		recovered <- a.recover(ctx)
+	})
 	for {
 		select {
 		case <-ctx.Done():
@@ -132,6 +162,7 @@ func (a *Agent) Run(ctx context.Context) error {
 			}
 			wg.Go(func() { a.runSampler(ctx) })
 			wg.Go(func() { a.runQueue(ctx) })
+			wg.Go(func() { a.runTrim(ctx) })
 			close(a.ready)
 		}
 	}

@@ -5,10 +5,17 @@ import "fmt"
 // capacity is what all VMs together may be promised. The caller holds a.mu.
 func (a *Agent) capacity() Capacity {
 	f, o := a.host.Facts(), a.cfg.Overcommit
+	bytes := f.StorageBytes
+	if a.disk != nil {
+		if c, err := a.disk.Capacity(); err == nil {
+			bytes = c.Total
+		}
+	}
 	return Capacity{
 		CPUs:         float64(f.CPUs) * o.CPUs,
 		MemoryBytes:  int64(float64(f.MemoryBytes) * o.Memory),
-		StorageBytes: int64(float64(f.StorageBytes) * o.Storage),
+		StorageBytes: int64(float64(bytes) * o.Storage),
+		GPUs:         len(a.gpus.Units()),
 	}
 }
 

@@ -54,7 +54,7 @@ func (a *Agent) queue() []schedule.Item {
 		if c.State != CloudletQueued {
 			continue
 		}
-		it := schedule.Item{ID: c.ID, SLA: c.SLA, Submitted: c.CreatedAt, CPUs: c.Request.CPUs, MemoryBytes: c.Request.MemoryBytes}
+		it := schedule.Item{ID: c.ID, SLA: c.SLA, Submitted: c.CreatedAt, CPUs: c.Request.CPUs, MemoryBytes: c.Request.MemoryBytes, GPUs: c.Request.GPUs}
 		if c.Pinned {
 			it.VM = c.VM
 		}
@@ -71,13 +71,14 @@ func (a *Agent) nodes() []schedule.Node {
 	free := map[string]*schedule.Node{}
 	for _, v := range a.vms {
 		if v.State == VMRunning && v.guest != nil {
-			free[v.ID] = &schedule.Node{ID: v.ID, Name: v.Name, CPUs: v.Spec.CPUs, MemoryBytes: v.Spec.MemoryBytes}
+			free[v.ID] = &schedule.Node{ID: v.ID, Name: v.Name, CPUs: v.Spec.CPUs, MemoryBytes: v.Spec.MemoryBytes, GPUs: len(v.GPUs)}
 		}
 	}
 	for _, c := range a.cloudlets {
 		if n := free[c.VM]; n != nil && c.holds() {
 			n.CPUs -= c.Request.CPUs
 			n.MemoryBytes -= c.Request.MemoryBytes
+			n.GPUs -= c.Request.GPUs
 		}
 	}
 	nodes := make([]schedule.Node, 0, len(free))

@@ -90,9 +90,6 @@ func (r CloudletSubmit) record(vmID string) cloudletRecord {
 // pin resolves the VM a cloudlet asks for and refuses what it can never hold.
 // The caller holds a.mu.
 func (a *Agent) pin(req CloudletSubmit) (string, error) {
-	if req.Request.GPUs > 0 {
-		return "", refuse(ErrCapacity, "insufficient_gpus", "", "request/gpus: no VM has a GPU")
-	}
 	if req.VM == "" || req.VM == "auto" {
 		return "", nil
 	}
@@ -110,9 +107,12 @@ func (a *Agent) pin(req CloudletSubmit) (string, error) {
 	if req.Request.MemoryBytes > v.Spec.MemoryBytes {
 		fields = append(fields, Field{Pointer: "/request/memory_bytes", Max: v.Spec.MemoryBytes, Detail: "is more than the VM has"})
 	}
+	if req.Request.GPUs > len(v.GPUs) {
+		fields = append(fields, Field{Pointer: "/request/gpus", Max: len(v.GPUs), Detail: "is more than the VM has"})
+	}
 	if len(fields) > 0 {
 		return "", &Error{Kind: ErrCapacity, Code: "insufficient_vm", Fields: fields, Hint: "ask for less, or resize the VM",
-			Detail: fmt.Sprintf("VM %s has %s; the cloudlet asks for %.3g cpus, %d MiB", v.Name, v.Spec, req.Request.CPUs, req.Request.MemoryBytes>>20)}
+			Detail: fmt.Sprintf("VM %s has %s; the cloudlet asks for %.3g cpus, %d MiB, %d GPUs", v.Name, v.Spec, req.Request.CPUs, req.Request.MemoryBytes>>20, req.Request.GPUs)}
 	}
 	return v.ID, nil
 }

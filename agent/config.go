@@ -17,8 +17,13 @@ type Config struct {
 	Defaults   Spec // for fields a VMCreate leaves at zero
 	Ranges     Ranges
 	Overcommit Overcommit
-	Grace      time.Duration // from SIGTERM to cgroup.kill
-	OutputKeep int64         // bytes of each output stream that are kept, the newest
+
+	Storage     string        // backend of package storage: auto, native or pool; or StorageNone
+	Bridge      string        // of the VMs' network
+	NetworkPool string        // IPv4 addresses of VMs, in CIDR notation
+	NetworkULA  string        // and IPv6
+	Grace       time.Duration // from SIGTERM to cgroup.kill
+	OutputKeep  int64         // bytes of each output stream that are kept, the newest
 
 	Log *slog.Logger
 }
@@ -63,6 +68,7 @@ func DefaultConfig() Config {
 			PIDs:         Range[int64]{16, 1 << 20},
 		},
 		Overcommit: Overcommit{CPUs: 4, Memory: 1, Storage: 2},
+		Storage:    "auto", Bridge: "cf0", NetworkPool: "10.88.0.0/16", NetworkULA: "fd0c:f1a5:c10d::/64",
 		Grace:      5 * time.Second,
 		OutputKeep: 64 * mib,
 		Log:        slog.Default(),

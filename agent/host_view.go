@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 
@@ -51,7 +52,45 @@ func (a *Agent) Health(ctx context.Context) []Check {
 		check("store", a.store.Commit(store.Put(store.Meta, "health", time.Now())), "one record written and synced"),
 		a.samplerCheck(),
 		a.guestsCheck(ctx),
+		a.storageCheck(),
 	}
+}
+
+// HostChecks is Health and what this host could have more.
+func (a *Agent) HostChecks(ctx context.Context) []Check {
+	checks, network := a.Health(ctx), a.networkCheck()
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	units := a.gpus.Units()
+	c := Check{Name: "gpus", OK: true, Detail: fmt.Sprintf("%d can be given to VMs", len(units))}
+	if notes := a.gpus.Notes(); len(notes) > 0 {
+		c.Detail = strings.Join(notes, "; ")
+	}
+	return append(checks, network, c)
+}
+
+func (a *Agent) storageCheck() Check {
+	a.mu.Lock()
+	disk, err := a.disk, a.diskErr
+	a.mu.Unlock()
+	switch {
+	case err != nil:
+		return Check{Name: "storage", Detail: err.Error(), Fix: "see the README on storage, or serve --storage none"}
+	case disk == nil:
+		return Check{Name: "storage", OK: true, Detail: "storage_bytes is not enforced: --storage none"}
+	}
+	c, err := disk.Capacity()
+	return check("storage", err, fmt.Sprintf("%s, %d of %d MiB free", disk.Backend(), c.Free>>20, c.Total>>20))
+}
+
+func (a *Agent) networkCheck() Check {
+	a.mu.Lock()
+	err := a.networkErr
+	a.mu.Unlock()
+	if err != nil {
+		return Check{Name: "network", Detail: "VMs can only be isolated: " + err.Error(), Fix: "load the module that is missing, or create VMs with --network isolated"}
+	}
+	return Check{Name: "network", OK: true, Detail: "bridge " + a.cfg.Bridge + ", addresses of " + a.cfg.NetworkPool + " and " + a.cfg.NetworkULA}
 }
 
 func check(name string, err error, detail string) Check {

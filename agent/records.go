@@ -17,7 +17,9 @@ type vmRecord struct {
 	Image     string            `json:"image"`
 	Labels    map[string]string `json:"labels,omitempty"`
 	Spec      Spec              `json:"spec"`
-	Slot      int               `json:"slot"` // its id range, see uidBase
+	Network   Network           `json:"network"`
+	GPUs      []string          `json:"gpus,omitempty"` // ids of its units
+	Slot      int               `json:"slot"`           // its id range, see uidBase
 	CreatedAt time.Time         `json:"created_at"`
 	IdleSince *time.Time        `json:"idle_since,omitempty"`
 }

@@ -289,6 +289,18 @@ func (a *Agent) sweep(ctx context.Context) error {
 			a.log.Error("sweep slice", "id", id, "err", err)
 		}
 	}
+	known := map[string]bool{}
+	for _, v := range a.vmList() {
+		known[v.ID] = true
+	}
+	if err := a.network.Sweep(ctx, known); err != nil {
+		a.log.Error("sweep network", "err", err)
+	}
+	defer func() {
+		if err := a.sweepStorage(ctx); err != nil { // when their directories are gone
+			a.log.Error("sweep storage", "err", err)
+		}
+	}()
 	for _, root := range []string{a.cfg.RunDir, a.cfg.StateDir} {
 		entries, err := os.ReadDir(filepath.Join(root, "vms"))
 		if err != nil {

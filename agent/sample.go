@@ -44,6 +44,10 @@ func (a *Agent) runSampler(ctx context.Context) {
 
 // sampleAll reads every VM and every running cloudlet.
 func (a *Agent) sampleAll(now time.Time) {
+	traffic, err := a.network.Counters()
+	if err != nil {
+		a.log.Warn("count traffic", "err", err)
+	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for _, v := range a.vms {
@@ -51,6 +55,8 @@ func (a *Agent) sampleAll(now time.Time) {
 			continue
 		}
 		if u, err := v.probe.sample(now); err == nil {
+			u.StorageBytes = v.usage.StorageBytes // read with the limits
+			u.ReceivedBytes, u.SentBytes = int64(traffic[v.ID].RxBytes), int64(traffic[v.ID].TxBytes)
 			v.usage = u
 		} else if !errors.Is(err, cgroup.ErrGone) {
 			a.log.Warn("sample VM", "vm", v.Name, "err", err)

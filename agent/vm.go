@@ -59,6 +59,9 @@ type Usage struct {
 	ReadBytes        int64     `json:"read_bytes"`
 	WrittenBytes     int64     `json:"written_bytes"`
 	OOMKills         int64     `json:"oom_kills"` // cloudlets that the OOM killer took
+	StorageBytes     int64     `json:"storage_bytes" doc:"Blocks of the VM's files, its output included"`
+	ReceivedBytes    int64     `json:"received_bytes" doc:"By the VM, since it was connected"`
+	SentBytes        int64     `json:"sent_bytes" doc:"By the VM, before its limit"`
 	// Pressure is PSI "some avg10" as a ratio 0-1.
 	CPUPressure    float64 `json:"cpu_pressure"`
 	MemoryPressure float64 `json:"memory_pressure"`
@@ -76,6 +79,8 @@ type VM struct {
 	Spec      Spec              `json:"spec"`
 	Limits    Limits            `json:"limits"`
 	Usage     Usage             `json:"usage"`
+	Network   Network           `json:"network"`
+	GPUs      []GPU             `json:"gpus,omitempty" doc:"The GPUs that are the VM's own"`
 	Autoscale Autoscale         `json:"autoscale"`
 	IdleSince *time.Time        `json:"idle_since"`
 	CreatedAt time.Time         `json:"created_at"`
@@ -94,6 +99,8 @@ type VMCreate struct {
 	Image  string
 	Labels map[string]string
 	Spec   Spec
+	// Network says whom it may talk to; addresses are given by the agent.
+	Network Network
 }
 
 // VMChange changes a VM's spec; nil leaves a field alone.

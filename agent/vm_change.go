@@ -28,6 +28,9 @@ func (a *Agent) ChangeVM(ctx context.Context, ref string, ch VMChange) (VM, erro
 		return a.VM(v.ID)
 	}
 	// Ask before storing: a limit that cannot hold must not become the intent.
+	if err := a.checkStorage(v, want.StorageBytes); err != nil {
+		return VM{}, err
+	}
 	if err := shrinkMemory(work, v.slice, want.MemoryBytes); err != nil {
 		return VM{}, err
 	}
@@ -104,8 +107,7 @@ func wrongState(v *vm, verb string) error {
 	return refuse(ErrConflict, "wrong_state", "", "VM %s is %s and cannot be %s", v.Name, v.State, verb)
 }
 
-// limitsFrom turns what the kernel has into what the API shows. Storage,
-// bandwidth and GPUs stay nil: nothing enforces them yet.
+// limitsFrom turns what the slice has into what the API shows.
 func limitsFrom(k cgroup.Limits) Limits {
 	l := Limits{MemoryBytes: k.MemoryMax, MemoryHighBytes: k.MemoryHigh, SwapBytes: k.SwapMax}
 	if k.CPU != nil && k.CPU.Quota > 0 {

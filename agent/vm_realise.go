@@ -16,6 +16,12 @@ import (
 // directories, init. Every step may find its work done already. The caller
 // holds v.work.
 func (a *Agent) realise(ctx context.Context, v *vm) error {
+	if err := v.checkGPUs(); err != nil {
+		return err
+	}
+	if err := a.makeDirs(v); err != nil {
+		return err
+	}
 	if err := v.slice.Create(); err != nil {
 		return err
 	}
@@ -28,15 +34,15 @@ func (a *Agent) realise(ctx context.Context, v *vm) error {
 	if err := a.applyDevices(v); err != nil {
 		return err
 	}
-	if err := a.makeDirs(v); err != nil {
-		return err
-	}
 	if err := a.unpack(ctx, v); err != nil {
 		return err
 	}
 	g, err := a.reach(ctx, v)
 	if err != nil {
 		return err
+	}
+	if err := a.connect(ctx, v, g.PID()); err != nil {
+		return errors.Join(err, g.Close())
 	}
 	p, err := newProbe(v.slice)
 	if err != nil {
@@ -70,25 +76,10 @@ func (a *Agent) guestConfig(v *vm) guest.Config {
 	}
 	return guest.Config{
 		ID: v.ID, Hostname: v.Name, UIDBase: v.uidBase(), Slice: v.slice,
-		RunDir: a.runDir(v.ID), DataDir: filepath.Join(a.stateDir(v.ID), "data"),
-		Image: image, InitPath: a.cfg.InitPath, Binaries: a.cfg.Binaries,
+		RunDir: a.runDir(v.ID), DataDir: a.dataDir(v.ID), UpperDir: a.upperDir(v.ID),
+		Image: image, InitPath: a.cfg.InitPath, Binaries: a.cfg.Binaries, Resolv: a.resolvConf(v),
+		Devices: guestDevices(v.gpuFor), Files: guestFiles(v.gpuFor),
 	}
-}
-
-// makeDirs makes the VM's directory: data belongs to the VM's root, logs to the
-// agent, and nobody in the VM can name either.
-func (a *Agent) makeDirs(v *vm) error {
-	dir := a.stateDir(v.ID)
-	for _, d := range []string{dir, filepath.Join(dir, "logs"), filepath.Join(dir, "data"), a.runDir(v.ID)} {
-		if err := os.MkdirAll(d, 0o700); err != nil {
-			return err
-		}
-	}
-	data := filepath.Join(dir, "data")
-	if err := os.Lchown(data, int(v.uidBase()), int(v.uidBase())); err != nil {
-		return err
-	}
-	return os.Chmod(data, 0o755)
 }
 
 // unpack makes the root file system of a VM whose image is an archive, unless it
@@ -127,10 +118,17 @@ func (a *Agent) erase(ctx context.Context, v *vm) error {
 	if err := v.slice.Remove(ctx); err != nil {
 		return err
 	}
+	if err := a.network.Detach(v.ID); err != nil {
+		return err
+	}
 	if err := guest.Remove(a.runDir(v.ID)); err != nil {
 		return err
 	}
-	return errors.Join(os.RemoveAll(a.runDir(v.ID)), os.RemoveAll(a.stateDir(v.ID)))
+	if err := errors.Join(os.RemoveAll(a.runDir(v.ID)), os.RemoveAll(a.stateDir(v.ID))); err != nil {
+		return err
+	}
+	a.releaseStorage(ctx, v)
+	return nil
 }
 
 // spawnWatch hears of every cloudlet that ends in the VM, and of the end of its
@@ -182,10 +180,16 @@ func (a *Agent) applyLimits(ctx context.Context, v *vm, s Spec) error {
 	if err != nil {
 		return err
 	}
+	if err := a.applyStorage(v, s.StorageBytes); err != nil {
+		return err
+	}
 	if err := shrinkMemory(ctx, v.slice, s.MemoryBytes); err != nil {
 		return err
 	}
 	if err := v.slice.Apply(l); err != nil {
+		return err
+	}
+	if err := a.applyBandwidth(v, s.BandwidthBPS); err != nil {
 		return err
 	}
 	return a.readLimits(v)
@@ -194,7 +198,7 @@ func (a *Agent) applyLimits(ctx context.Context, v *vm, s Spec) error {
 // applyDevices lets the VM use what is in its /dev and nothing else. On a kernel
 // without device filters that it cannot make nodes has to do.
 func (a *Agent) applyDevices(v *vm) error {
-	err := v.slice.SetDevices(cgroup.MinimalDevices())
+	err := v.slice.SetDevices(append(cgroup.MinimalDevices(), deviceRules(v.gpuFor)...))
 	if errors.Is(err, cgroup.ErrUnsupported) {
 		a.log.Warn("filter devices", "vm", v.Name, "err", err)
 		return nil
@@ -215,17 +219,9 @@ func (a *Agent) limitsFor(s Spec) (cgroup.Limits, error) {
 		SwapMax:    &noSwap,
 		PIDsMax:    pids(s),
 	}
-	dev, err := a.host.BackingDevice()
-	if err != nil {
-		if s.IO != (IO{}) {
-			return l, &Error{Kind: ErrInvalid, Code: "io_unsupported", Detail: "io limits cannot be enforced here: " + err.Error(),
-				Hint: "put the state directory on a block device", Fields: []Field{{Pointer: "/io", Detail: err.Error()}}}
-		}
-		return l, nil
-	}
-	l.IO = []cgroup.IODevice{{Major: dev.Major, Minor: dev.Minor,
-		ReadBPS: s.IO.ReadBPS, WriteBPS: s.IO.WriteBPS, ReadIOPS: s.IO.ReadIOPS, WriteIOPS: s.IO.WriteIOPS}}
-	return l, nil
+	var err error
+	l.IO, err = a.ioLimits(s.IO)
+	return l, err
 }
 
 // initThreads is what the VM's own init needs beside the processes that were
@@ -269,8 +265,18 @@ func (a *Agent) readLimits(v *vm) error {
 	if err != nil {
 		return err
 	}
+	bps, err := a.bandwidth(v)
+	if err != nil {
+		return err
+	}
+	bytes, used, err := a.storageLimit(v)
+	if err != nil {
+		return err
+	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	v.limits = limitsFrom(k)
+	v.limits.BandwidthBPS, v.limits.StorageBytes, v.limits.GPUs = bps, bytes, new(len(v.GPUs))
+	v.usage.StorageBytes = used
 	return nil
 }

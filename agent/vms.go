@@ -42,6 +42,9 @@ func (a *Agent) CreateVM(ctx context.Context, req VMCreate) (VM, error) {
 func (a *Agent) build(ctx context.Context, v *vm) error {
 	unpacking, cancel := context.WithTimeout(ctx, unpackTimeout)
 	defer cancel()
+	if err := a.makeDirs(v); err != nil {
+		return err
+	}
 	if err := a.unpack(unpacking, v); err != nil {
 		var f faults
 		f.add("/image", nil, nil, "cannot be used: %v", err)
@@ -59,6 +62,7 @@ func (r VMCreate) withDefaults(d Spec) VMCreate {
 	r.Spec.BandwidthBPS = cmp.Or(r.Spec.BandwidthBPS, d.BandwidthBPS)
 	r.Spec.PIDs = cmp.Or(r.Spec.PIDs, d.PIDs)
 	r.Image = cmp.Or(r.Image, "host")
+	r.Network = r.Network.withDefaults()
 	if r.Name == "" {
 		r.Name = "vm-" + newID()
 	}
@@ -73,6 +77,9 @@ func (a *Agent) checkCreate(r VMCreate) error {
 		return err
 	}
 	if err := checkLabels(r.Labels); err != nil {
+		return err
+	}
+	if err := r.Network.check(); err != nil {
 		return err
 	}
 	return a.cfg.Ranges.check(r.Spec)
@@ -92,16 +99,22 @@ func (a *Agent) admit(req VMCreate) (*vm, error) {
 	if err != nil {
 		return nil, err
 	}
-	v := a.newVM(vmRecord{ID: newID(), Name: req.Name, State: VMCreating, Image: req.Image,
+	units, err := a.reserveGPUs(req.Spec.GPUs)
+	if err != nil {
+		return nil, err
+	}
+	v := a.newVM(vmRecord{ID: newID(), Name: req.Name, State: VMCreating, Image: req.Image, Network: req.Network, GPUs: units,
 		Labels: req.Labels, Spec: req.Spec, Slot: slot, CreatedAt: time.Now().UTC()})
 	if err := a.commit([]store.Change{putVM(v.vmRecord)}); err != nil {
 		return nil, err
 	}
+	v.gpuFor = a.units(units)
 	a.vms[v.ID] = v
 	return v, nil
 }
 
 func (a *Agent) newVM(r vmRecord) *vm {
+	r.Network = r.Network.withDefaults()
 	return &vm{vmRecord: r, slice: a.parent.Slice(r.ID)}
 }
 
@@ -112,7 +125,7 @@ func (a *Agent) freeSlot() (int, error) {
 		taken[v.Slot] = true
 	}
 	for slot := range maxSlots {
-		if !taken[slot] {
+		if !taken[slot] && !a.worn[slot] {
 			return slot, nil
 		}
 	}
@@ -215,7 +228,7 @@ func (a *Agent) viewVMs() []VM {
 func (a *Agent) view(v *vm) VM {
 	out := VM{
 		ID: v.ID, Name: v.Name, State: v.State, Reason: v.Reason, Image: v.Image, Labels: v.Labels,
-		Spec: v.Spec, Limits: v.limits, Usage: v.usage, Autoscale: Autoscale{Mode: "off"},
+		Spec: v.Spec, Limits: v.limits, Usage: v.usage, Network: v.viewNetwork(), GPUs: v.viewGPUs(), Autoscale: Autoscale{Mode: "off"},
 		IdleSince: v.IdleSince, CreatedAt: v.CreatedAt, Cloudlets: a.active(v.ID),
 	}
 	if v.guest != nil {
@@ -240,5 +253,9 @@ func (c *cloudlet) holds() bool { return !c.State.Final() && c.State != Cloudlet
 
 // String is the spec on one line.
 func (s Spec) String() string {
-	return fmt.Sprintf("%.3g cpus, %d MiB memory, %d pids", s.CPUs, s.MemoryBytes>>20, s.PIDs)
+	text := fmt.Sprintf("%.3g cpus, %d MiB memory, %d MiB storage, %.4g Mbit/s, %d pids", s.CPUs, s.MemoryBytes>>20, s.StorageBytes>>20, float64(s.BandwidthBPS)/1e6, s.PIDs)
+	if s.GPUs > 0 {
+		text += fmt.Sprintf(", %d GPUs", s.GPUs)
+	}
+	return text
 }

@@ -39,6 +39,7 @@ type cloudletAgent interface {
 type hostAgent interface {
 	Host() agent.Host
 	Health(context.Context) []agent.Check
+	HostChecks(context.Context) []agent.Check
 	Ready() <-chan struct{}
 	Events(since uint64, limit int) ([]agent.Event, error)
 	Operations() []agent.Operation

@@ -232,8 +232,9 @@ func (f *fakeAgent) Host() agent.Host {
 	return agent.Host{Name: "box", CPUs: 4}
 }
 
-func (f *fakeAgent) Health(context.Context) []agent.Check { return slices.Clone(f.checks) }
-func (f *fakeAgent) Ready() <-chan struct{}               { return f.ready }
+func (f *fakeAgent) HostChecks(ctx context.Context) []agent.Check { return f.Health(ctx) }
+func (f *fakeAgent) Health(context.Context) []agent.Check         { return slices.Clone(f.checks) }
+func (f *fakeAgent) Ready() <-chan struct{}                       { return f.ready }
 
 func (f *fakeAgent) Events(since uint64, limit int) ([]agent.Event, error) {
 	f.mu.Lock()

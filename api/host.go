@@ -16,7 +16,7 @@ func (s *server) showHost(context.Context, *struct{}) (*hostOutput, error) {
 }
 
 func (s *server) checkHost(ctx context.Context, in *Paging) (*listOutput[agent.Check], error) {
-	return cut(s.agent.Health(ctx), *in, func(c agent.Check) cursor { return cursor{Key: c.Name} })
+	return cut(s.agent.HostChecks(ctx), *in, func(c agent.Check) cursor { return cursor{Key: c.Name} })
 }
 
 func (s *server) listOperations(_ context.Context, in *Paging) (*listOutput[agent.Operation], error) {

@@ -35,12 +35,20 @@ type Resources struct {
 	PIDs         *int64   `json:"pids,omitempty" doc:"Most processes and threads"`
 }
 
+// networkBody is whom a VM may talk to, in a request.
+type networkBody struct {
+	Mode    string       `json:"mode,omitempty" enum:"nat,isolated,bridge" doc:"nat: the outside only; isolated: loopback only; bridge: also the other VMs in this mode"`
+	Publish []agent.Port `json:"publish,omitempty" doc:"Ports of the host that lead to the VM"`
+}
+
 // createVMBody asks for a VM.
 type createVMBody struct {
 	Name   string            `json:"name,omitempty" doc:"Host name of the VM; made up when left out" example:"web"`
 	Image  string            `json:"image,omitempty" doc:"host, or the absolute path of a root file system: a directory or a tar archive, plain or gzipped"`
 	Labels map[string]string `json:"labels,omitempty"`
-	GPUs   int               `json:"gpus,omitempty"`
+	GPUs   int               `json:"gpus,omitempty" doc:"GPUs or MIG instances for this VM alone"`
+	// Network cannot be changed later.
+	Network *networkBody `json:"network,omitempty"`
 	Resources
 }
 
@@ -81,6 +89,9 @@ func (s *server) createVM(ctx context.Context, _ *struct{}, b *createVMBody) (*v
 	take(&req.Spec.PIDs, b.PIDs)
 	if b.IO != nil {
 		req.Spec.IO = b.IO.over(agent.IO{})
+	}
+	if b.Network != nil {
+		req.Network = agent.Network{Mode: b.Network.Mode, Publish: b.Network.Publish}
 	}
 	if p := b.zeroes(); p != nil {
 		return nil, p

@@ -33,8 +33,18 @@ type Config struct {
 	RunDir   string        // socket, journal and log of the init; root's alone
 	DataDir  string        // becomes /data
 	Image    string        // "host", or a directory to be the root file system
+	UpperDir string        // what the VM writes to its image; of the VM's ids
+	Resolv   string        // content of /etc/resolv.conf
+	Devices  []Device      // shown in /dev beside the usual ones
+	Files    []string      // of the host, shown read-only at the same place in an image
 	InitPath string        // cloudflash-init on the host
 	Binaries []string      // files of the host to put on PATH
+}
+
+// Device is a character device of the host's.
+type Device struct {
+	Path         string // below /dev, such as /dev/nvidia0
+	Major, Minor uint32
 }
 
 // initScope is the leaf of the init in the VM's slice.

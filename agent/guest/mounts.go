@@ -5,32 +5,55 @@ import (
 	"fmt"
 	"strconv"
 
+	"cloudflash/agent/guest/wire"
 	"golang.org/x/sys/unix"
 )
 
 // mounts are what the init cannot reach by itself, as detached mounts: they
 // hang nowhere until the init attaches them inside its own mount namespace.
 type mounts struct {
-	fds   []int // /data, the binaries, then the image where there is one
-	image bool
+	fds   []int  // in the order of package wire
+	parts uint32 // which of those that not every VM has
+	files []string
 }
 
 func openMounts(cfg Config, initPID int) (*mounts, error) {
-	m := &mounts{image: cfg.Image != "host"}
-	err := m.add(cfg.DataDir, unix.MountAttr{Attr_set: unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV})
-	for _, b := range cfg.Binaries {
-		if err == nil {
-			err = m.add(b, unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV})
-		}
-	}
-	if err == nil && m.image {
-		err = m.addImage(cfg.Image, initPID)
-	}
-	if err != nil {
+	m := &mounts{}
+	if err := m.open(cfg, initPID); err != nil {
 		m.close()
 		return nil, err
 	}
 	return m, nil
+}
+
+func (m *mounts) open(cfg Config, initPID int) error {
+	if err := m.add(cfg.DataDir, unix.MountAttr{Attr_set: unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV}); err != nil {
+		return err
+	}
+	shown := cfg.Binaries
+	if cfg.Image != "host" { // else all of /usr is there
+		m.files = cfg.Files
+		shown = append(shown[:len(shown):len(shown)], cfg.Files...)
+	}
+	for _, f := range shown {
+		if err := m.add(f, unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV}); err != nil {
+			return err
+		}
+	}
+	if len(cfg.Devices) > 0 {
+		m.parts |= wire.Devices
+		if err := m.addDevices(cfg.Devices, int(cfg.UIDBase)); err != nil {
+			return err
+		}
+	}
+	if cfg.Image == "host" {
+		return nil
+	}
+	m.parts |= wire.Image
+	if err := m.addImage(cfg.Image, initPID); err != nil {
+		return err
+	}
+	return m.add(cfg.UpperDir, unix.MountAttr{Attr_set: unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV})
 }
 
 // addImage shows the files of an image with the ids that they have on the host
@@ -47,6 +70,34 @@ func (m *mounts) addImage(path string, initPID int) error {
 		return fmt.Errorf("%w: its file system has no idmapped mounts on this kernel (ext4, xfs and btrfs have since Linux 5.15, tmpfs since 6.3)", err)
 	}
 	return err
+}
+
+// addDevices makes nodes of the VM's own, named 0, 1 and so on, on a file system
+// of their own: the host's would belong to nobody inside.
+func (m *mounts) addDevices(devices []Device, owner int) error {
+	fs, err := unix.Fsopen("tmpfs", unix.FSOPEN_CLOEXEC)
+	if err != nil {
+		return fmt.Errorf("make a file system for device nodes: %w", err)
+	}
+	defer unix.Close(fs)
+	if err := errors.Join(unix.FsconfigSetString(fs, "size", "64k"), unix.FsconfigSetString(fs, "mode", "755"), unix.FsconfigCreate(fs)); err != nil {
+		return fmt.Errorf("make a file system for device nodes: %w", err)
+	}
+	fd, err := unix.Fsmount(fs, unix.FSMOUNT_CLOEXEC, unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NOEXEC)
+	if err != nil {
+		return fmt.Errorf("mount device nodes: %w", err)
+	}
+	m.fds = append(m.fds, fd)
+	for i, d := range devices {
+		name := strconv.Itoa(i)
+		if err := unix.Mknodat(fd, name, unix.S_IFCHR|0o600, int(unix.Mkdev(d.Major, d.Minor))); err != nil {
+			return fmt.Errorf("make node of %s: %w", d.Path, err)
+		}
+		if err := unix.Fchownat(fd, name, owner, owner, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+			return fmt.Errorf("make node of %s: %w", d.Path, err)
+		}
+	}
+	return nil
 }
 
 func (m *mounts) add(path string, attr unix.MountAttr) error {

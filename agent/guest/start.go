@@ -176,18 +176,20 @@ func (g *Guest) setup(ctx context.Context, m *mounts) error {
 	if err != nil {
 		return fmt.Errorf("assemble seccomp filter: %w", err)
 	}
-	var names []string
+	var binaries, devices []string
 	for _, b := range g.cfg.Binaries {
-		names = append(names, filepath.Base(b))
+		binaries = append(binaries, filepath.Base(b))
+	}
+	for _, d := range g.cfg.Devices {
+		devices = append(devices, d.Path)
 	}
 	_, err = g.request(ctx, wire.Setup, func(w *wire.Writer) {
 		w.String(g.cfg.Hostname)
-		var image uint32
-		if m.image {
-			image = 1
-		}
-		w.Uint32(image)
-		w.Strings(names)
+		w.Uint32(m.parts)
+		w.Strings(binaries)
+		w.Strings(m.files)
+		w.Strings(devices)
+		w.String(g.cfg.Resolv)
 		w.String(string(filter))
 	}, m.fds...)
 	return err

@@ -267,8 +267,12 @@ func (h *host) vm(slot int, mode network.Mode, publish ...network.Publish) *vm {
 	return v
 }
 
-func (v *vm) ip4(port int) string { return netip.AddrPortFrom(v.addr.IPv4.Addr(), uint16(port)).String() }
-func (v *vm) ip6(port int) string { return netip.AddrPortFrom(v.addr.IPv6.Addr(), uint16(port)).String() }
+func (v *vm) ip4(port int) string {
+	return netip.AddrPortFrom(v.addr.IPv4.Addr(), uint16(port)).String()
+}
+func (v *vm) ip6(port int) string {
+	return netip.AddrPortFrom(v.addr.IPv6.Addr(), uint16(port)).String()
+}
 
 // state is everything that the host has of links, rules and descriptors.
 func state(t testing.TB) string {

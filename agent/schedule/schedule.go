@@ -18,6 +18,7 @@ type Item struct {
 	Submitted   time.Time
 	CPUs        float64
 	MemoryBytes int64
+	GPUs        int
 }
 
 // A Node is one running VM and what it has not promised yet.
@@ -26,6 +27,7 @@ type Node struct {
 	Name        string
 	CPUs        float64
 	MemoryBytes int64
+	GPUs        int
 }
 
 // A Plan says who starts where, and why the others wait.
@@ -62,6 +64,7 @@ func (FirstFit) Plan(queue []Item, nodes []Node) Plan {
 		}
 		nodes[i].CPUs -= it.CPUs
 		nodes[i].MemoryBytes -= it.MemoryBytes
+		nodes[i].GPUs -= it.GPUs
 		plan.Placements = append(plan.Placements, Placement{it.ID, nodes[i].ID})
 	}
 	return plan
@@ -93,17 +96,17 @@ func compareDeadlines(a, b time.Time) int {
 const slack = 1e-9
 
 func fits(it Item, n Node) bool {
-	return (it.VM == "" || it.VM == n.ID) && it.CPUs <= n.CPUs+slack && it.MemoryBytes <= n.MemoryBytes
+	return (it.VM == "" || it.VM == n.ID) && it.CPUs <= n.CPUs+slack && it.MemoryBytes <= n.MemoryBytes && it.GPUs <= n.GPUs
 }
 
 func reason(it Item, nodes []Node) string {
 	var cpus float64
 	var memory int64
-	candidates := 0
+	gpus, candidates := 0, 0
 	for _, n := range nodes {
 		if it.VM == "" || it.VM == n.ID {
 			candidates++
-			cpus, memory = max(cpus, n.CPUs), max(memory, n.MemoryBytes)
+			cpus, memory, gpus = max(cpus, n.CPUs), max(memory, n.MemoryBytes), max(gpus, n.GPUs)
 		}
 	}
 	if candidates == 0 && it.VM != "" {
@@ -111,6 +114,9 @@ func reason(it Item, nodes []Node) string {
 	}
 	if candidates == 0 {
 		return "no VM is running"
+	}
+	if it.GPUs > gpus {
+		return fmt.Sprintf("no room: needs %d GPUs, the most free in one VM is %d", it.GPUs, gpus)
 	}
 	return fmt.Sprintf("no room: needs %.3g cpus and %d MiB, the most free in one VM is %.3g cpus and %d MiB",
 		it.CPUs, it.MemoryBytes>>20, max(cpus, 0), max(memory, 0)>>20)

@@ -1,6 +1,10 @@
 package main
 
-import "golang.org/x/sys/unix"
+import (
+	"strconv"
+
+	"golang.org/x/sys/unix"
+)
 
 // base is where the new root is put together, and is gone afterwards.
 const base = "/tmp"
@@ -20,22 +24,25 @@ var hostEtc = [...]string{"alternatives", "bash.bashrc", "ca-certificates", "ca-
 // What an image holds is not trusted, and the host's files are in sight until the
 // end. So everything that names a file of the image is done with the new root as
 // this process's root: no link in it leads out.
-func (b *builder) build(image bool, binaries []string, fds []int) {
+func (b *builder) build(p plan) {
+	image := p.image >= 0
 	b.do("make mounts private", unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""))
 	b.mount("cloudflash", base, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=755")
 	b.dir(root)
 	if image {
-		b.imageRoot(fds[len(fds)-1])
+		b.imageRoot(p)
 	} else {
 		b.hostRoot()
 	}
 	nodes := b.openNodes()
+	extra := b.openExtraNodes(p)
 	b.inside(func() {
 		for _, d := range [...]string{"/proc", "/sys", "/dev", "/tmp", "/run", "/data", "/opt", "/opt/cloudflash", "/opt/cloudflash/bin"} {
 			b.place(d)
 		}
-		b.resolver()
+		b.names(p)
 		b.devices(nodes)
+		b.extraDevices(p, extra)
 		b.mount("tmp", "/tmp", "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=1777")
 		b.mount("run", "/run", "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=755")
 		b.dir("/run/lock")
@@ -43,14 +50,21 @@ func (b *builder) build(image bool, binaries []string, fds []int) {
 		b.mount("proc", "/proc", "proc", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "")
 		b.noNamespaces()
 		b.mask()
-		for i, name := range binaries {
+		for i, name := range p.binaries {
 			b.file("/opt/cloudflash/bin/" + name)
-			b.attach(fds[1+i], "/opt/cloudflash/bin/"+name)
+			b.attach(p.binaryFDs[i], "/opt/cloudflash/bin/"+name)
 		}
-		b.attach(fds[0], "/data")
+		for i, path := range p.files {
+			b.parents(path)
+			b.file(path)
+			b.attach(p.fileFDs[i], path)
+		}
+		b.attach(p.data, "/data")
 	})
-	for _, fd := range nodes {
-		_ = unix.Close(fd)
+	for _, fds := range [...][]int{nodes, extra} {
+		for _, fd := range fds {
+			_ = unix.Close(fd)
+		}
 	}
 	b.enter()
 	if !image {
@@ -92,8 +106,6 @@ func (b *builder) etc() {
 	b.write(etc+"group", "root:x:0:\ndaemon:x:1:\ntty:x:5:\nnogroup:x:65534:\n", 0o644)
 	b.write(etc+"shadow", "root:*:19000:0:99999:7:::\nnobody:*:19000:0:99999:7:::\n", 0o600)
 	b.write(etc+"nsswitch.conf", "passwd: files\ngroup: files\nshadow: files\nhosts: files dns\nservices: files\nprotocols: files\n", 0o644)
-	b.write(etc+"hosts", "127.0.0.1\tlocalhost\n::1\tlocalhost\n", 0o644)
-	b.write(etc+"resolv.conf", "", 0o644)
 	b.link("/proc/self/mounts", etc+"mtab")
 	for _, name := range hostEtc {
 		from := "/etc/" + name
@@ -113,23 +125,31 @@ func (b *builder) etc() {
 	}
 }
 
-// imageRoot lays a writable layer, in the VM's memory, over an image.
-func (b *builder) imageRoot(fd int) {
-	for _, d := range [...]string{"/image", "/upper", "/work"} {
-		b.dir(base + d)
-	}
-	b.attach(fd, base+"/image")
+// imageRoot lays a writable layer, which counts against the VM's storage, over
+// an image.
+func (b *builder) imageRoot(p plan) {
+	const upper = base + "/upper"
+	b.dir(base + "/image")
+	b.dir(upper)
+	b.attach(p.image, base+"/image")
+	b.attach(p.upper, upper)
+	b.dir(upper + "/files")
+	b.dir(upper + "/work")
 	b.mount("overlay", root, "overlay", unix.MS_NOSUID|unix.MS_NODEV,
-		"lowerdir="+base+"/image,upperdir="+base+"/upper,workdir="+base+"/work,userxattr")
+		"lowerdir="+base+"/image,upperdir="+upper+"/files,workdir="+upper+"/work,userxattr")
 }
 
-// resolver makes an empty /etc/resolv.conf where there is nothing of that name.
-func (b *builder) resolver() {
-	b.dir("/etc")
-	var st unix.Stat_t
-	if b.errno == 0 && unix.Lstat("/etc/resolv.conf", &st) == unix.ENOENT {
-		b.file("/etc/resolv.conf")
-	}
+// names tells the VM its own name and whom to ask for others, in place of what an
+// image says.
+func (b *builder) names(p plan) {
+	b.place("/etc")
+	b.replace("/etc/hosts", "127.0.0.1\tlocalhost\n::1\tlocalhost\n127.0.1.1\t"+p.hostname+"\n")
+	b.replace("/etc/resolv.conf", p.resolv)
+}
+
+func (b *builder) replace(path, text string) {
+	b.file(path)
+	b.write(path, text, 0o644)
 }
 
 var nodeNames = [...]string{"null", "zero", "full", "random", "urandom", "tty"}
@@ -149,6 +169,36 @@ func (b *builder) openNodes() []int {
 		}
 	}
 	return fds
+}
+
+// openExtraNodes takes hold of the nodes that the agent has made for this VM,
+// named by their number.
+func (b *builder) openExtraNodes(p plan) []int {
+	if p.nodes < 0 {
+		return nil
+	}
+	b.dir(base + "/nodes")
+	b.attach(p.nodes, base+"/nodes")
+	var fds []int
+	for i := range p.devices {
+		if b.errno != 0 {
+			break
+		}
+		fd, err := unix.OpenTree(unix.AT_FDCWD, base+"/nodes/"+strconv.Itoa(i), unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
+		b.do("take "+p.devices[i], err)
+		if err == nil {
+			fds = append(fds, fd)
+		}
+	}
+	return fds
+}
+
+func (b *builder) extraDevices(p plan, fds []int) {
+	for i, fd := range fds {
+		b.parents(p.devices[i])
+		b.file(p.devices[i])
+		b.attach(fd, p.devices[i])
+	}
 }
 
 // devices makes the smallest /dev that programs are content with.

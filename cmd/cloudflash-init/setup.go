@@ -11,12 +11,9 @@ import (
 // setup makes the VM what its cloudlets see. It happens once; when it fails the
 // agent ends this init and starts another.
 func (s *server) setup(r *wire.Reader, fds []int) fault {
-	hostname, image, binaries, filter := r.String(), r.Uint32() == 1, r.Strings(), r.String()
-	want := 1 + len(binaries) // /data and the binaries
-	if image {
-		want++
-	}
-	if r.Bad || len(fds) != want || len(filter)%8 != 0 || s.ready {
+	p, ok := readPlan(r, fds)
+	filter := r.String()
+	if !ok || r.Bad || len(filter)%8 != 0 || s.ready {
 		return fault{unix.EINVAL, "malformed setup request"}
 	}
 	s.seccomp = make([]unix.SockFilter, len(filter)/8)
@@ -24,14 +21,52 @@ func (s *server) setup(r *wire.Reader, fds []int) fault {
 		copy(unsafe.Slice((*byte)(unsafe.Pointer(&s.seccomp[0])), len(filter)), filter)
 	}
 	b := builder{}
-	b.build(image, binaries, fds)
-	b.do("set hostname", unix.Sethostname([]byte(hostname)))
+	b.build(p)
+	b.do("set hostname", unix.Sethostname([]byte(p.hostname)))
 	b.do("set lo up", loopbackUp())
 	if b.errno != 0 {
 		return fault{b.errno, b.step}
 	}
 	s.ready = true
 	return fault{}
+}
+
+// plan is what a VM is made of. Descriptors that there are none of are -1.
+type plan struct {
+	hostname, resolv          string
+	binaries, files, devices  []string
+	data, nodes, image, upper int
+	binaryFDs, fileFDs        []int
+}
+
+func readPlan(r *wire.Reader, fds []int) (p plan, ok bool) {
+	p = plan{nodes: -1, image: -1, upper: -1}
+	p.hostname = r.String()
+	parts := r.Uint32()
+	p.binaries, p.files, p.devices, p.resolv = r.Strings(), r.Strings(), r.Strings(), r.String()
+	want := 1 + len(p.binaries) + len(p.files)
+	if parts&wire.Devices != 0 {
+		want++
+	}
+	if parts&wire.Image != 0 {
+		want += 2
+	}
+	if r.Bad || len(fds) != want {
+		return p, false
+	}
+	next := func(n int) []int {
+		taken := fds[:n]
+		fds = fds[n:]
+		return taken
+	}
+	p.data, p.binaryFDs, p.fileFDs = next(1)[0], next(len(p.binaries)), next(len(p.files))
+	if parts&wire.Devices != 0 {
+		p.nodes = next(1)[0]
+	}
+	if parts&wire.Image != 0 {
+		p.image, p.upper = next(1)[0], next(1)[0]
+	}
+	return p, true
 }
 
 func loopbackUp() error {
@@ -76,6 +111,15 @@ func (b *builder) dir(path string) {
 	if b.errno == 0 {
 		if err := unix.Mkdir(path, 0o755); err != unix.EEXIST {
 			b.do("mkdir "+path, err)
+		}
+	}
+}
+
+// parents makes the directories above a path, all but the first.
+func (b *builder) parents(path string) {
+	for i := 1; i < len(path); i++ {
+		if path[i] == '/' {
+			b.place(path[:i])
 		}
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -33,6 +34,10 @@ type options struct {
 	Memory       float64 `yaml:"overcommit-memory"`
 	Storage      float64 `yaml:"overcommit-storage"`
 	OutputKeep   string  `yaml:"output-keep"`
+	Backend      string  `yaml:"storage"`
+	Bridge       string  `yaml:"network-bridge"`
+	NetworkPool  string  `yaml:"network-pool"`
+	NetworkULA   string  `yaml:"network-ula"`
 	LogFormat    string  `yaml:"log-format"`
 	LogLevel     string  `yaml:"log-level"`
 }
@@ -43,6 +48,7 @@ func defaultOptions() options {
 		Listen: "127.0.0.1:5000", Socket: "/run/cloudflash/api.sock", StateDir: d.StateDir, RunDir: d.RunDir,
 		CgroupParent: "/sys/fs/cgroup/cloudflash", Init: beside("cloudflash-init"), Burn: beside("burn"),
 		CPUs: d.Overcommit.CPUs, Memory: d.Overcommit.Memory, Storage: d.Overcommit.Storage,
+		Backend: d.Storage, Bridge: d.Bridge, NetworkPool: d.NetworkPool, NetworkULA: d.NetworkULA,
 		OutputKeep: "64MiB", LogFormat: "text", LogLevel: "info",
 	}
 }
@@ -76,6 +82,10 @@ func (o *options) flags(out io.Writer) *flag.FlagSet {
 	fs.Float64Var(&o.CPUs, "overcommit-cpu", o.CPUs, "how many times the host's cores may be promised")
 	fs.Float64Var(&o.Memory, "overcommit-memory", o.Memory, "how many times the host's memory may be promised")
 	fs.Float64Var(&o.Storage, "overcommit-storage", o.Storage, "how many times the host's storage may be promised")
+	fs.StringVar(&o.Backend, "storage", o.Backend, "what holds VMs to their storage: auto, native (project quota of the state directory's file system), pool (one XFS file), none")
+	fs.StringVar(&o.Bridge, "network-bridge", o.Bridge, "bridge of the VMs' network")
+	fs.StringVar(&o.NetworkPool, "network-pool", o.NetworkPool, "IPv4 addresses of VMs; the first is the bridge's")
+	fs.StringVar(&o.NetworkULA, "network-ula", o.NetworkULA, "and IPv6 addresses")
 	fs.StringVar(&o.OutputKeep, "output-keep", o.OutputKeep, "how much of each output stream is kept, the newest")
 	fs.StringVar(&o.LogFormat, "log-format", o.LogFormat, "text or json")
 	fs.StringVar(&o.LogLevel, "log-level", o.LogLevel, "debug, info, warn or error")
@@ -146,6 +156,9 @@ func (o options) check() error {
 	if _, _, err := net.SplitHostPort(o.Listen); err != nil && o.Listen != "" {
 		return fmt.Errorf("--listen must be HOST:PORT, not %q", o.Listen)
 	}
+	if !slices.Contains([]string{"auto", "native", "pool", agent.StorageNone}, o.Backend) {
+		return fmt.Errorf("--storage must be auto, native, pool or none, not %q", o.Backend)
+	}
 	if (o.TLSCert == "") != (o.TLSKey == "") {
 		return fmt.Errorf("--tls-cert and --tls-key go together")
 	}
@@ -183,6 +196,7 @@ func (o options) config(log *slog.Logger) (agent.Config, error) {
 	c.StateDir, c.RunDir, c.CgroupParent = o.StateDir, o.RunDir, o.CgroupParent
 	c.InitPath, c.Binaries = o.Init, []string{o.Burn}
 	c.Overcommit = agent.Overcommit{CPUs: o.CPUs, Memory: o.Memory, Storage: o.Storage}
+	c.Storage, c.Bridge, c.NetworkPool, c.NetworkULA = o.Backend, o.Bridge, o.NetworkPool, o.NetworkULA
 	c.OutputKeep, c.Version, c.Log = keep, version, log
 	return c, nil
 }

@@ -36,6 +36,18 @@ var vmColumns = []column[agent.VM]{
 	{"ID", true, func(v agent.VM) string { return v.ID }},
 	{"IMAGE", true, func(v agent.VM) string { return v.Image }},
 	{"IO", true, func(v agent.VM) string { return ioText(v.Limits.IO) }},
+	{"STORAGE", true, func(v agent.VM) string {
+		return quantity.FormatBytes(v.Usage.StorageBytes) + "/" + bytesOr(v.Limits.StorageBytes, "max")
+	}},
+	{"NET RX/TX", true, func(v agent.VM) string {
+		if v.Network.Mode == agent.NetworkIsolated {
+			return "-"
+		}
+		return quantity.FormatBytes(v.Usage.ReceivedBytes) + "/" + quantity.FormatBytes(v.Usage.SentBytes)
+	}},
+	{"NETWORK", true, func(v agent.VM) string { return v.Network.Mode }},
+	{"ADDRESS", true, func(v agent.VM) string { return v.Network.IPv4 }},
+	{"GPUS", true, func(v agent.VM) string { return fmt.Sprint(len(v.GPUs)) }},
 	{"INIT", true, func(v agent.VM) string { return fmt.Sprint(v.InitPID) }},
 	{"REASON", true, func(v agent.VM) string { return v.Reason }},
 }
@@ -105,13 +117,17 @@ func (l *limits) body(c *cobra.Command, old agent.IO) (map[string]any, error) {
 
 func (a *app) vmCreate() *cobra.Command {
 	var l limits
-	var image string
-	var labels []string
+	var image, network string
+	var labels, publish []string
+	var gpus int
 	c := &cobra.Command{Use: "create NAME", Short: "Create a VM; it runs when the command returns", Args: exactly(1, "a name"),
 		Example: "  cloudflash vm create web --cpus 0.5 --memory 512MiB --pids 256"}
 	l.flags(c)
 	c.Flags().StringVar(&image, "image", "", "root file system on the agent's host: host (default), or the path of a directory or tar archive")
 	c.Flags().StringArrayVar(&labels, "label", nil, "KEY=VALUE, repeatable")
+	c.Flags().StringVar(&network, "network", "", "nat: the outside only (default); isolated: loopback only; bridge: also other VMs in this mode")
+	c.Flags().StringArrayVar(&publish, "publish", nil, "[IP:]HOSTPORT:PORT[/udp], a port of the host that leads to the VM, repeatable")
+	c.Flags().IntVar(&gpus, "gpus", 0, "GPUs or MIG instances for this VM alone")
 	c.RunE = func(c *cobra.Command, args []string) error {
 		body, err := l.body(c, agent.IO{})
 		if err != nil {
@@ -120,6 +136,14 @@ func (a *app) vmCreate() *cobra.Command {
 		body["name"] = args[0]
 		if image != "" {
 			body["image"] = image
+		}
+		if c.Flags().Changed("gpus") {
+			body["gpus"] = gpus
+		}
+		if net, err := networkOf(network, publish); err != nil {
+			return err
+		} else if len(net) > 0 {
+			body["network"] = net
 		}
 		if m, err := pairs("--label", labels); err != nil {
 			return err
@@ -133,6 +157,57 @@ func (a *app) vmCreate() *cobra.Command {
 		return printOne(a, v, vmName, vmColumns)
 	}
 	return c
+}
+
+// networkOf is the network in a request.
+func networkOf(mode string, publish []string) (map[string]any, error) {
+	net := map[string]any{}
+	if mode != "" {
+		net["mode"] = mode
+	}
+	var ports []agent.Port
+	for _, s := range publish {
+		p, err := port(s)
+		if err != nil {
+			return nil, usage("--publish takes [IP:]HOSTPORT:PORT[/udp], not %q: %v", s, err)
+		}
+		ports = append(ports, p)
+	}
+	if ports != nil {
+		net["publish"] = ports
+	}
+	return net, nil
+}
+
+// port reads [IP:]HOSTPORT:PORT[/PROTOCOL]; an IPv6 address may be in brackets.
+func port(s string) (p agent.Port, err error) {
+	s, p.Protocol, _ = strings.Cut(s, "/")
+	i := strings.LastIndexByte(s, ':')
+	if i < 0 {
+		return p, errors.New("a colon is missing")
+	}
+	host, guest := s[:i], s[i+1:]
+	if i := strings.LastIndexByte(host, ':'); i >= 0 {
+		p.HostIP, host = strings.Trim(host[:i], "[]"), host[i+1:]
+	}
+	if p.HostPort, err = strconv.Atoi(host); err == nil {
+		p.GuestPort, err = strconv.Atoi(guest)
+	}
+	if err != nil {
+		return p, errors.New("a port is a number")
+	}
+	return p, nil
+}
+
+func portText(p agent.Port) string {
+	at := ""
+	if p.HostIP != "" {
+		at = p.HostIP + ":"
+		if strings.Contains(p.HostIP, ":") {
+			at = "[" + p.HostIP + "]:"
+		}
+	}
+	return fmt.Sprintf("%s%d:%d/%s", at, p.HostPort, p.GuestPort, p.Protocol)
 }
 
 // pairs reads KEY=VALUE arguments.
@@ -204,10 +279,33 @@ func (a *app) describeVM(v agent.VM) {
 		quantity.FormatBytes(v.Usage.MemoryPeakBytes), v.Usage.OOMKills)
 	row("pids", "%d used, limit %s", v.Usage.PIDs, number(v.Limits.PIDs))
 	row("io", "%s read, %s written, limit %s", quantity.FormatBytes(v.Usage.ReadBytes), quantity.FormatBytes(v.Usage.WrittenBytes), ioText(v.Limits.IO))
-	row("storage", "%s asked for, limit %s", quantity.FormatBytes(v.Spec.StorageBytes), bytesOr(v.Limits.StorageBytes, "not enforced yet"))
-	row("bandwidth", "%s asked for, %s", quantity.FormatBits(v.Spec.BandwidthBPS), "no network but loopback yet")
+	row("storage", "%s used, limit %s", quantity.FormatBytes(v.Usage.StorageBytes), bytesOr(v.Limits.StorageBytes, "not enforced"))
+	a.describeNetwork(v, row)
+	for _, g := range v.GPUs {
+		row("gpu", "%s, %s", g.Name, g.ID)
+	}
 	row("cloudlets", "%d", v.Cloudlets)
 	row("init", "pid %d", v.InitPID)
+}
+
+func (a *app) describeNetwork(v agent.VM, row func(name, format string, args ...any)) {
+	if v.Network.Mode == agent.NetworkIsolated {
+		row("network", "isolated: loopback only")
+		return
+	}
+	row("network", "%s, %s %s", v.Network.Mode, v.Network.IPv4, v.Network.IPv6)
+	limit := "max"
+	if v.Limits.BandwidthBPS != nil {
+		limit = quantity.FormatBits(*v.Limits.BandwidthBPS)
+	}
+	row("bandwidth", "limit %s each way, %s received, %s sent", limit, quantity.FormatBytes(v.Usage.ReceivedBytes), quantity.FormatBytes(v.Usage.SentBytes))
+	var ports []string
+	for _, p := range v.Network.Publish {
+		ports = append(ports, portText(p))
+	}
+	if len(ports) > 0 {
+		row("published", "%s", strings.Join(ports, ", "))
+	}
 }
 
 func (a *app) vmSet() *cobra.Command {

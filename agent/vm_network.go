@@ -1,0 +1,215 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+
+	"cloudflash/agent/network"
+)
+
+// Modes of a VM's network.
+const (
+	NetworkNAT      = string(network.NAT)      // the outside, by NAT; no other VM, no service of the host
+	NetworkIsolated = string(network.Isolated) // loopback only
+	NetworkBridge   = string(network.Bridged)  // as nat, and the other VMs in this mode
+)
+
+// Network is whom a VM may talk to and where it is reached.
+type Network struct {
+	Mode    string `json:"mode" enum:"nat,isolated,bridge"`
+	IPv4    string `json:"ipv4" doc:"Empty when isolated"`
+	IPv6    string `json:"ipv6" doc:"Empty when isolated, or where the host has no IPv6"`
+	Publish []Port `json:"publish"`
+}
+
+// Port is one of the host's that leads to one of a VM's.
+type Port struct {
+	HostIP    string `json:"host_ip,omitempty" doc:"One address of the host; all of them when empty"`
+	HostPort  int    `json:"host_port"`
+	GuestPort int    `json:"guest_port"`
+	Protocol  string `json:"protocol,omitempty" enum:"tcp,udp" doc:"tcp when left out"`
+}
+
+const maxPublish = 64
+
+func (n Network) withDefaults() Network {
+	if n.Mode == "" {
+		n.Mode = NetworkNAT
+	}
+	ports := make([]Port, len(n.Publish))
+	for i, p := range n.Publish {
+		if p.Protocol == "" {
+			p.Protocol = "tcp"
+		}
+		ports[i] = p
+	}
+	n.Publish = ports
+	return n
+}
+
+func (n Network) check() error {
+	var f faults
+	if n.Mode != NetworkNAT && n.Mode != NetworkIsolated && n.Mode != NetworkBridge {
+		f.add("/network/mode", nil, nil, "must be nat, isolated or bridge, not %s", quote(n.Mode))
+	}
+	if n.Mode == NetworkIsolated && len(n.Publish) > 0 {
+		f.add("/network/publish", nil, nil, "needs a network, an isolated VM has none")
+	}
+	if len(n.Publish) > maxPublish {
+		f.add("/network/publish", 0, maxPublish, "has %d ports, at most %d are accepted", len(n.Publish), maxPublish)
+	}
+	seen := map[Port]bool{}
+	for i, p := range n.Publish {
+		at := fmt.Sprintf("/network/publish/%d", i)
+		within(&f, at+"/host_port", p.HostPort, Range[int]{1, 65535})
+		within(&f, at+"/guest_port", p.GuestPort, Range[int]{1, 65535})
+		if p.Protocol != "tcp" && p.Protocol != "udp" {
+			f.add(at+"/protocol", nil, nil, "must be tcp or udp, not %s", quote(p.Protocol))
+		}
+		if ip, err := netip.ParseAddr(p.HostIP); p.HostIP != "" && (err != nil || ip.Zone() != "" || ip.Is4In6()) {
+			f.add(at+"/host_ip", nil, nil, "must be an IPv4 or IPv6 address, not %s", quote(p.HostIP))
+		}
+		p.GuestPort = 0
+		if seen[p] {
+			f.add(at+"/host_port", nil, nil, "%d/%s is listed twice", p.HostPort, p.Protocol)
+		}
+		seen[p] = true
+	}
+	return f.err("invalid_network")
+}
+
+// link is the network of a VM in the words of package network.
+func (v *vm) link(pid int) network.Link {
+	l := network.Link{ID: v.ID, Slot: v.Slot, Mode: network.Mode(v.Network.Mode), RateBPS: v.Spec.BandwidthBPS, PID: pid}
+	for _, p := range v.Network.Publish {
+		pub := network.Publish{HostPort: uint16(p.HostPort), GuestPort: uint16(p.GuestPort), Protocol: p.Protocol}
+		if p.HostIP != "" {
+			pub.HostIP, _ = netip.ParseAddr(p.HostIP) // checked when it was asked for
+		}
+		l.Publish = append(l.Publish, pub)
+	}
+	return l
+}
+
+func newNetwork(cfg Config) (*network.Network, error) {
+	pool, err := netip.ParsePrefix(cfg.NetworkPool)
+	if err != nil {
+		return nil, fmt.Errorf("network pool: %w", err)
+	}
+	ula, err := netip.ParsePrefix(cfg.NetworkULA)
+	if err != nil {
+		return nil, fmt.Errorf("network ULA: %w", err)
+	}
+	return network.New(network.Config{Bridge: cfg.Bridge, Pool: pool, ULA: ula})
+}
+
+// openNetwork makes the bridge and the rules. Without them VMs can only be
+// isolated; the cause is told to whoever asks for more.
+func (a *Agent) openNetwork(ctx context.Context) {
+	err := a.network.Open(ctx)
+	if err != nil {
+		a.log.Warn("VMs can only be isolated", "err", err)
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.networkErr = err
+}
+
+// connect gives the network namespace of a VM's init its network.
+func (a *Agent) connect(ctx context.Context, v *vm, pid int) error {
+	addr, err := a.network.Attach(ctx, v.link(pid))
+	var port *network.PortError
+	if err != nil && !errors.As(err, &port) {
+		// Somebody may have flushed our rules, or loaded the module that was missing.
+		if a.openNetwork(ctx); a.networkErr != nil {
+			return a.networkRefusal(a.networkErr)
+		}
+		addr, err = a.network.Attach(ctx, v.link(pid))
+	}
+	if err != nil {
+		return a.networkRefusal(err)
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	v.address = addr
+	return nil
+}
+
+// networkRefusal makes what a person can act on of an error.
+func (a *Agent) networkRefusal(err error) error {
+	var port *network.PortError
+	var pool *network.PoolError
+	switch {
+	case errors.As(err, &port):
+		e := refuse(ErrConflict, "port_taken", "publish another port of the host", "%v", port)
+		if port.VM != "" {
+			a.mu.Lock()
+			if v := a.vms[port.VM]; v != nil {
+				e.Detail = fmt.Sprintf("port %d/%s of the host is published by VM %s", port.HostPort, port.Protocol, v.Name)
+			}
+			a.mu.Unlock()
+		}
+		e.Fields = []Field{{Pointer: "/network/publish", Detail: e.Detail}}
+		return e
+	case errors.As(err, &pool):
+		return refuse(ErrCapacity, "insufficient_addresses", "delete a VM, or give the agent a larger pool: serve --network-pool", "%v", pool)
+	case errors.Is(err, network.ErrUnsupported), errors.Is(err, network.ErrForeign), errors.Is(err, network.ErrPoolInUse):
+		return &Error{Kind: ErrInvalid, Code: "network_unsupported", Detail: "VMs can only be isolated here: " + err.Error(),
+			Hint: "--network isolated; cloudflash host check", Fields: []Field{{Pointer: "/network/mode", Detail: err.Error()}}}
+	}
+	return err
+}
+
+// resolvConf is a VM's /etc/resolv.conf. Without a network it names nobody.
+func (a *Agent) resolvConf(v *vm) string {
+	if v.Network.Mode == NetworkIsolated {
+		return "# this VM has no network\n"
+	}
+	text, err := a.network.ResolvConf()
+	if err != nil {
+		a.log.Warn("find resolvers for VM", "vm", v.Name, "err", err)
+		return "# " + network.ErrNoResolver.Error() + "\n"
+	}
+	return text
+}
+
+// viewNetwork is the network as the world sees it. The caller holds a.mu.
+func (v *vm) viewNetwork() Network {
+	n := v.Network.withDefaults()
+	if v.address.IPv4.IsValid() {
+		n.IPv4 = v.address.IPv4.Addr().String()
+	}
+	if v.address.IPv6.IsValid() {
+		n.IPv6 = v.address.IPv6.Addr().String()
+	}
+	return n
+}
+
+// applyBandwidth sets both limits of a VM that is connected.
+func (a *Agent) applyBandwidth(v *vm, bps int64) error {
+	if v.Network.Mode == NetworkIsolated {
+		return nil
+	}
+	if err := a.network.SetRate(v.ID, bps); err != nil && !errors.Is(err, network.ErrNotAttached) {
+		return err
+	}
+	return nil
+}
+
+// bandwidth reads the limit that the kernel has; nil where there is no network.
+func (a *Agent) bandwidth(v *vm) (*int64, error) {
+	if v.Network.Mode == NetworkIsolated {
+		return nil, nil
+	}
+	down, up, err := a.network.Rate(v.ID)
+	if errors.Is(err, network.ErrNotAttached) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	bps := max(down, up)
+	return &bps, nil
+}
