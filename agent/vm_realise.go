@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"cloudflash/agent/guest"
+	"cloudflash/agent/storage"
 	"cloudflash/cgroup"
 )
 
@@ -198,7 +199,7 @@ func (a *Agent) limitsFor(s Spec) (cgroup.Limits, error) {
 		SwapMax:    &noSwap,
 		PIDsMax:    pids(s),
 	}
-	dev, err := a.host.BackingDevice()
+	dev, err := storage.DeviceOf(filepath.Join(a.cfg.StateDir, "vms"))
 	if err != nil {
 		if s.IO != (IO{}) {
 			return l, &Error{Kind: ErrInvalid, Code: "io_unsupported", Detail: "io limits cannot be enforced here: " + err.Error(),

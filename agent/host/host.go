@@ -1,11 +1,10 @@
-// Package host knows what this machine is and has: capacity, use, the device
-// behind the state directory, and whether its kernel can do what VMs need.
+// Package host knows what this machine is and has: capacity, use, and whether
+// its kernel can do what VMs need.
 package host
 
 import (
 	"fmt"
 	"os"
-	"path/filepath"
 	"runtime"
 	"strconv"
 	"strings"
@@ -137,44 +136,4 @@ func self() (cpuSeconds float64, resident int64) {
 		resident = pages * int64(os.Getpagesize())
 	}
 	return cpuSeconds, resident
-}
-
-// Device names a block device.
-type Device struct{ Major, Minor uint32 }
-
-// BackingDevice finds the whole block device under the state directory: io.max
-// on a partition is ENODEV, and on a stacked device (md, dm) the kernel may
-// take the limit and ignore it.
-func (h *Host) BackingDevice() (Device, error) { return backingDevice("/sys/dev/block", h.dir) }
-
-func backingDevice(sys, dir string) (Device, error) {
-	var st unix.Stat_t
-	if err := unix.Stat(dir, &st); err != nil {
-		return Device{}, fmt.Errorf("stat %s: %w", dir, err)
-	}
-	return wholeDevice(sys, Device{unix.Major(st.Dev), unix.Minor(st.Dev)}, dir)
-}
-
-func wholeDevice(sys string, d Device, dir string) (Device, error) {
-	if d.Major == 0 {
-		return d, fmt.Errorf("%s is on a file system without a block device of its own (tmpfs, overlay, btrfs, network)", dir)
-	}
-	node, err := filepath.EvalSymlinks(filepath.Join(sys, fmt.Sprintf("%d:%d", d.Major, d.Minor)))
-	if err != nil {
-		return d, fmt.Errorf("find device %d:%d of %s: %w", d.Major, d.Minor, dir, err)
-	}
-	if _, err := os.Stat(filepath.Join(node, "partition")); err == nil {
-		node = filepath.Dir(node)
-	}
-	if slaves, err := os.ReadDir(filepath.Join(node, "slaves")); err == nil && len(slaves) > 0 {
-		return d, fmt.Errorf("%s is on %s, a device stacked on %d others, where the kernel may ignore io.max", dir, filepath.Base(node), len(slaves))
-	}
-	b, err := os.ReadFile(filepath.Join(node, "dev"))
-	if err != nil {
-		return d, err
-	}
-	if _, err := fmt.Sscanf(string(b), "%d:%d", &d.Major, &d.Minor); err != nil {
-		return d, fmt.Errorf("parse %s/dev: %w", node, err)
-	}
-	return d, nil
 }

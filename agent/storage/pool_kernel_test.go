@@ -340,7 +340,7 @@ func TestKernelFullDiskBelowDoesNoHarm(t *testing.T) {
 	if out, err := exec.Command("xfs_repair", "-n", s.pool.file).CombinedOutput(); err != nil {
 		t.Errorf("%v: %s", err, out)
 	}
-	s = openPool(t, Config{StateDir: dir, Reserve: 16 * mib})
+	openPool(t, Config{StateDir: dir, Reserve: 16 * mib})
 	for _, f := range []string{"before", "after"} {
 		if info, err := os.Stat(filepath.Join(vm, f)); err != nil || info.Size() != 8*mib {
 			t.Errorf("%s: %v, %v", f, info, err)
