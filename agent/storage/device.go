@@ -84,7 +84,7 @@ func fileSystem(path string) string {
 	if err := unix.Statfs(path, &st); err != nil {
 		return "what this is on"
 	}
-	switch int64(st.Type) {
+	switch st.Type {
 	case unix.BTRFS_SUPER_MAGIC:
 		return "btrfs"
 	case unix.OVERLAYFS_SUPER_MAGIC:

@@ -122,9 +122,16 @@ func (p *pool) mount(dev string) error {
 	switch {
 	case errors.Is(err, unix.ENODEV):
 		return &UnsupportedError{Feature: "a storage pool", Needs: "the kernel module xfs", Err: err}
+	case errors.Is(err, unix.EINVAL) && !xfsQuota():
+		return &UnsupportedError{Feature: "a storage pool", Needs: "a kernel with CONFIG_XFS_QUOTA", Err: err}
 	case err != nil:
-		return fmt.Errorf("mount %s on %s: %w: the kernel log (dmesg) has the reason; this kernel may lack CONFIG_XFS_QUOTA, or the file needs xfs_repair; it is left as it is",
-			p.file, p.dir, err)
+		return fmt.Errorf("mount %s on %s: %w: the kernel log (dmesg) has the reason; xfs_repair may help; the file is left as it is", p.file, p.dir, err)
 	}
 	return os.Chmod(p.dir, 0o711) // VMs pass through it and list nothing
+}
+
+// xfsQuota reports whether XFS, once loaded, was built with quota.
+func xfsQuota() bool {
+	_, err := os.Stat("/proc/fs/xfs/xqmstat")
+	return err == nil
 }

@@ -25,7 +25,7 @@ const (
 // groupSize is the size of the pool's allocation groups: the pool begins with
 // two, the least that XFS takes, and has some 64 when it fills its disk.
 func groupSize(disk int64) int64 {
-	size := int64(minGroup)
+	size := minGroup
 	for size*2 <= disk/64 && size < maxGroup {
 		size *= 2
 	}
