@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"cloudflash/cgroup/cgrouptest"
+	"golang.org/x/sys/unix"
 )
 
 // live is an agent on the real kernel, with everything it makes removed at the end.
@@ -71,7 +72,12 @@ func stateDir(t testing.TB) string {
 	if err := os.Chmod(dir, 0o711); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	t.Cleanup(func() {
+		_ = unix.Unmount(filepath.Join(dir, "vms"), 0) // the pool
+		if err := os.RemoveAll(dir); err != nil {
+			t.Error(err)
+		}
+	})
 	return dir
 }
 

@@ -44,7 +44,11 @@ func newVM(t testing.TB, change func(*guest.Config)) *vm {
 	if err := os.Chown(data, uidBase, uidBase); err != nil {
 		t.Fatal(err)
 	}
-	cfg := guest.Config{ID: "test", Hostname: "web", UIDBase: uidBase, Slice: slice, RunDir: t.TempDir(), DataDir: data,
+	upper := t.TempDir()
+	if err := os.Chown(upper, uidBase, uidBase); err != nil {
+		t.Fatal(err)
+	}
+	cfg := guest.Config{ID: "test", Hostname: "web", UIDBase: uidBase, Slice: slice, RunDir: t.TempDir(), DataDir: data, UpperDir: upper, Resolv: "nameserver 192.0.2.1\n",
 		Image: "host", InitPath: program(t, "cloudflash-init"), Binaries: []string{program(t, "burn")}}
 	if change != nil {
 		change(&cfg)

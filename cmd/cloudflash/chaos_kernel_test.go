@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"math/rand/v2"
 	"net"
 	"net/http"
@@ -22,6 +23,7 @@ import (
 
 	"cloudflash/agent"
 	"cloudflash/cgroup/cgrouptest"
+	"golang.org/x/sys/unix"
 )
 
 // daemon is a `cloudflash serve` that can be killed and started again.
@@ -45,7 +47,12 @@ func newDaemon(t *testing.T) *daemon {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = os.RemoveAll(state) })
+	t.Cleanup(func() {
+		_ = unix.Unmount(filepath.Join(state, "vms"), 0) // the pool
+		if err := os.RemoveAll(state); err != nil {
+			t.Error(err)
+		}
+	})
 	log, err := os.Create(filepath.Join(t.TempDir(), "serve.log"))
 	if err != nil {
 		t.Fatal(err)
@@ -370,7 +377,34 @@ func (d *daemon) compare(l *ledger) {
 	if got := cgroupDirs(t, filepath.Join(d.parent, "vms")); !slices.Equal(got, ids) {
 		t.Errorf("the kernel has slices %v, the store VMs %v", got, ids)
 	}
+	if got := linkIDs(t); !slices.Equal(got, ids) {
+		t.Errorf("links of %v, the store has VMs %v", got, ids)
+	}
 	d.compareCloudlets(l, vms)
+}
+
+// linkIDs are the VMs that have links on the host, each its two.
+func linkIDs(t *testing.T) []string {
+	t.Helper()
+	all, err := net.Interfaces()
+	if err != nil {
+		t.Fatal(err)
+	}
+	count := map[string]int{}
+	for _, l := range all {
+		if strings.HasPrefix(l.Name, "cfv") || strings.HasPrefix(l.Name, "cfi") {
+			count[l.Name[3:]]++
+		}
+	}
+	ids := []string{}
+	for id, n := range count {
+		if n != 2 {
+			t.Errorf("VM %s has %d links", id, n)
+		}
+		ids = append(ids, id)
+	}
+	slices.Sort(ids)
+	return ids
 }
 
 // settle waits until every cloudlet has ended and no VM is on its way.
@@ -414,6 +448,9 @@ func (d *daemon) compareLimits(l *ledger, v agent.VM) {
 	}
 	if cpus, sure := l.spec[v.ID]; sure && cpus != v.Spec.CPUs {
 		d.t.Errorf("VM %s: %v cpus were acknowledged, it has %v", v.Name, cpus, v.Spec.CPUs)
+	}
+	if v.Limits.StorageBytes == nil || *v.Limits.StorageBytes != v.Spec.StorageBytes || v.Limits.BandwidthBPS == nil || math.Abs(float64(*v.Limits.BandwidthBPS-v.Spec.BandwidthBPS)) > 16 {
+		d.t.Errorf("VM %s: spec %+v, limits %+v", v.Name, v.Spec, v.Limits)
 	}
 	if scopes := cgroupDirs(d.t, filepath.Join(d.parent, "vms", v.ID)); !slices.Equal(scopes, []string{"init"}) {
 		d.t.Errorf("VM %s: nothing runs, yet it has %v", v.Name, scopes)
@@ -477,8 +514,14 @@ func (d *daemon) nothingLeft(mounts int) {
 	if got := cgroupDirs(d.t, filepath.Join(d.parent, "vms")); len(got) != 0 {
 		d.t.Errorf("slices left: %v", got)
 	}
-	if got := mountCount(d.t); got != mounts {
-		d.t.Errorf("%d mounts, there were %d", got, mounts)
+	if got := mountCount(d.t); got != mounts+1 { // the pool
+		d.t.Errorf("%d mounts, there were %d before the pool", got, mounts)
+	}
+	if got := linkIDs(d.t); len(got) != 0 {
+		d.t.Errorf("links of %v left", got)
+	}
+	if out, err := exec.Command("nft", "list", "ruleset").CombinedOutput(); err != nil || strings.Contains(string(out), "elements") && strings.Contains(string(out), "comment") {
+		d.t.Errorf("left in the rules: %v %s", err, out)
 	}
 	if out, err := exec.Command("pgrep", "-f", "cloudflash-init").Output(); err == nil {
 		d.t.Errorf("inits left: %s", out)

@@ -200,7 +200,7 @@ func ptr[T any](v T) *T { return &v }
 func withVMs(t testing.TB) *rig {
 	r := newRig(t)
 	r.agent.vms = []agent.VM{
-		{ID: "v0", Name: "db", State: agent.VMRunning, Image: "host", CreatedAt: ago(2*time.Hour + 10*time.Minute), Cloudlets: 1, InitPID: 42,
+		{ID: "v0", Name: "db", State: agent.VMRunning, Image: "host", Network: agent.Network{Mode: "nat", IPv4: "10.88.0.2"}, CreatedAt: ago(2*time.Hour + 10*time.Minute), Cloudlets: 1, InitPID: 42,
 			Spec:   agent.Spec{CPUs: 2, MemoryBytes: 1 << 30, IO: agent.IO{ReadBPS: 7, WriteBPS: 8}},
 			Limits: agent.Limits{CPUs: ptr(2.0), MemoryBytes: ptr(int64(1 << 30)), PIDs: ptr(int64(256)), IO: &agent.IO{ReadBPS: 5 << 20, WriteIOPS: 100}},
 			Usage:  agent.Usage{CPUs: 0.5, MemoryBytes: 100 << 20, PIDs: 3}},

@@ -50,7 +50,7 @@ func TestEveryVerbAsksAndPrints(t *testing.T) {
 		"vm list by state":     {args: "vm ls --state failed --no-headers -o name", want: []request{{"GET /api/v1/vms?limit=1000&state=failed", ""}}, out: "web\n"},
 		"vm show":              {args: "vm show web", want: []request{{"GET /api/v1/vms/web", ""}}, out: anything},
 		"vm set": {args: "vm set db --cpus 1.5 -o csv --no-headers", want: []request{{"PATCH /api/v1/vms/db", `{"cpus":1.5}`}},
-			out: "db,running,0.50/1.5,100 MiB/1 GiB,3/256,1,2h10m,v0,host,\"read 5 MiB/s, write 100 op/s\",42,\n"},
+			out: "db,running,0.50/1.5,100 MiB/1 GiB,3/256,1,2h10m,v0,host,\"read 5 MiB/s, write 100 op/s\",0 B/max,nat,10.88.0.2,0 B,0 B,0,42,\n"},
 		"vm set io keeps the rest": {args: "vm set db --io-wbps 0 -o name",
 			want: []request{{"GET /api/v1/vms/db", ""}, {"PATCH /api/v1/vms/db", `{"io":{"rbps":7,"riops":0,"wbps":0,"wiops":0}}`}}, out: "db\n"},
 		"vm delete": {args: "vm delete db web --grace 1m", want: []request{{"DELETE /api/v1/vms/db?grace=1m0s", ""}, {"DELETE /api/v1/vms/web?grace=1m0s", ""}},

@@ -39,14 +39,10 @@ var vmColumns = []column[agent.VM]{
 	{"STORAGE", true, func(v agent.VM) string {
 		return quantity.FormatBytes(v.Usage.StorageBytes) + "/" + bytesOr(v.Limits.StorageBytes, "max")
 	}},
-	{"NET RX/TX", true, func(v agent.VM) string {
-		if v.Network.Mode == agent.NetworkIsolated {
-			return "-"
-		}
-		return quantity.FormatBytes(v.Usage.ReceivedBytes) + "/" + quantity.FormatBytes(v.Usage.SentBytes)
-	}},
 	{"NETWORK", true, func(v agent.VM) string { return v.Network.Mode }},
 	{"ADDRESS", true, func(v agent.VM) string { return v.Network.IPv4 }},
+	{"RX", true, func(v agent.VM) string { return quantity.FormatBytes(v.Usage.ReceivedBytes) }},
+	{"TX", true, func(v agent.VM) string { return quantity.FormatBytes(v.Usage.SentBytes) }},
 	{"GPUS", true, func(v agent.VM) string { return fmt.Sprint(len(v.GPUs)) }},
 	{"INIT", true, func(v agent.VM) string { return fmt.Sprint(v.InitPID) }},
 	{"REASON", true, func(v agent.VM) string { return v.Reason }},
