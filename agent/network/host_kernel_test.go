@@ -267,8 +267,12 @@ func (h *host) vm(slot int, mode network.Mode, publish ...network.Publish) *vm {
 	return v
 }
 
-func (v *vm) ip4(port int) string { return netip.AddrPortFrom(v.addr.IPv4.Addr(), uint16(port)).String() }
-func (v *vm) ip6(port int) string { return netip.AddrPortFrom(v.addr.IPv6.Addr(), uint16(port)).String() }
+func (v *vm) ip4(port int) string {
+	return netip.AddrPortFrom(v.addr.IPv4.Addr(), uint16(port)).String()
+}
+func (v *vm) ip6(port int) string {
+	return netip.AddrPortFrom(v.addr.IPv6.Addr(), uint16(port)).String()
+}
 
 // state is everything that the host has of links, rules and descriptors.
 func state(t testing.TB) string {
@@ -277,8 +281,14 @@ func state(t testing.TB) string {
 	if err != nil {
 		t.Fatal(err)
 	}
+	count := 0
+	for _, fd := range fds {
+		if to, err := os.Readlink("/proc/self/fd/" + fd.Name()); err == nil && to != "anon_inode:[pidfd]" { // of the tests' processes
+			count++
+		}
+	}
 	var b bytes.Buffer
-	fmt.Fprintf(&b, "%d fds\n%s\n", len(fds), sh(t, `ip -o link | sed 's/^[0-9]*: //; s/@if[0-9]*//; s/ state.*//; s/<.*>//' | grep -v -e '^ifb[01]:' -e '^out' | sort`))
+	fmt.Fprintf(&b, "%d fds\n%s\n", count, sh(t, `ip -o link | sed 's/^[0-9]*: //; s/@if[0-9]*//; s/ state.*//; s/<.*>//' | grep -v -e '^ifb[01]:' -e '^out' | sort`))
 	for _, e := range network.Elements(t) {
 		fmt.Fprintln(&b, e)
 	}

@@ -128,7 +128,9 @@ func TestKernelSpoofing(t *testing.T) {
 	bridge := net.HardwareAddr{0x02, 0xcf, 10, 88, 0, 1}
 	all := net.HardwareAddr{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}
 	const gateway, own6, victim6, link6 = "fd0c:f1a5:c10d::1", "fd0c:f1a5:c10d::2", "fd0c:f1a5:c10d::3", "fe80::cf:aff:fe58:2"
-	icmp6 := func(src string, body []byte) []byte { return frame{bridge, own, 0x86dd, ipv6(src, gateway, 58, body)}.bytes() }
+	icmp6 := func(src string, body []byte) []byte {
+		return frame{bridge, own, 0x86dd, ipv6(src, gateway, 58, body)}.bytes()
+	}
 	cases := map[string]struct {
 		frame []byte
 		want  int
