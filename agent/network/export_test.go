@@ -33,3 +33,15 @@ func Elements(tb interface{ Fatal(...any) }) []string {
 	slices.Sort(all)
 	return all
 }
+
+// FlushRuleset removes every table, as restarting the service nftables does.
+func FlushRuleset(tb interface{ Fatal(...any) }) {
+	c, err := nftables.New()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	c.FlushRuleset()
+	if err := c.Flush(); err != nil {
+		tb.Fatal(err)
+	}
+}

@@ -281,8 +281,14 @@ func state(t testing.TB) string {
 	if err != nil {
 		t.Fatal(err)
 	}
+	count := 0
+	for _, fd := range fds {
+		if to, err := os.Readlink("/proc/self/fd/" + fd.Name()); err == nil && to != "anon_inode:[pidfd]" { // of the tests' processes
+			count++
+		}
+	}
 	var b bytes.Buffer
-	fmt.Fprintf(&b, "%d fds\n%s\n", len(fds), sh(t, `ip -o link | sed 's/^[0-9]*: //; s/@if[0-9]*//; s/ state.*//; s/<.*>//' | grep -v -e '^ifb[01]:' -e '^out' | sort`))
+	fmt.Fprintf(&b, "%d fds\n%s\n", count, sh(t, `ip -o link | sed 's/^[0-9]*: //; s/@if[0-9]*//; s/ state.*//; s/<.*>//' | grep -v -e '^ifb[01]:' -e '^out' | sort`))
 	for _, e := range network.Elements(t) {
 		fmt.Fprintln(&b, e)
 	}

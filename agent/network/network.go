@@ -9,6 +9,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
@@ -125,6 +126,10 @@ func (n *Network) Open(ctx context.Context) error {
 	return nil
 }
 
+// patience is how long the kernel may take for an answer; it gives one unless
+// there is a mistake of ours.
+const patience = time.Minute
+
 // connect opens the sockets that all later calls use, in the namespace of the host.
 func (n *Network) connect() error {
 	if n.route != nil {
@@ -137,6 +142,11 @@ func (n *Network) connect() error {
 	s, err := nl.GetNetlinkSocketAt(netns.None(), netns.None(), unix.NETLINK_ROUTE)
 	if err != nil {
 		h.Close()
+		return err
+	}
+	if err := errors.Join(h.SetSocketTimeout(patience), s.SetReceiveTimeout(&unix.Timeval{Sec: int64(patience.Seconds())})); err != nil {
+		h.Close()
+		s.Close()
 		return err
 	}
 	n.route, n.raw = h, map[int]*nl.SocketHandle{unix.NETLINK_ROUTE: {Socket: s}}

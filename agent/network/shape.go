@@ -33,10 +33,10 @@ type bucket struct {
 }
 
 const (
-	// A burst lasts 4 ms: enough for timers that come late, and a fiftieth of what
-	// would be seen in the first second. TBF cuts segments of 64 KiB that do not
+	// A burst lasts 8 ms: enough for timers that come late, and less than a
+	// hundredth of the first second. TBF cuts segments of 64 KiB that do not
 	// fit into it (Linux 3.11), so that it may be smaller than those.
-	burstTime = 4 * time.Millisecond
+	burstTime = 8 * time.Millisecond
 	queueTime = 20 * time.Millisecond
 	frame     = 1514
 )
@@ -55,8 +55,7 @@ func bucketFor(bps int64) bucket {
 	}
 }
 
-// shape limits both directions of a VM, or changes the limits it has; nothing
-// that waits or flows is lost.
+// shape limits both directions of a VM, or changes the limits it has.
 func (n *Network) shape(veth, ifb netlink.Link, bps int64) error {
 	b := bucketFor(bps)
 	if err := n.limit(veth, b); err != nil {
@@ -68,11 +67,25 @@ func (n *Network) shape(veth, ifb netlink.Link, bps int64) error {
 	return n.redirect(veth, ifb)
 }
 
-var root = netlink.MakeHandle(1, 0)
+// Handles of the bucket, and of the queues inside, which take turns. The kernel
+// changes the one of the same handle and kind, and replaces one of another.
+var (
+	root   = netlink.MakeHandle(1, 0)
+	inner  = netlink.MakeHandle(1, 1) // where the queue hangs
+	codels = [2]uint32{netlink.MakeHandle(2, 0), netlink.MakeHandle(3, 0)}
+	fifos  = [2]uint32{netlink.MakeHandle(4, 0), netlink.MakeHandle(5, 0)}
+)
 
-// limit puts a token bucket on what a link sends, and fair queues with delay
-// control inside where the kernel has them.
+// limit puts a token bucket on what a link sends, and a queue inside it.
+//
+// When the rate falls, so does the burst, and segments that wait may be larger
+// than it from then on. TBF would wait for ever for tokens that it has no room
+// for (seen on 6.18), so such a queue is replaced by an empty one.
 func (n *Network) limit(l netlink.Link, b bucket) error {
+	old, err := n.limitOf(l)
+	if err != nil && !errors.Is(err, ErrNotAttached) {
+		return err
+	}
 	tbf := &netlink.Tbf{
 		QdiscAttrs: netlink.QdiscAttrs{LinkIndex: l.Attrs().Index, Handle: root, Parent: netlink.HANDLE_ROOT},
 		Rate:       b.rate, Buffer: b.burst, Limit: b.limit,
@@ -80,24 +93,49 @@ func (n *Network) limit(l netlink.Link, b bucket) error {
 	if err := n.route.QdiscReplace(tbf); err != nil {
 		return lacks("sch_tbf", fmt.Errorf("limit %s: %w", l.Attrs().Name, err))
 	}
-	if n.droptail.Load() {
-		return nil
+	turn := 0
+	if old > 0 {
+		q, err := n.queueOf(l)
+		if err != nil {
+			return err
+		}
+		if q == codels[1] || q == fifos[1] {
+			turn = 1
+		}
+		if uint64(old) > 8*b.rate {
+			turn = 1 - turn
+		}
 	}
-	codel := &netlink.FqCodel{
-		QdiscAttrs: netlink.QdiscAttrs{LinkIndex: l.Attrs().Index, Handle: netlink.MakeHandle(2, 0), Parent: netlink.MakeHandle(1, 1)},
-		Target:     b.target, Interval: max(100_000, 2*b.target), Flows: 128, Quantum: frame, MemoryLimit: b.memory, ECN: 1,
-	}
-	add := n.route.QdiscReplace
-	if err := add(codel); errors.Is(err, unix.EINVAL) { // the number of flows is for good
-		codel.Flows = 0
-		err = n.route.QdiscChange(codel)
-		return err
-	} else if errors.Is(err, unix.ENOENT) {
-		n.droptail.Store(true)
-	} else if err != nil {
+	if err := n.queue(l, turn, b); err != nil {
 		return fmt.Errorf("queue on %s: %w", l.Attrs().Name, err)
 	}
 	return nil
+}
+
+// queue makes the queue in a bucket, or changes the one of that turn: fair
+// queues with delay control where the kernel has them.
+func (n *Network) queue(l netlink.Link, turn int, b bucket) error {
+	attrs := netlink.QdiscAttrs{LinkIndex: l.Attrs().Index, Handle: codels[turn], Parent: inner}
+	if !n.droptail.Load() {
+		codel := &netlink.FqCodel{QdiscAttrs: attrs, Target: b.target, Interval: max(100_000, 2*b.target),
+			Flows: 128, Quantum: frame, MemoryLimit: b.memory, ECN: 1}
+		err := n.route.QdiscReplace(codel)
+		if errors.Is(err, unix.EINVAL) { // it is there, and the number of flows is for good
+			codel.Flows = 0
+			err = n.route.QdiscReplace(codel)
+		}
+		if !errors.Is(err, unix.ENOENT) {
+			return err
+		}
+		n.droptail.Store(true)
+	}
+	req := nl.NewNetlinkRequest(unix.RTM_NEWQDISC, unix.NLM_F_CREATE|unix.NLM_F_REPLACE|unix.NLM_F_ACK)
+	req.Sockets = n.raw
+	req.AddData(&nl.TcMsg{Family: nl.FAMILY_ALL, Ifindex: int32(attrs.LinkIndex), Handle: fifos[turn], Parent: inner})
+	req.AddData(nl.NewRtAttr(nl.TCA_KIND, nl.ZeroTerminated("bfifo")))
+	req.AddData(nl.NewRtAttr(nl.TCA_OPTIONS, nl.Uint32Attr(b.limit)))
+	_, err := req.Execute(unix.NETLINK_ROUTE, 0)
+	return err
 }
 
 // redirect takes what a VM sends through the IFB. Where that is gone, mirred drops.
@@ -159,19 +197,44 @@ func (n *Network) links(id string) (veth, ifb netlink.Link, err error) {
 	return veth, ifb, err
 }
 
-// limitOf asks for one qdisc. The library only knows how to list those of every link.
+// limitOf is the rate of a link's bucket, in bits per second.
 func (n *Network) limitOf(l netlink.Link) (int64, error) {
-	req := nl.NewNetlinkRequest(unix.RTM_GETQDISC, 0)
-	req.Sockets = n.raw
-	req.AddData(&nl.TcMsg{Family: nl.FAMILY_ALL, Ifindex: int32(l.Attrs().Index), Handle: root})
-	msgs, err := req.Execute(unix.NETLINK_ROUTE, unix.RTM_NEWQDISC)
-	if errors.Is(err, unix.ENOENT) || err == nil && len(msgs) == 0 {
-		return 0, fmt.Errorf("limit of %s: %w", l.Attrs().Name, ErrNotAttached)
-	}
+	msg, err := n.qdisc(&nl.TcMsg{Family: nl.FAMILY_ALL, Ifindex: int32(l.Attrs().Index), Handle: root})
 	if err != nil {
 		return 0, fmt.Errorf("limit of %s: %w", l.Attrs().Name, err)
 	}
-	return parseLimit(msgs[0])
+	return parseLimit(msg)
+}
+
+// queueOf is the handle of the queue in a link's bucket.
+func (n *Network) queueOf(l netlink.Link) (uint32, error) {
+	msg, err := n.qdisc(&nl.TcMsg{Family: nl.FAMILY_ALL, Ifindex: int32(l.Attrs().Index), Parent: inner})
+	if errors.Is(err, ErrNotAttached) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, fmt.Errorf("queue of %s: %w", l.Attrs().Name, err)
+	}
+	return nl.DeserializeTcMsg(msg).Handle, nil
+}
+
+// qdisc asks for one qdisc. The library only knows how to list those of every
+// link. Without NLM_F_ECHO the kernel tells everybody but who asked.
+func (n *Network) qdisc(which *nl.TcMsg) ([]byte, error) {
+	req := nl.NewNetlinkRequest(unix.RTM_GETQDISC, unix.NLM_F_ECHO)
+	req.Sockets = n.raw
+	req.AddData(which)
+	msgs, err := req.Execute(unix.NETLINK_ROUTE, unix.RTM_NEWQDISC)
+	if errors.Is(err, unix.ENOENT) {
+		return nil, fmt.Errorf("%w: %w", ErrNotAttached, err)
+	}
+	if err == nil && (len(msgs) == 0 || len(msgs[0]) < nl.SizeofTcMsg) {
+		err = errors.New("malformed answer: too short")
+	}
+	if err != nil {
+		return nil, err
+	}
+	return msgs[0], nil
 }
 
 // parseLimit finds the rate in a message about a TBF qdisc.
