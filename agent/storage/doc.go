@@ -20,10 +20,10 @@
 // hold all of it with Config.Reserve left over; beyond that a limit is refused
 // with ErrNoRoom. With overcommit the VMs compete for the pool, and the last one
 // hears ENOSPC from a file system that is in order. Others who fill the disk can
-// still take away what was there when the limit was given: XFS then holds back
-// metadata until there is room again, writers get EIO, and no data that was
-// synced is lost (measured). The log can not be hit, mkfs writes all of it. XFS
-// does not shrink; the blocks of deleted files go back to the disk by Trim.
+// still take away what was there when the limit was given: then fsync of new data
+// fails with ENOSPC, what was synced stays, and with room again the file system
+// is in order (6.1 and 6.12). The log cannot be hit: mkfs allocates all of it.
+// XFS does not shrink; the blocks of deleted files go back to the disk by Trim.
 //
 // # Crashes
 //
@@ -32,6 +32,14 @@
 // where it was killed before mounting; growth is file, then device, then file
 // system, and Open resumes it. After a power cut the mount replays XFS's log. A
 // pool that does not mount is an error and is never made anew.
+//
+// # IO
+//
+// io.max goes to the device that the file system submits to: the pool's loop
+// device, or the disk. Buffered writes count too, ext4 and XFS write back on
+// behalf of the cgroup. Limits on the loop device leave out what a VM reads of
+// the host's own files, and its io.stat has the same bytes twice, for the loop
+// device and for the disk below.
 //
 // # What the kernel does
 //
