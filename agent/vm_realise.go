@@ -130,7 +130,7 @@ func (a *Agent) erase(ctx context.Context, v *vm) error {
 	if err := guest.Remove(a.runDir(v.ID)); err != nil {
 		return err
 	}
-	return errors.Join(os.RemoveAll(a.runDir(v.ID)), os.RemoveAll(a.stateDir(v.ID)))
+	return errors.Join(os.RemoveAll(a.runDir(v.ID)), guest.RemoveTree(a.stateDir(v.ID)))
 }
 
 // spawnWatch hears of every cloudlet that ends in the VM, and of the end of its
