@@ -308,7 +308,7 @@ func (a *Agent) sweep(ctx context.Context) error {
 		}
 		for _, e := range entries {
 			if a.known(e.Name()) == nil {
-				if err := os.RemoveAll(filepath.Join(root, "vms", e.Name())); err != nil {
+				if err := guest.RemoveTree(filepath.Join(root, "vms", e.Name())); err != nil {
 					a.log.Error("sweep directory", "path", e.Name(), "err", err)
 				}
 			}

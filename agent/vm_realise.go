@@ -124,7 +124,7 @@ func (a *Agent) erase(ctx context.Context, v *vm) error {
 	if err := guest.Remove(a.runDir(v.ID)); err != nil {
 		return err
 	}
-	if err := errors.Join(os.RemoveAll(a.runDir(v.ID)), os.RemoveAll(a.stateDir(v.ID))); err != nil {
+	if err := errors.Join(os.RemoveAll(a.runDir(v.ID)), guest.RemoveTree(a.stateDir(v.ID))); err != nil {
 		return err
 	}
 	a.releaseStorage(ctx, v)

@@ -28,14 +28,14 @@ func Unpack(ctx context.Context, archive, dir string, limit int64) error {
 		return nil
 	}
 	part := dir + ".part"
-	if err := os.RemoveAll(part); err != nil {
+	if err := RemoveTree(part); err != nil {
 		return err
 	}
 	if err := os.Mkdir(part, 0o755); err != nil {
 		return err
 	}
 	if err := unpackFile(ctx, archive, part, limit); err != nil {
-		return errors.Join(fmt.Errorf("unpack %s: %w", archive, err), os.RemoveAll(part))
+		return errors.Join(fmt.Errorf("unpack %s: %w", archive, err), RemoveTree(part))
 	}
 	return os.Rename(part, dir)
 }

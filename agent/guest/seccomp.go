@@ -43,6 +43,9 @@ func filtered() map[string][]bpf.Instruction {
 		"socketpair": families,
 		// PER_LINUX, PER_LINUX32, both with UNAME26, and the question what it is.
 		"personality": oneOf(loadArg0, allow, eperm, 0, 8, 0x20000, 0x20008, 0xffffffff),
+		// Of oneself only: the VM's root has the init's user id, and could leave the init no
+		// descriptor, process or CPU time to serve the agent with.
+		"prlimit64": oneOf(loadArg0, allow, eperm, 0),
 		// Both type on a terminal in somebody else's name.
 		"ioctl": oneOf(loadArg1, eperm, allow, unix.TIOCSTI, unix.TIOCLINUX),
 	}

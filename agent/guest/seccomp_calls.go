@@ -14,7 +14,7 @@ var allowed = []string{
 	"futex_wait", "futex_waitv", "futex_wake", "get_robust_list", "get_thread_area", "getcpu", "getegid", "geteuid", "getgid", "getgroups",
 	"getitimer", "getpgid", "getpgrp", "getpid", "getppid", "getpriority", "getrandom", "getresgid", "getresuid", "getrlimit", "getrusage",
 	"getsid", "gettid", "gettimeofday", "getuid", "ioprio_get", "ioprio_set", "kill", "landlock_add_rule", "landlock_create_ruleset",
-	"landlock_restrict_self", "membarrier", "nanosleep", "pause", "pidfd_open", "pidfd_send_signal", "prctl", "prlimit64",
+	"landlock_restrict_self", "membarrier", "nanosleep", "pause", "pidfd_open", "pidfd_send_signal", "prctl",
 	"process_mrelease", "process_vm_readv", "process_vm_writev", "ptrace", "restart_syscall", "rseq", "rt_sigaction", "rt_sigpending",
 	"rt_sigprocmask", "rt_sigqueueinfo", "rt_sigreturn", "rt_sigsuspend", "rt_sigtimedwait", "rt_tgsigqueueinfo", "sched_get_priority_max",
 	"sched_get_priority_min", "sched_getaffinity", "sched_getattr", "sched_getparam", "sched_getscheduler", "sched_rr_get_interval",

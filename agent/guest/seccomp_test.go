@@ -58,6 +58,8 @@ func TestSeccompFilter(t *testing.T) {
 		"which personality":         {call{a, unix.SYS_PERSONALITY, 0xffffffff, 0}, answerAllow},
 		"linux32":                   {call{a, unix.SYS_PERSONALITY, 8, 0}, answerAllow},
 		"no randomisation":          {call{a, unix.SYS_PERSONALITY, 0x40000, 0}, answer(unix.EPERM)},
+		"limits of its own":         {call{a, unix.SYS_PRLIMIT64, 0, 7}, answerAllow},
+		"limits of the init":        {call{a, unix.SYS_PRLIMIT64, 1, 7}, answer(unix.EPERM)},
 		"a terminal's size":         {call{a, unix.SYS_IOCTL, 0, unix.TIOCGWINSZ}, answerAllow},
 		"TIOCSTI":                   {call{a, unix.SYS_IOCTL, 0, unix.TIOCSTI}, answer(unix.EPERM)},
 		"TIOCSTI, high bits set":    {call{a, unix.SYS_IOCTL, 0, 1<<32 | unix.TIOCSTI}, answer(unix.EPERM)},

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"syscall"
 	"time"
@@ -103,7 +104,41 @@ func launch(cfg Config) (*exec.Cmd, error) {
 		Stderr:      log,
 		SysProcAttr: attributes(cfg, dir),
 	}
-	return cmd, cmd.Start()
+	return cmd, startAs(cfg.UIDBase, cmd)
+}
+
+// startAs starts a command as if that user had made its user namespace, with the
+// capabilities of this process. What the kernel counts by user (inotify instances,
+// pending signals, bytes in message queues...) it also counts for the maker of a
+// namespace: were that root, one VM could use up what the host's root and all
+// other VMs have (inc_ucount in kernel/ucount.c).
+func startAs(uid uint32, cmd *exec.Cmd) error {
+	failed := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread() // never unlocked: the thread ends with its user
+		err := becomeUser(uid)
+		if err == nil {
+			err = cmd.Start()
+		}
+		failed <- err
+	}()
+	return <-failed
+}
+
+// becomeUser changes the user of this thread alone, and keeps its capabilities.
+func becomeUser(uid uint32) error {
+	const noSetuidFixup = 1 << 2 // SECBIT_NO_SETUID_FIXUP of linux/securebits.h
+	bits, err := unix.PrctlRetInt(unix.PR_GET_SECUREBITS, 0, 0, 0, 0)
+	if err != nil {
+		return fmt.Errorf("read securebits: %w", err)
+	}
+	if err := unix.Prctl(unix.PR_SET_SECUREBITS, uintptr(bits|noSetuidFixup), 0, 0, 0); err != nil {
+		return fmt.Errorf("set securebits: %w", err)
+	}
+	if _, _, errno := unix.RawSyscall(unix.SYS_SETRESUID, ^uintptr(0), uintptr(uid), ^uintptr(0)); errno != 0 {
+		return fmt.Errorf("become user %d: %w", uid, errno)
+	}
+	return nil
 }
 
 func attributes(cfg Config, cgroupFD int) *syscall.SysProcAttr {

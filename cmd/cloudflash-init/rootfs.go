@@ -211,7 +211,8 @@ func (b *builder) devices(nodes []int) {
 	b.dir("/dev/shm")
 	b.mount("shm", "/dev/shm", "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=1777")
 	b.dir("/dev/pts")
-	b.mount("devpts", "/dev/pts", "devpts", unix.MS_NOSUID|unix.MS_NOEXEC, "newinstance,ptmxmode=0666,mode=0620,gid=5")
+	// The host has 3072 terminals for all VMs (kernel.pty.max less kernel.pty.reserve).
+	b.mount("devpts", "/dev/pts", "devpts", unix.MS_NOSUID|unix.MS_NOEXEC, "newinstance,ptmxmode=0666,mode=0620,gid=5,max=128")
 	b.link("pts/ptmx", "/dev/ptmx")
 	b.link("/proc/self/fd", "/dev/fd")
 	b.link("/proc/self/fd/0", "/dev/stdin")
@@ -233,7 +234,7 @@ func (b *builder) noNamespaces() {
 
 // mask hides what tells of the host or reaches it, as container runtimes do.
 func (b *builder) mask() {
-	for _, path := range [...]string{"/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/timer_list", "/proc/sched_debug", "/proc/kallsyms"} {
+	for _, path := range [...]string{"/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/timer_list", "/proc/sched_debug", "/proc/kallsyms", "/proc/interrupts"} {
 		if is(path, unix.S_IFREG) {
 			b.mount("/dev/null", path, "bind", unix.MS_BIND, "")
 		}
@@ -243,7 +244,7 @@ func (b *builder) mask() {
 			b.mount("none", path, "tmpfs", unix.MS_RDONLY|unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "size=0,mode=555")
 		}
 	}
-	for _, path := range [...]string{"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"} {
+	for _, path := range [...]string{"/proc/bus", "/proc/fs", "/proc/irq", "/proc/pressure", "/proc/sys", "/proc/sysrq-trigger"} {
 		if is(path, unix.S_IFDIR) || is(path, unix.S_IFREG) {
 			b.bind(path, path)
 		}

@@ -7,9 +7,11 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"net"
 	"net/http"
 	"os"
+	"strconv"
 	"strings"
 	"time"
 
@@ -142,8 +144,12 @@ func (o options) tlsConfig() (*tls.Config, error) {
 	}}, nil
 }
 
-// raiseFileLimit makes room for the files that are kept open of every VM.
+// raiseFileLimit makes room for the files that are kept open of every VM. The
+// limit of the whole system goes, as systemd has it at boot: what a VM opens is
+// charged to its memory, while under a common limit one VM could leave all others
+// none.
 func raiseFileLimit() error {
 	const want = 1 << 20
-	return unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: want, Max: want})
+	err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: want, Max: want})
+	return errors.Join(err, os.WriteFile("/proc/sys/fs/file-max", []byte(strconv.FormatInt(math.MaxInt64, 10)), 0))
 }
