@@ -115,7 +115,7 @@ func (b *builder) dir(path string) {
 	}
 }
 
-// parents makes the directories above a path, all but the first.
+// parents makes the directories above a path.
 func (b *builder) parents(path string) {
 	for i := 1; i < len(path); i++ {
 		if path[i] == '/' {
