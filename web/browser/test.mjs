@@ -87,6 +87,8 @@ try {
     await card("web").waitFor();
     await eventually("it runs", async () => /running|idle/.test(await card("web").locator("[data-k=state]").textContent()));
     assert.equal(await page.textContent("#vms-count"), "1");
+    await eventually("its address", async () => /10\.88\.0\.\d+/.test(await card("web").locator("[data-k=address]").textContent()));
+    await eventually("its storage", async () => /of 10 GiB/.test(await card("web").locator("[data-k=storage]").textContent()));
   });
 
   await step("a cloudlet is submitted, counts down and uses CPU", async () => {

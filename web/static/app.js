@@ -97,7 +97,7 @@ function remember(vms) {
   for (const vm of vms) {
     alive.add(vm.id);
     const past = state.history.get(vm.id) ?? [];
-    if (!past.length || past[past.length - 1].at !== vm.usage.at) past.push({ at: vm.usage.at, cpus: vm.usage.cpus });
+    if (!past.length || past[past.length - 1].at !== vm.usage.at) past.push({ at: vm.usage.at, cpus: vm.usage.cpus, received: vm.usage.received_bytes, sent: vm.usage.sent_bytes });
     state.history.set(vm.id, past.slice(-120));
   }
   for (const id of state.history.keys()) if (!alive.has(id)) state.history.delete(id);
@@ -213,8 +213,8 @@ function vmCard(vm) {
   const button = (text, act, kind = "") => el("button", { class: "small " + kind, type: "button", "data-k": act, onclick: () => vmAction(act, vm.id) }, text);
   return el("article", { class: "card" },
     el("header", {}, el("h3", { "data-k": "name" }), el("span", { class: "state", "data-k": "state" })),
-    meter("CPU", "cpu"), el("canvas", { class: "spark", height: 30, "aria-hidden": "true" }), meter("Memory", "memory"), meter("Processes", "pids"),
-    el("p", { class: "facts" }, el("span", { "data-k": "cloudlets" }), el("span", { "data-k": "io" }), el("span", { "data-k": "age" })),
+    meter("CPU", "cpu"), el("canvas", { class: "spark", height: 30, "aria-hidden": "true" }), meter("Memory", "memory"), meter("Storage", "storage"), meter("Network", "network"), meter("Processes", "pids"),
+    el("p", { class: "facts" }, el("span", { "data-k": "cloudlets" }), el("span", { "data-k": "io" }), el("span", { "data-k": "address" }), el("span", { "data-k": "age" })),
     el("p", { class: "field-error", "data-k": "reason" }),
     el("div", { class: "actions" }, button("Resize", "resize"), button("Freeze", "freeze"), button("Thaw", "thaw"), button("Delete", "delete")));
 }
@@ -234,9 +234,13 @@ function updateVM(node, vm) {
   const { usage: u, limits: l } = vm;
   bar("cpu", u.cpus, l.cpus, `${u.cpus.toFixed(2)} of ${cores(l.cpus)} cores${u.cpu_pressure > 0.1 ? `, waiting ${percent(u.cpu_pressure)}` : ""}`);
   bar("memory", u.memory_bytes, l.memory_bytes, `${bytes(u.memory_bytes)} of ${l.memory_bytes ? bytes(l.memory_bytes) : "no limit"}${u.oom_kills ? `, ${u.oom_kills} OOM kills` : ""}`);
+  bar("storage", u.storage_bytes, l.storage_bytes, `${bytes(u.storage_bytes)} of ${l.storage_bytes ? bytes(l.storage_bytes) : "no limit"}`);
+  const [down, up] = traffic(state.history.get(vm.id) ?? []);
+  bar("network", Math.max(down, up), l.bandwidth_bps, vm.network.mode === "isolated" ? "none" : `${bits(down)} in, ${bits(up)} out of ${l.bandwidth_bps ? bits(l.bandwidth_bps) : "no limit"}`);
   bar("pids", u.pids, l.pids, `${u.pids} of ${l.pids ?? "no limit"}`);
   set(node, "cloudlets", `${vm.cloudlets} cloudlet${vm.cloudlets === 1 ? "" : "s"}`);
   set(node, "io", `${bytes(u.read_bytes)} read, ${bytes(u.written_bytes)} written`);
+  set(node, "address", [vm.network.ipv4, ...vm.network.publish.map((p) => `${p.host_port}→${p.guest_port}${p.protocol === "udp" ? "/udp" : ""}`), ...(vm.gpus ?? []).map((g) => g.name)].filter(Boolean).join(" · "));
   set(node, "age", `up ${span((now() - Date.parse(vm.created_at)) / 1000)}`);
   set(node, "reason", vm.reason ?? "");
   node.querySelector('[data-k="freeze"]').hidden = vm.state !== "running";
@@ -244,6 +248,14 @@ function updateVM(node, vm) {
   node.querySelector('[data-k="resize"]').disabled = vm.state !== "running" && vm.state !== "frozen";
   node.querySelector('[data-k="delete"]').disabled = vm.state === "deleting" || vm.state === "creating";
   spark(node.querySelector("canvas"), state.history.get(vm.id) ?? [], l.cpus ?? 1);
+}
+
+// traffic is what a VM receives and sends, in bits per second, over the last sample.
+function traffic(past) {
+  if (past.length < 2) return [0, 0];
+  const [a, b] = past.slice(-2), seconds = (Date.parse(b.at) - Date.parse(a.at)) / 1000;
+  const rate = (key) => (seconds > 0 ? Math.max(0, ((b[key] - a[key]) * 8) / seconds) : 0);
+  return [rate("received"), rate("sent")];
 }
 
 // spark draws the last two minutes of CPU against the limit.
@@ -400,6 +412,13 @@ function openVM(vm) {
   choose("storage", spec.storage_bytes);
   choose("bandwidth", spec.bandwidth_bps);
   $("vm-pids").value = spec.pids;
+  $("vm-fixed").hidden = Boolean(vm); // cannot be changed later
+  $("vm-network").value = "nat";
+  $("vm-publish").value = "";
+  $("vm-gpus").value = 0;
+  $("vm-gpus").max = state.host?.capacity.gpus ?? 0;
+  $("vm-gpus").disabled = !state.host?.capacity.gpus;
+  $("vm-gpus").title = state.host?.capacity.gpus ? "" : "no GPU here";
   $("vm-dialog").showModal();
 }
 
@@ -408,9 +427,22 @@ $("vm-form").addEventListener("submit", (event) => {
   event.preventDefault();
   const body = { cpus: Number($("vm-cpus").value), pids: Number($("vm-pids").value) };
   for (const name of Object.keys(sliders)) body[sliders[name].field] = chosen[name];
-  if (!editing && $("vm-name").value) body.name = $("vm-name").value;
+  if (!editing) {
+    if ($("vm-name").value) body.name = $("vm-name").value;
+    body.network = { mode: $("vm-network").value };
+    const ports = $("vm-publish").value.split(/[\s,]+/).filter(Boolean);
+    if (ports.length) body.network.publish = ports.map(port);
+    if (Number($("vm-gpus").value)) body.gpus = Number($("vm-gpus").value);
+  }
   send($("vm-form"), $("vm-dialog"), () => (editing ? call("PATCH", "/vms/" + encodeURIComponent(editing.id), changes(editing.spec, body)) : call("POST", "/vms", body)));
 });
+
+// port reads 8080:80/udp. What makes no sense the agent refuses, with the field.
+function port(text) {
+  const [ports, protocol] = text.split("/");
+  const [host, guest] = ports.split(":");
+  return { host_port: Number(host) || 0, guest_port: Number(guest ?? host) || 0, ...(protocol ? { protocol } : {}) };
+}
 
 const changes = (old, body) => Object.fromEntries(Object.entries(body).filter(([key, value]) => old[key] !== value));
 
@@ -451,7 +483,8 @@ async function send(form, dialog, act) {
   } catch (refusal) {
     let placed = false;
     for (const e of refusal.problem?.errors ?? []) {
-      const field = form.querySelector(`[data-field="${CSS.escape((e.pointer ?? "").replace(/^\//, ""))}"] .field-error`);
+      const name = (e.pointer ?? "").replace(/^\//, "").replace(/^(network\/publish)\/.*/, "$1");
+      const field = form.querySelector(`[data-field="${CSS.escape(name)}"] .field-error`);
       if (field) { field.textContent = e.detail; placed = true; }
     }
     if (!placed) form.querySelector(".form-error").textContent = refusal.message + (refusal.problem?.hint ? ` – ${refusal.problem.hint}` : "");
