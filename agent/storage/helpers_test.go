@@ -13,9 +13,19 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// needVM keeps kernel tests off machines that are not for them: they mount, and
+// fill disks.
+func needVM(tb testing.TB) {
+	tb.Helper()
+	if os.Getenv("CLOUDFLASH_KERNEL_TESTS") != "1" {
+		tb.Skip("needs CLOUDFLASH_KERNEL_TESTS=1: runs in the test VM")
+	}
+}
+
 // stateDir is a directory on the test VM's disk, which is ext4 without quota.
 func stateDir(tb testing.TB) string {
 	tb.Helper()
+	needVM(tb)
 	dir, err := os.MkdirTemp("/var/lib", "storage-test-")
 	if err != nil {
 		tb.Fatal(err)

@@ -103,20 +103,24 @@ func (w *writer) buffered(t *testing.T, dir string, chunks int) (perSecond, oper
 	return float64(chunks) / seconds, (w.written(t, "wios") - before) / seconds
 }
 
-// within measures up to three times: a busy machine can make a writer slower
-// than its limit, and nothing may make it faster.
+// within wants a rate within 10 % of its limit, in three tries. On a machine with
+// more to do than it can, a writer may stay below; no more than half is asked for
+// then, which two limits on top of each other would not reach.
 func within(t *testing.T, what string, limit float64, measure func() float64) {
 	t.Helper()
-	var ratio float64
+	best := math.Inf(1)
 	for range 3 {
-		ratio = measure() / limit
+		ratio := measure() / limit
 		t.Logf("%s: %.3f of the limit", what, ratio)
-		if ratio > 1.1 || ratio >= 0.9 {
-			break
+		if math.Abs(ratio-1) < math.Abs(best-1) {
+			best = ratio
+		}
+		if math.Abs(best-1) <= 0.1 {
+			return
 		}
 	}
-	if math.Abs(ratio-1) > 0.1 {
-		t.Errorf("%s: %.3f of the limit", what, ratio)
+	if best > 1.1 || best < 0.55 {
+		t.Errorf("%s: %.3f of the limit", what, best)
 	}
 }
 
@@ -152,6 +156,7 @@ func TestKernelIOMaxHoldsOnTheDevice(t *testing.T) {
 }
 
 func TestKernelDeviceOfTheDiskIsTheDisk(t *testing.T) {
+	needVM(t)
 	d, err := DeviceOf("/var/lib")
 	if err != nil || d.Name != "vdb" {
 		t.Errorf("%+v, %v", d, err)
