@@ -36,7 +36,7 @@ func TestDeviceFilter(t *testing.T) {
 
 func TestDeviceRuleErrors(t *testing.T) {
 	for want, r := range map[string]DeviceRule{
-		`type 'a' is neither`:  {'a', 1, 3, "rw"},
+		`type 'a' is neither`:   {'a', 1, 3, "rw"},
 		"number -2 is not":      {'c', -2, 3, "rw"},
 		"number 1048576 is not": {'c', 1, 1 << 20, "rw"},
 		`access "rx" is not`:    {'c', 1, 3, "rx"},
