@@ -25,15 +25,12 @@ func (b *builder) build(image bool, binaries []string, fds []int) {
 	b.mount("cloudflash", base, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=755")
 	b.dir(root)
 	if image {
-		b.imageRoot(fds[len(fds)-1])
+		b.imageRoot(fds[len(fds)-1], binaries)
 	} else {
-		b.hostRoot()
+		b.hostRoot(binaries)
 	}
 	nodes := b.openNodes()
 	b.inside(func() {
-		for _, d := range [...]string{"/proc", "/sys", "/dev", "/tmp", "/run", "/data", "/opt", "/opt/cloudflash", "/opt/cloudflash/bin"} {
-			b.place(d)
-		}
 		b.resolver()
 		b.devices(nodes)
 		b.mount("tmp", "/tmp", "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=1777")
@@ -44,7 +41,6 @@ func (b *builder) build(image bool, binaries []string, fds []int) {
 		b.noNamespaces()
 		b.mask()
 		for i, name := range binaries {
-			b.file("/opt/cloudflash/bin/" + name)
 			b.attach(fds[1+i], "/opt/cloudflash/bin/"+name)
 		}
 		b.attach(fds[0], "/data")
@@ -58,9 +54,20 @@ func (b *builder) build(image bool, binaries []string, fds []int) {
 	}
 }
 
+// places makes what is mounted on, in a directory that is ours alone.
+func (b *builder) places(in string, binaries []string) {
+	for _, d := range [...]string{"proc", "sys", "dev", "tmp", "run", "data", "opt", "opt/cloudflash", "opt/cloudflash/bin"} {
+		b.dir(in + "/" + d)
+	}
+	for _, name := range binaries {
+		b.file(in + "/opt/cloudflash/bin/" + name)
+	}
+}
+
 // hostRoot shows the host's programs read-only around a private /etc.
-func (b *builder) hostRoot() {
+func (b *builder) hostRoot(binaries []string) {
 	b.mount("root", root, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=755")
+	b.places(root, binaries)
 	for _, d := range [...]string{"usr", "etc", "home", "mnt", "root", "srv", "var", "var/cache", "var/lib", "var/log", "var/spool"} {
 		b.dir(root + "/" + d)
 	}
@@ -113,11 +120,15 @@ func (b *builder) etc() {
 	}
 }
 
-// imageRoot lays a writable layer, in the VM's memory, over an image.
-func (b *builder) imageRoot(fd int) {
+// imageRoot lays a writable layer, in the VM's memory, over an image. What is
+// mounted on is put into that layer before: it then hides whatever the image has
+// there instead of a directory. A link would lead elsewhere, and the VM could turn
+// it round later. Replacing it afterwards takes a tmpfs with xattrs (Linux 6.6).
+func (b *builder) imageRoot(fd int, binaries []string) {
 	for _, d := range [...]string{"/image", "/upper", "/work"} {
 		b.dir(base + d)
 	}
+	b.places(base+"/upper", binaries)
 	b.attach(fd, base+"/image")
 	b.mount("overlay", root, "overlay", unix.MS_NOSUID|unix.MS_NODEV,
 		"lowerdir="+base+"/image,upperdir="+base+"/upper,workdir="+base+"/work,userxattr")

@@ -80,26 +80,9 @@ func (b *builder) dir(path string) {
 	}
 }
 
-// place makes a directory to mount on. Whatever an image has there instead goes:
-// a link would lead elsewhere, and the VM could turn it round later.
-func (b *builder) place(path string) {
-	if b.errno != 0 {
-		return
-	}
-	var st unix.Stat_t
-	if unix.Lstat(path, &st) == nil && st.Mode&unix.S_IFMT != unix.S_IFDIR {
-		b.do("replace "+path, unix.Unlink(path))
-	}
-	b.dir(path)
-}
-
-// file makes an empty file, in place of one that is there.
+// file makes an empty file where there is none.
 func (b *builder) file(path string) {
 	if b.errno != 0 {
-		return
-	}
-	if err := unix.Unlink(path); err != nil && err != unix.ENOENT {
-		b.do("replace "+path, err)
 		return
 	}
 	fd, err := unix.Open(path, unix.O_CREAT|unix.O_EXCL|unix.O_WRONLY|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0o644)
