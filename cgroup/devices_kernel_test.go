@@ -24,7 +24,7 @@ func TestMain(m *testing.M) {
 		probeDevices(what)
 		return
 	}
-	os.Exit(m.Run())
+	m.Run()
 }
 
 // probeDevices opens "path flags" pairs and prints how that went. "loop" does it

@@ -44,7 +44,11 @@ func newVM(t testing.TB, change func(*guest.Config)) *vm {
 	if err := os.Chown(data, uidBase, uidBase); err != nil {
 		t.Fatal(err)
 	}
-	upper := t.TempDir()
+	upper, err := os.MkdirTemp("/var/lib", "upper") // on a disk, where an overlay can keep its marks
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(upper) })
 	if err := os.Chown(upper, uidBase, uidBase); err != nil {
 		t.Fatal(err)
 	}

@@ -145,9 +145,9 @@ func namespaces([]string) string {
 	args := [11]uint64{0: unix.CLONE_NEWUSER, 4: uint64(unix.SIGCHLD)}
 	t.call("clone3 user", unix.SYS_CLONE3, keep(&args), unsafe.Sizeof(args))
 	for _, kind := range []string{"user", "mnt", "net", "pid", "ipc", "uts", "cgroup"} {
-		fd, err := unix.Open("/proc/1/ns/"+kind, unix.O_RDONLY, 0)
+		_, err := unix.Open("/proc/1/ns/"+kind, unix.O_RDONLY, 0)
 		t.must("open the init's "+kind, err)
-		if fd, err = unix.Open("/proc/self/ns/"+kind, unix.O_RDONLY, 0); err == nil {
+		if fd, err := unix.Open("/proc/self/ns/"+kind, unix.O_RDONLY, 0); err == nil {
 			t.must("setns "+kind, unix.Setns(fd, 0))
 		}
 	}

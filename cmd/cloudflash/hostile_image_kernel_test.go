@@ -58,6 +58,9 @@ func TestKernelHostileImage(t *testing.T) {
 			if after := listing(t, image); after != before {
 				t.Errorf("the image was\n%s\nand is\n%s", before, after)
 			}
+			if name != "absolute links" && name != "fifos" {
+				return // as an archive it is the same to the init
+			}
 			archive := filepath.Join(f.state, "image.tar")
 			if out, err := exec.Command("tar", "-C", image, "-cf", archive, ".").CombinedOutput(); err != nil {
 				t.Fatalf("%v\n%s", err, out)

@@ -24,7 +24,7 @@ func TestMain(m *testing.M) {
 		attack(os.Args[2:])
 		return
 	}
-	os.Exit(m.Run())
+	m.Run()
 }
 
 // fortress is an agent with a hostile VM called evil and a neighbour called good.
