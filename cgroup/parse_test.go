@@ -84,7 +84,8 @@ func TestParseMemoryEvents(t *testing.T) {
 
 func TestParseIOStat(t *testing.T) {
 	table(t, parseIOStat, map[string]parseCase[IOStat]{
-		"two devices": {text: "254:0 rbytes=10 wbytes=20 rios=1 wios=2 dbytes=0 dios=0\n8:0 rbytes=5 wbytes=0 rios=1 wios=0 dbytes=7 dios=7\n", want: IOStat{15, 20, 2, 2}},
+		"two devices":               {text: "254:0 rbytes=10 wbytes=20 rios=1 wios=2 dbytes=0 dios=0\n8:0 rbytes=5 wbytes=0 rios=1 wios=0 dbytes=7 dios=7\n", want: IOStat{15, 20, 2, 2}},
+		"a loop device is left out": {text: "7:0 rbytes=10 wbytes=20 rios=1 wios=2\n8:0 rbytes=5 wbytes=20 rios=1 wios=2\n", want: IOStat{5, 20, 1, 2}},
 		// A device that was opened and not used has a line of its own and nothing in it.
 		"a bare device":   {text: "254:16 \n254:0 rbytes=888832 wbytes=0 rios=18 wios=0 dbytes=0 dios=0\n", want: IOStat{888832, 0, 18, 0}},
 		"with cost model": {text: "8:0 rbytes=1 wbytes=2 rios=3 wios=4 dbytes=0 dios=0 cost.usage=9 cost.wait=1.5\n", want: IOStat{1, 2, 3, 4}},

@@ -129,18 +129,21 @@ func parseMemoryEvents(b []byte) (e MemoryEvents, err error) {
 	return e, err
 }
 
-// IOStat is io.stat summed over all devices.
+// IOStat is io.stat summed over all devices but loop devices: what goes through
+// one counts again on the disk below it, for the same cgroup (Linux 5.13).
 type IOStat struct {
 	ReadBytes, WrittenBytes uint64
 	ReadOps, WriteOps       uint64
 }
+
+var loopMajor = []byte("7:") // Documentation/admin-guide/devices.txt, never changed
 
 func parseIOStat(b []byte) (s IOStat, err error) {
 	for len(b) > 0 {
 		var line []byte
 		line, b, _ = bytes.Cut(b, []byte("\n"))
 		dev, rest, _ := bytes.Cut(line, []byte(" "))
-		if len(dev) == 0 {
+		if len(dev) == 0 || bytes.HasPrefix(dev, loopMajor) {
 			continue
 		}
 		for len(rest) > 0 {
