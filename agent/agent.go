@@ -71,6 +71,7 @@ type vm struct {
 
 	address network.Address // while it is connected
 	gpuFor  []gpu.Unit      // its own
+	gpuUse  gpuUse
 }
 
 // cloudlet is a stored cloudlet and its hold on the kernel.
@@ -163,6 +164,7 @@ func (a *Agent) Run(ctx context.Context) error {
 			wg.Go(func() { a.runSampler(ctx) })
 			wg.Go(func() { a.runQueue(ctx) })
 			wg.Go(func() { a.runTrim(ctx) })
+			wg.Go(func() { a.runGPUs(ctx) })
 			close(a.ready)
 		}
 	}

@@ -57,6 +57,7 @@ func (a *Agent) sampleAll(now time.Time) {
 		if u, err := v.probe.sample(now); err == nil {
 			u.StorageBytes = v.usage.StorageBytes // read with the limits
 			u.ReceivedBytes, u.SentBytes = int64(traffic[v.ID].RxBytes), int64(traffic[v.ID].TxBytes)
+			u.GPUMemoryBytes, u.GPUBusy = v.gpuUse.memory, v.gpuUse.busy
 			v.usage = u
 		} else if !errors.Is(err, cgroup.ErrGone) {
 			a.log.Warn("sample VM", "vm", v.Name, "err", err)

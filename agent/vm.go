@@ -60,6 +60,8 @@ type Usage struct {
 	WrittenBytes     int64     `json:"written_bytes"`
 	OOMKills         int64     `json:"oom_kills"` // cloudlets that the OOM killer took
 	StorageBytes     int64     `json:"storage_bytes" doc:"Blocks of the VM's files, its output included"`
+	GPUMemoryBytes   *int64    `json:"gpu_memory_bytes,omitempty" doc:"Of the VM's processes; left out where the driver does not tell"`
+	GPUBusy          *float64  `json:"gpu_busy,omitempty" doc:"1 is one GPU busy all the time; left out where the driver does not tell"`
 	ReceivedBytes    int64     `json:"received_bytes" doc:"By the VM, since it was connected"`
 	SentBytes        int64     `json:"sent_bytes" doc:"By the VM, before its limit"`
 	// Pressure is PSI "some avg10" as a ratio 0-1.

@@ -3,6 +3,8 @@ package agent
 import (
 	"context"
 	"errors"
+	"os"
+	"strconv"
 	"time"
 
 	"cloudflash/agent/gpu"
@@ -137,6 +139,76 @@ func guestFiles(units []gpu.Unit) []string {
 		}
 	}
 	return all
+}
+
+// gpuEvery is how often the use of GPUs is asked for: drivers are slow to tell.
+const gpuEvery = 5 * time.Second
+
+// runGPUs measures what each VM uses of its GPUs, where there are any.
+func (a *Agent) runGPUs(ctx context.Context) {
+	if len(a.gpus.Units()) == 0 {
+		return
+	}
+	m := gpu.NewMeter(a.gpus)
+	defer m.Close()
+	tick := time.NewTicker(gpuEvery)
+	defer tick.Stop()
+	for {
+		sample, err := m.Sample(ctx, a.ownerOf)
+		if err != nil && ctx.Err() == nil {
+			a.log.Warn("measure GPUs", "err", err)
+		}
+		a.countGPUs(sample)
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+// ownerOf finds the VM of a process by its cgroup.
+func (a *Agent) ownerOf(pid int) (string, bool) {
+	text, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/cgroup")
+	if err != nil {
+		return "", false // it has ended
+	}
+	vm, _, ok := gpu.ParseCgroup(text, a.parent.Name()+"/vms")
+	return vm, ok
+}
+
+// countGPUs adds up what the processes of each VM use. What no driver tells stays
+// unknown.
+func (a *Agent) countGPUs(s gpu.Sample) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, v := range a.vms {
+		v.gpuUse = gpuUse{}
+	}
+	for _, p := range s.Processes {
+		v := a.vms[p.VM]
+		if v == nil {
+			continue
+		}
+		add(&v.gpuUse.memory, p.MemoryBytes)
+		add(&v.gpuUse.busy, p.BusyRatio)
+	}
+}
+
+// gpuUse is what a VM uses of its GPUs; nil is unknown.
+type gpuUse struct {
+	memory *int64
+	busy   *float64 // 1 is one whole GPU
+}
+
+func add[T int64 | float64](sum **T, v *T) {
+	if v == nil {
+		return
+	}
+	if *sum == nil {
+		*sum = new(T)
+	}
+	**sum += *v
 }
 
 func (v *vm) viewGPUs() []GPU {

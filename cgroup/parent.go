@@ -112,6 +112,16 @@ func enable(dir string) error {
 // Dir is the path of the parent.
 func (p *Parent) Dir() string { return p.dir }
 
+// Name is the path of the parent from the root of its mount, as the kernel has it
+// in /proc/PID/cgroup.
+func (p *Parent) Name() string {
+	root, err := mountRoot(p.dir)
+	if err != nil {
+		return p.dir
+	}
+	return strings.TrimPrefix(p.dir, root)
+}
+
 // Enter moves this process into <dir>/agent, so that what it uses is counted
 // apart from everything else.
 func (p *Parent) Enter() error {

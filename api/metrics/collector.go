@@ -83,6 +83,8 @@ var vmMetrics = []metric[agent.VM]{
 	counter("vm_network_receive_bytes_total", "Received by the VM, from the counters of its link on the host.", vmLabel, func(v agent.VM) float64 { return float64(v.Usage.ReceivedBytes) }),
 	counter("vm_network_transmit_bytes_total", "Sent by the VM, before its limit.", vmLabel, func(v agent.VM) float64 { return float64(v.Usage.SentBytes) }),
 	gauge("vm_network_limit_bits_per_second", "Limit in each direction.", vmLabel, func(v agent.VM) float64 { return optional(v.Limits.BandwidthBPS) }),
+	gauge("vm_gpu_memory_bytes", "GPU memory of the VM's processes, from NVML or fdinfo.", vmLabel, func(v agent.VM) float64 { return optional(v.Usage.GPUMemoryBytes) }),
+	gauge("vm_gpu_busy", "GPUs kept busy by the VM's processes.", vmLabel, func(v agent.VM) float64 { return optional(v.Usage.GPUBusy) }),
 	gauge("vm_pressure_cpu_waiting_ratio", "PSI some avg10 of cpu.pressure.", vmLabel, func(v agent.VM) float64 { return v.Usage.CPUPressure }),
 	gauge("vm_pressure_memory_waiting_ratio", "PSI some avg10 of memory.pressure.", vmLabel, func(v agent.VM) float64 { return v.Usage.MemoryPressure }),
 	gauge("vm_pressure_io_waiting_ratio", "PSI some avg10 of io.pressure.", vmLabel, func(v agent.VM) float64 { return v.Usage.IOPressure }),

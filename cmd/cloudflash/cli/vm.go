@@ -280,6 +280,9 @@ func (a *app) describeVM(v agent.VM) {
 	for _, g := range v.GPUs {
 		row("gpu", "%s, %s", g.Name, g.ID)
 	}
+	if v.Usage.GPUMemoryBytes != nil {
+		row("gpu memory", "%s used", quantity.FormatBytes(*v.Usage.GPUMemoryBytes))
+	}
 	row("cloudlets", "%d", v.Cloudlets)
 	row("init", "pid %d", v.InitPID)
 }
