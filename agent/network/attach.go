@@ -28,6 +28,9 @@ func (n *Network) attach(ctx context.Context, l Link) (Address, error) {
 	if err := l.check(); err != nil {
 		return Address{}, err
 	}
+	if n.route == nil {
+		return Address{}, errNotOpen
+	}
 	if l.Mode == Isolated {
 		return Address{}, n.Detach(l.ID)
 	}
@@ -72,7 +75,8 @@ type step struct {
 }
 
 // steps in their order: the rules before the port they are for, the limits
-// before anything can flow.
+// before anything can flow. The kernel also waits for all processors when it
+// gives a limit to a link that is up.
 func (at *attaching) steps() []step {
 	return []step{
 		{"elements", at.admit},
@@ -96,7 +100,7 @@ func (at *attaching) admit() error {
 	at.mu.Lock()
 	defer at.mu.Unlock()
 	if at.table == nil {
-		return errors.New("network is not open")
+		return errNotOpen
 	}
 	undo, err := at.table.admit(at.link, at.addr)
 	if err != nil {
@@ -155,7 +159,7 @@ func (at *attaching) makeIFB() error {
 	}
 	if old != nil && old.Type() == "ifb" && old.Attrs().Group == group(at.link.Slot) {
 		at.ifb = old
-		return at.quiet(old)
+		return nil
 	}
 	if old != nil {
 		if err := at.route.LinkDel(old); err != nil {
@@ -169,7 +173,7 @@ func (at *attaching) makeIFB() error {
 		return lacks("ifb", fmt.Errorf("add %s: %w", name, err))
 	}
 	at.undone = append(at.undone, func() error { return at.deleteGroup(a.Group) })
-	return at.quiet(at.ifb)
+	return nil
 }
 
 // quiet sets a link up without an IPv6 address, about which the kernel would
@@ -198,14 +202,16 @@ func (at *attaching) plug() error {
 		return err
 	}
 	if at.veth.Attrs().MasterIndex != b.Attrs().Index {
-		if err := at.route.LinkSetMasterByIndex(at.veth, b.Attrs().Index); err != nil {
+		if err := at.route.LinkSetMasterByIndex(at.veth, b.Attrs().Index); errors.Is(err, unix.EXFULL) {
+			return fmt.Errorf("plug %s into %s: %w: it has 1023 ports", at.veth.Attrs().Name, at.cfg.Bridge, ErrExhausted)
+		} else if err != nil {
 			return fmt.Errorf("plug %s into %s: %w", at.veth.Attrs().Name, at.cfg.Bridge, err)
 		}
 	}
 	if err := at.route.LinkSetIsolated(at.veth, at.link.Mode != Bridged); err != nil {
 		return fmt.Errorf("isolate %s: %w", at.veth.Attrs().Name, err)
 	}
-	return at.quiet(at.veth)
+	return errors.Join(at.quiet(at.ifb), at.quiet(at.veth))
 }
 
 // configure gives the VM's end its addresses and routes, through a socket opened

@@ -17,7 +17,8 @@ type Counters struct {
 	RxBytes, TxBytes, RxPackets, TxPackets, RxDropped, TxDropped uint64
 }
 
-// Counters reads those of all VMs in one request, by id.
+// Counters reads those of all VMs in one request, by id. While VMs come and go
+// some may be missing.
 func (n *Network) Counters() (map[string]Counters, error) {
 	b, err := n.bridge()
 	if err != nil || b == nil {
@@ -28,7 +29,7 @@ func (n *Network) Counters() (map[string]Counters, error) {
 	req.AddData(nl.NewIfInfomsg(unix.AF_UNSPEC))
 	req.AddData(nl.NewRtAttr(unix.IFLA_MASTER, nl.Uint32Attr(uint32(b.Attrs().Index)))) // only ports of the bridge
 	msgs, err := req.Execute(unix.NETLINK_ROUTE, unix.RTM_NEWLINK)
-	if err != nil {
+	if err != nil && !errors.Is(err, nl.ErrDumpInterrupted) {
 		return nil, fmt.Errorf("read counters: %w", err)
 	}
 	all := make(map[string]Counters, len(msgs))

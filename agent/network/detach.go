@@ -46,7 +46,7 @@ func (n *Network) detach(id string) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.table == nil {
-		return errors.New("network is not open")
+		return errNotOpen
 	}
 	return n.table.change(nil, n.table.of(id))
 }
@@ -83,8 +83,11 @@ func (n *Network) deleteGroup(g uint32) error {
 // Sweep removes what bears our mark and belongs to none of the VMs to keep:
 // links by name and device group, elements by the VM they name.
 func (n *Network) Sweep(ctx context.Context, keep map[string]bool) error {
+	if n.route == nil {
+		return errNotOpen
+	}
 	links, err := n.route.LinkList()
-	if err != nil {
+	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) { // what it missed goes the next time
 		return fmt.Errorf("sweep: list links: %w", err)
 	}
 	gone := map[string]bool{}
@@ -94,13 +97,11 @@ func (n *Network) Sweep(ctx context.Context, keep map[string]bool) error {
 			gone[id] = true
 		}
 	}
-	n.mu.Lock()
-	for _, e := range n.table.have {
-		if vmID.MatchString(e.vm) && !keep[e.vm] {
-			gone[e.vm] = true
+	for _, id := range n.known() {
+		if !keep[id] {
+			gone[id] = true
 		}
 	}
-	n.mu.Unlock()
 	var errs []error
 	for id := range gone {
 		if ctx.Err() != nil {
@@ -112,6 +113,21 @@ func (n *Network) Sweep(ctx context.Context, keep map[string]bool) error {
 		return fmt.Errorf("sweep: %w", err)
 	}
 	return nil
+}
+
+// known are the VMs that the sets name.
+func (n *Network) known() []string {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	var ids []string
+	if n.table != nil {
+		for _, e := range n.table.have {
+			if vmID.MatchString(e.vm) {
+				ids = append(ids, e.vm)
+			}
+		}
+	}
+	return ids
 }
 
 func namespace(f *os.File) netns.NsHandle { return netns.NsHandle(f.Fd()) }

@@ -27,6 +27,9 @@ var (
 	ErrNoResolver = errors.New("no resolver that a VM can reach")
 )
 
+// errNotOpen says that a caller forgot Open.
+var errNotOpen = errors.New("network is not open")
+
 // UnsupportedError names what the kernel lacks.
 type UnsupportedError struct {
 	Feature string // module or option, such as "ifb"

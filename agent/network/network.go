@@ -114,7 +114,6 @@ func (n *Network) Open(ctx context.Context) error {
 	if err := n.connect(); err != nil {
 		return fmt.Errorf("open network: %w", err)
 	}
-	n.ipv6 = hasIPv6()
 	if n.table == nil {
 		n.table = newTable(n.cfg)
 	}
@@ -149,6 +148,7 @@ func (n *Network) connect() error {
 		s.Close()
 		return err
 	}
+	n.ipv6 = hasIPv6()
 	n.route, n.raw = h, map[int]*nl.SocketHandle{unix.NETLINK_ROUTE: {Socket: s}}
 	return nil
 }
@@ -173,6 +173,9 @@ func (n *Network) Remove(ctx context.Context) error {
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	if n.table == nil {
+		return errNotOpen
+	}
 	b, err := n.bridge()
 	if err == nil && b != nil {
 		err = n.route.LinkDel(b)
@@ -183,7 +186,7 @@ func (n *Network) Remove(ctx context.Context) error {
 	if err := n.table.remove(); err != nil {
 		return err
 	}
-	n.table = nil
+	n.table = newTable(n.cfg)
 	return nil
 }
 

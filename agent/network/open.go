@@ -32,6 +32,9 @@ func (n *Network) bridge() (netlink.Link, error) {
 
 // link is the link of that name; nil when there is none.
 func (n *Network) link(name string) (netlink.Link, error) {
+	if n.route == nil {
+		return nil, errNotOpen
+	}
 	l, err := n.route.LinkByName(name)
 	if errors.As(err, &netlink.LinkNotFoundError{}) {
 		return nil, nil
@@ -101,7 +104,7 @@ func (n *Network) newBridge() (netlink.Link, error) {
 // Wider routes, such as one for all of 10.0.0.0/8, give way to the bridge's.
 func (n *Network) poolIsFree() error {
 	routes, err := n.route.RouteList(nil, netlink.FAMILY_ALL)
-	if err != nil {
+	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
 		return fmt.Errorf("list routes: %w", err)
 	}
 	bridge := 0

@@ -171,7 +171,7 @@ func (n *Network) ResolvConf() (string, error) {
 		return "", fmt.Errorf("resolv.conf: %w", err)
 	}
 	if n.table == nil {
-		return "", errors.New("resolv.conf: network is not open")
+		return "", fmt.Errorf("resolv.conf: %w", errNotOpen)
 	}
 	if err := n.table.resolve(r); err != nil {
 		return "", fmt.Errorf("resolv.conf: %w", err)

