@@ -36,8 +36,9 @@ var attacks = map[string]func(args []string) string{
 	"terminals": func(_ []string) string {
 		return exhaust(func() error { _, err := unix.Open("/dev/ptmx", unix.O_RDWR, 0); return err }, 1000, true)
 	},
+	// More than a host of this size had for all.
 	"descriptors": func(_ []string) string {
-		return exhaust(func() error { _, err := unix.Open("/dev/null", unix.O_RDWR, 0); return err }, 1<<20, true)
+		return exhaust(func() error { _, err := unix.Open("/dev/null", unix.O_RDWR, 0); return err }, 250000, false)
 	},
 	"shared memory":   func(_ []string) string { return exhaust(sharedMemory, 1<<20, false) },
 	"message queues":  func(_ []string) string { return exhaust(messageQueue(), 1<<20, true) },
