@@ -154,7 +154,9 @@ func (a *Agent) runGPUs(ctx context.Context) {
 	tick := time.NewTicker(gpuEvery)
 	defer tick.Stop()
 	for {
-		sample, err := m.Sample(ctx, a.ownerOf)
+		sampling, cancel := context.WithTimeout(ctx, gpuTimeout)
+		sample, err := m.Sample(sampling, a.ownerOf)
+		cancel()
 		if err != nil && ctx.Err() == nil {
 			a.log.Warn("measure GPUs", "err", err)
 		}

@@ -406,3 +406,44 @@ func TestKernelImageIsTheRoot(t *testing.T) {
 		t.Errorf("the host's shell in an image: %v", err)
 	}
 }
+
+// What GPUs need: nodes of the VM's own in /dev, and in an image the files that go
+// with them, whatever the image has in their place.
+func TestKernelDevicesAndFiles(t *testing.T) {
+	cgrouptest.Kernel(t)
+	devices := []guest.Device{{Path: "/dev/dri/renderD128", Major: 1, Minor: 5}, {Path: "/dev/gpu0", Major: 1, Minor: 3}} // zero and null
+	const script = `stat -c '%n %t:%T %u %a' /dev/dri/renderD128 /dev/gpu0; head -c 3 /dev/dri/renderD128 | od -An -tx1; echo x >/dev/gpu0; cat /etc/hosts /etc/resolv.conf`
+	v := newVM(t, func(c *guest.Config) { c.Devices = devices })
+	out, e := v.run(script)
+	want := "/dev/dri/renderD128 1:5 0 600\n/dev/gpu0 1:3 0 600\n 00 00 00\n127.0.0.1\tlocalhost\n::1\tlocalhost\n127.0.1.1\tweb\nnameserver 192.0.2.1\n"
+	if out != want || e.Code != 0 {
+		t.Errorf("%+v\n%s", e, out)
+	}
+	image, err := os.MkdirTemp("/var/lib", "image")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(image) })
+	burn := program(t, "burn")
+	b, err := os.ReadFile(burn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, err := range []error{os.Chmod(image, 0o755), os.Mkdir(filepath.Join(image, "bin"), 0o755), os.WriteFile(filepath.Join(image, "bin/only"), b, 0o755),
+		os.Symlink("/etc", filepath.Join(image, "lib"))} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	driver := "/var/lib/driver-library"
+	if err := os.WriteFile(driver, b, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.Remove(driver) })
+	v = newVM(t, func(c *guest.Config) { c.Image, c.Devices, c.Files = image, devices, []string{driver} })
+	if _, _, err := v.tryStart(driver, "--cpus", "0", "--seconds", "0.1"); err != nil {
+		t.Error(err)
+	} else if e := <-v.exits; e.Code != 0 {
+		t.Errorf("%+v", e)
+	}
+}
