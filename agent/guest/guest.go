@@ -220,11 +220,22 @@ func (g *Guest) ended(ctx context.Context, cause error) error {
 		return nil
 	}
 	if g.own != nil {
-		if pids, err := g.cfg.Slice.Scope(initScope).PIDs(); err != nil || len(pids) == 0 {
-			_, _ = g.own.Wait()
-		}
+		g.reap()
 	}
 	return fmt.Errorf("%w: %w", ErrGone, cause)
+}
+
+// reap takes in an init that has died. One that dies hangs up first, and is in its
+// cgroup until everything else in the VM has ended: waiting for that is bounded,
+// for it may also live on behind a broken connection.
+func (g *Guest) reap() {
+	for wait := time.Millisecond; wait < 2*time.Second; wait *= 2 {
+		if pids, err := g.cfg.Slice.Scope(initScope).PIDs(); err != nil || len(pids) == 0 {
+			_, _ = g.own.Wait()
+			return
+		}
+		time.Sleep(wait)
+	}
 }
 
 // Close ends the connection. The init lives on.
