@@ -72,7 +72,7 @@ func TestKernelCommandLineNetwork(t *testing.T) {
 	s.out("vm", "create", "d", "--memory", "64MiB", "--network", "bridge")
 	address := func(vm string) string { return show[agent.VM](s, "vm", vm).Network.IPv4 }
 	reach := func(vm, addr string, port int) string {
-		out, _, _ := s.run("vm", "exec", vm, "--", "timeout", "10", "socat", "-T5", "-", fmt.Sprintf("TCP:%s:%d,connect-timeout=3", addr, port))
+		out, _, _ := s.run("vm", "exec", vm, "--", "timeout", "10", "socat", "-u", fmt.Sprintf("TCP:%s:%d,connect-timeout=3", addr, port), "STDOUT")
 		return strings.TrimSpace(out)
 	}
 	for _, vm := range []string{"a", "c"} {
@@ -94,7 +94,7 @@ func TestKernelCommandLineNetwork(t *testing.T) {
 		}
 	}
 	// Published: from the outside, and from the host itself.
-	out, err := exec.Command("ip", "netns", "exec", "world", "timeout", "10", "socat", "-T5", "-", "TCP:192.0.2.1:8080,connect-timeout=3").Output()
+	out, err := exec.Command("ip", "netns", "exec", "world", "timeout", "10", "socat", "-u", "TCP:192.0.2.1:8080,connect-timeout=3", "STDOUT").Output()
 	if strings.TrimSpace(string(out)) != "I am a" {
 		t.Errorf("published port: %q %v", out, err)
 	}
