@@ -194,6 +194,7 @@ func TestResolvConf(t *testing.T) {
 // kinds of lines.
 func FuzzResolvConf(f *testing.F) {
 	f.Add("nameserver 127.0.0.53\noptions edns0 trust-ad\nsearch example.org\n", true)
+	f.Add("nameserver 0::%0\nnameserver ::1%0", true)
 	f.Add("nameserver fe80::1%eth0\r\nnameserver ::1\n;x\ndomain \x00", false)
 	gateway := netip.MustParseAddr("10.88.0.1")
 	f.Fuzz(func(t *testing.T, text string, ipv6 bool) {

@@ -82,6 +82,9 @@ func (r resolvers) hosts() []netip.Addr {
 func (c resolvConf) reachable(gateway netip.Addr, ipv6 bool) (resolvers, error) {
 	var r resolvers
 	for _, a := range c.servers {
+		if !a.IsLinkLocalUnicast() {
+			a = a.WithZone("") // means nothing there
+		}
 		switch {
 		case a.IsUnspecified(), a == netip.IPv6Loopback(): // both mean this host; route_localnet is IPv4's alone
 			a = netip.AddrFrom4([4]byte{127, 0, 0, 1})
