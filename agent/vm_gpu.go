@@ -150,7 +150,7 @@ func (a *Agent) runGPUs(ctx context.Context) {
 		return
 	}
 	m := gpu.NewMeter(a.gpus)
-	defer m.Close()
+	defer func() { _ = m.Close() }() // one that hangs goes with the process
 	tick := time.NewTicker(gpuEvery)
 	defer tick.Stop()
 	for {
