@@ -121,3 +121,23 @@ state       /var/lib/cloudflash
 		})
 	}
 }
+
+func TestPublishedPorts(t *testing.T) {
+	for text, want := range map[string]agent.Port{
+		"8080:80":            {HostPort: 8080, GuestPort: 80},
+		"53:5353/udp":        {HostPort: 53, GuestPort: 5353, Protocol: "udp"},
+		"127.0.0.1:8080:80":  {HostIP: "127.0.0.1", HostPort: 8080, GuestPort: 80},
+		"[::1]:8080:80/tcp":  {HostIP: "::1", HostPort: 8080, GuestPort: 80, Protocol: "tcp"},
+		"99999:0":            {HostPort: 99999}, // for the agent to refuse
+		"localhost:8080:443": {HostIP: "localhost", HostPort: 8080, GuestPort: 443},
+	} {
+		if got, err := port(text); err != nil || got != want {
+			t.Errorf("%s: %+v %v", text, got, err)
+		}
+	}
+	for _, text := range []string{"", "80", "a:80", "80:b", "80:", ":80", "80:80:"} {
+		if got, err := port(text); err == nil {
+			t.Errorf("%q: %+v", text, got)
+		}
+	}
+}

@@ -1,0 +1,95 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+	"strings"
+	"testing"
+
+	"cloudflash/agent/gpu"
+	"cloudflash/agent/network"
+	"github.com/google/go-cmp/cmp"
+)
+
+func TestNetworkChecksNameTheField(t *testing.T) {
+	tests := map[string]struct {
+		in   Network
+		want string // pointer of the field that is wrong, or nothing
+	}{
+		"nothing said":          {Network{}, ""},
+		"bridge":                {Network{Mode: NetworkBridge}, ""},
+		"made up":               {Network{Mode: "host"}, "/network/mode"},
+		"a port":                {Network{Publish: []Port{{HostPort: 8080, GuestPort: 80}}}, ""},
+		"tcp and udp":           {Network{Publish: []Port{{HostPort: 53, GuestPort: 53}, {HostPort: 53, GuestPort: 53, Protocol: "udp"}}}, ""},
+		"on one address":        {Network{Publish: []Port{{HostIP: "::1", HostPort: 1, GuestPort: 65535}}}, ""},
+		"port 0":                {Network{Publish: []Port{{HostPort: 0, GuestPort: 80}}}, "/network/publish/0/host_port"},
+		"port 65536":            {Network{Publish: []Port{{HostPort: 1, GuestPort: 65536}}}, "/network/publish/0/guest_port"},
+		"negative":              {Network{Publish: []Port{{HostPort: -1, GuestPort: 1}}}, "/network/publish/0/host_port"},
+		"sctp":                  {Network{Publish: []Port{{HostPort: 1, GuestPort: 1, Protocol: "sctp"}}}, "/network/publish/0/protocol"},
+		"no address":            {Network{Publish: []Port{{HostIP: "localhost", HostPort: 1, GuestPort: 1}}}, "/network/publish/0/host_ip"},
+		"an address with zone":  {Network{Publish: []Port{{HostIP: "fe80::1%eth0", HostPort: 1, GuestPort: 1}}}, "/network/publish/0/host_ip"},
+		"twice":                 {Network{Publish: []Port{{HostPort: 1, GuestPort: 1}, {HostPort: 1, GuestPort: 2, Protocol: "tcp"}}}, "/network/publish/1/host_port"},
+		"published in nowhere":  {Network{Mode: NetworkIsolated, Publish: []Port{{HostPort: 1, GuestPort: 1}}}, "/network/publish"},
+		"more ports than there": {Network{Publish: make([]Port, maxPublish+1)}, "/network/publish"},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			err := tt.in.withDefaults().check()
+			if tt.want == "" {
+				if err != nil {
+					t.Error(err)
+				}
+				return
+			}
+			var e *Error
+			if !errors.As(err, &e) || e.Kind != ErrInvalid || e.Fields[0].Pointer != tt.want {
+				t.Errorf("%v %+v", err, e)
+			}
+		})
+	}
+}
+
+func TestLinkOfAVM(t *testing.T) {
+	v := &vm{vmRecord: vmRecord{ID: "0123456789", Slot: 7, Spec: Spec{BandwidthBPS: 5e6},
+		Network: Network{Publish: []Port{{HostIP: "127.0.0.1", HostPort: 8080, GuestPort: 80}, {HostPort: 53, GuestPort: 5353, Protocol: "udp"}}}.withDefaults()}}
+	want := network.Link{ID: "0123456789", Slot: 7, Mode: network.NAT, RateBPS: 5e6, PID: 42, Publish: []network.Publish{
+		{HostPort: 8080, GuestPort: 80, Protocol: "tcp", HostIP: netip.MustParseAddr("127.0.0.1")}, {HostPort: 53, GuestPort: 5353, Protocol: "udp"}}}
+	if diff := cmp.Diff(want, v.link(42), cmp.Comparer(func(a, b netip.Addr) bool { return a == b })); diff != "" {
+		t.Errorf("(-want +got)\n%s", diff)
+	}
+}
+
+func TestAPortThatIsTakenSaysByWhom(t *testing.T) {
+	a := bare(t)
+	a.vms["0123456789"] = &vm{vmRecord: vmRecord{ID: "0123456789", Name: "web"}}
+	err := a.networkRefusal(&network.PortError{Publish: network.Publish{HostPort: 80, Protocol: "tcp"}, VM: "0123456789"})
+	var e *Error
+	if !errors.As(err, &e) || e.Code != "port_taken" || !strings.Contains(e.Detail, "VM web") {
+		t.Errorf("%v", err)
+	}
+	if err := a.networkRefusal(&network.PoolError{Slot: 9, Size: 5}); !errors.Is(err, ErrCapacity) {
+		t.Error(err)
+	}
+}
+
+// No GPU is promised twice, and a host without any says so.
+func TestGPUsAreRefusedWhereThereAreNone(t *testing.T) {
+	a := bare(t)
+	var err error
+	if a.gpus, err = gpu.Discover(context.Background(), gpu.Config{Root: t.TempDir()}); err != nil {
+		t.Fatal(err)
+	}
+	if ids, err := a.reserveGPUs(0); ids != nil || err != nil {
+		t.Error(ids, err)
+	}
+	_, err = a.reserveGPUs(1)
+	var e *Error
+	if !errors.As(err, &e) || e.Kind != ErrCapacity || e.Code != "insufficient_gpus" || !strings.Contains(e.Detail, "no GPU here") {
+		t.Errorf("%v", err)
+	}
+	v := &vm{vmRecord: vmRecord{Name: "web", GPUs: []string{"GPU-gone"}}}
+	if err := v.checkGPUs(); !errors.Is(err, ErrConflict) {
+		t.Errorf("a VM without the GPU it was promised: %v", err)
+	}
+}
