@@ -435,6 +435,20 @@ func TestKernelInitDeathLosesTheCloudletNotTheVM(t *testing.T) {
 	if c := l.ended(l.sh("phoenix", "echo back").ID); c.State != CloudletSucceeded {
 		t.Errorf("%s %s", c.State, c.Reason)
 	}
+	// What is submitted while the VM is built anew waits, and then runs.
+	for range 5 {
+		before, err := l.VM("phoenix")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := kill9(before.InitPID); err != nil {
+			t.Fatal(err)
+		}
+		l.until(func() bool { now, _ := l.VM("phoenix"); return now.InitPID != before.InitPID }, "that the init is missed")
+		if c := l.ended(l.sh("phoenix", "echo back").ID); c.State != CloudletSucceeded {
+			t.Errorf("%s %s", c.State, c.Reason)
+		}
+	}
 }
 
 func kill9(pid int) error { return exec.Command("kill", "-9", strconv.Itoa(pid)).Run() }

@@ -121,7 +121,7 @@ func (a *Agent) start(ctx context.Context, c *cloudlet, v *vm) {
 		}
 		return
 	}
-	a.started(c, v, scope, run)
+	a.started(c, v, g, scope, run)
 }
 
 func (a *Agent) launch(ctx context.Context, rec cloudletRecord, g *guest.Guest, scope *cgroup.Scope, base int) (guest.Running, error) {
@@ -200,7 +200,7 @@ func (r cloudletRecord) environ() []string {
 
 // started stores that a cloudlet runs: it has just begun, or a new agent has found
 // it.
-func (a *Agent) started(c *cloudlet, v *vm, scope *cgroup.Scope, run guest.Running) {
+func (a *Agent) started(c *cloudlet, v *vm, g *guest.Guest, scope *cgroup.Scope, run guest.Running) {
 	p, err := newProbe(scope)
 	if err != nil {
 		a.log.Warn("meter cloudlet", "cloudlet", c.Name, "err", err)
@@ -231,7 +231,7 @@ func (a *Agent) started(c *cloudlet, v *vm, scope *cgroup.Scope, run guest.Runni
 		a.spawn(func(ctx context.Context) { _ = scope.Freeze(ctx) })
 	}
 	if rec.Stop != "" { // it was told to stop before there was anybody to tell
-		a.spawn(func(ctx context.Context) { a.sendTERM(ctx, v.guest, rec.ID) })
+		a.spawn(func(ctx context.Context) { a.sendTERM(ctx, g, rec.ID) })
 	}
 	a.poke()
 }

@@ -132,12 +132,16 @@ func (a *Agent) restore(ctx context.Context, v *vm) error {
 			return err
 		}
 	}
-	if err := a.realise(ctx, v); err != nil {
+	h, err := a.realise(ctx, v)
+	if err != nil {
 		return err
 	}
-	if err := a.settleLiving(ctx, v); err != nil {
-		return err
+	// Only then may more be placed: a cloudlet on its way would pass for one whose
+	// start was cut off.
+	if err := a.settleLiving(ctx, v, h.guest); err != nil {
+		return errors.Join(err, h.Close())
 	}
+	a.adopt(v, h)
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.restIfIdle(v)
@@ -210,8 +214,8 @@ func (a *Agent) lose(c *cloudlet, v *vm, use Usage) {
 
 // settleLiving compares the stored cloudlets of a VM with what its init knows.
 // What ended meanwhile arrives through the journal, not here.
-func (a *Agent) settleLiving(ctx context.Context, v *vm) error {
-	processes, err := v.guest.Processes(ctx)
+func (a *Agent) settleLiving(ctx context.Context, v *vm, g *guest.Guest) error {
+	processes, err := g.Processes(ctx)
 	if err != nil {
 		return err
 	}
@@ -232,7 +236,7 @@ func (a *Agent) settleLiving(ctx context.Context, v *vm) error {
 		run, lives := running[c.ID]
 		switch {
 		case lives:
-			a.started(c, v, scope, run)
+			a.started(c, v, g, scope, run)
 		case ended[c.ID]: // Guest.Run delivers it
 		case c.State == CloudletStarting:
 			if err := a.requeue(ctx, c, scope); err != nil {

@@ -12,10 +12,50 @@ import (
 	"cloudflash/cgroup"
 )
 
-// realise makes the kernel have what the record says: slice, limits,
-// directories, init. Every step may find its work done already. The caller
-// holds v.work.
-func (a *Agent) realise(ctx context.Context, v *vm) error {
+// hold is what the agent keeps of a VM that runs.
+type hold struct {
+	guest *guest.Guest
+	probe *probe
+}
+
+func (h hold) Close() error {
+	h.probe.Close()
+	return h.guest.Close()
+}
+
+// realise makes the kernel have what the record says: directories, slice, limits,
+// init, network. Every step may find its work done already. The caller holds
+// v.work, and passes the hold to adopt.
+func (a *Agent) realise(ctx context.Context, v *vm) (hold, error) {
+	if err := a.prepare(ctx, v); err != nil {
+		return hold{}, err
+	}
+	g, err := a.reach(ctx, v)
+	if err != nil {
+		return hold{}, err
+	}
+	if err := errors.Join(a.connect(ctx, v, g.PID()), a.readLimits(v)); err != nil {
+		return hold{}, errors.Join(err, g.Close())
+	}
+	p, err := newProbe(v.slice)
+	if err != nil {
+		return hold{}, errors.Join(err, g.Close())
+	}
+	return hold{g, p}, nil
+}
+
+// adopt keeps hold of a VM and lets cloudlets be placed in it, what was queued
+// meanwhile first.
+func (a *Agent) adopt(v *vm, h hold) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	v.guest, v.probe = h.guest, h.probe
+	a.spawnWatch(v, h.guest)
+	a.poke()
+}
+
+// prepare makes what an init is born into.
+func (a *Agent) prepare(ctx context.Context, v *vm) error {
 	if err := v.checkGPUs(); err != nil {
 		return err
 	}
@@ -34,25 +74,7 @@ func (a *Agent) realise(ctx context.Context, v *vm) error {
 	if err := a.applyDevices(v); err != nil {
 		return err
 	}
-	if err := a.unpack(ctx, v); err != nil {
-		return err
-	}
-	g, err := a.reach(ctx, v)
-	if err != nil {
-		return err
-	}
-	if err := a.connect(ctx, v, g.PID()); err != nil {
-		return errors.Join(err, g.Close())
-	}
-	p, err := newProbe(v.slice)
-	if err != nil {
-		return errors.Join(err, g.Close())
-	}
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	v.guest, v.probe = g, p
-	a.spawnWatch(v, g)
-	return nil
+	return a.unpack(ctx, v)
 }
 
 // reach connects to the VM's init, or starts one after clearing what an init

@@ -52,7 +52,11 @@ func (a *Agent) build(ctx context.Context, v *vm) error {
 	}
 	work, cancel := context.WithTimeout(context.WithoutCancel(ctx), kernelTimeout)
 	defer cancel()
-	return a.realise(work, v)
+	h, err := a.realise(work, v)
+	if err == nil {
+		a.adopt(v, h)
+	}
+	return err
 }
 
 func (r VMCreate) withDefaults(d Spec) VMCreate {
