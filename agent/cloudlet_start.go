@@ -97,7 +97,7 @@ func (a *Agent) nodes() []schedule.Node {
 // place stores that a cloudlet starts in a VM, then starts it.
 func (a *Agent) place(c *cloudlet, v *vm) {
 	rec := c.cloudletRecord
-	rec.State, rec.VM, rec.Reason = CloudletStarting, v.ID, ""
+	rec.State, rec.VM, rec.VMName, rec.Reason = CloudletStarting, v.ID, v.Name, ""
 	vrec := v.vmRecord
 	vrec.IdleSince = nil
 	if a.commit([]store.Change{putCloudlet(rec), putVM(vrec)}) != nil {
@@ -255,6 +255,8 @@ func (a *Agent) startFailed(ctx context.Context, c *cloudlet, v *vm, scope *cgro
 	end := ending{code: 125, reason: "not started: " + cause.Error()}
 	if errors.As(cause, &se) {
 		end = startEnding(se)
+	} else if errors.Is(cause, syscall.ENOSPC) || errors.Is(cause, syscall.EDQUOT) {
+		end.reason = "not started: the storage of VM " + v.Name + " is full, not even an output file fits: delete files with vm exec, or vm set --storage"
 	}
 	a.end(c, v, end, Usage{}, time.Now())
 }

@@ -41,6 +41,7 @@ type cloudletRecord struct {
 const (
 	stopCancel   = "cancel"
 	stopDeadline = "deadline"
+	stopDelete   = "delete" // of its VM
 )
 
 // Each VM has 65,536 user ids of its own. They begin above the range that

@@ -51,14 +51,33 @@ func (a *Agent) markDeleting(v *vm) (op Operation, started bool, err error) {
 	rec := v.vmRecord
 	rec.State = VMDeleting
 	op = newOperation("vm.delete", v.ID)
-	err = a.commit([]store.Change{putVM(rec), putOperation(op)}, Event{Level: LevelInfo, Kind: "vm.deleting", VM: v.ID,
+	changes, marked := a.stopWithVM(v)
+	err = a.commit(append(changes, putVM(rec), putOperation(op)), Event{Level: LevelInfo, Kind: "vm.deleting", VM: v.ID,
 		Message: fmt.Sprintf("VM %s is being deleted with %d cloudlets", v.Name, a.active(v.ID))})
 	if err != nil {
 		return op, false, err
 	}
 	v.vmRecord = rec
+	for id, c := range marked {
+		a.cloudlets[id].cloudletRecord = c
+	}
 	a.operations[op.ID] = op
 	return op, true, nil
+}
+
+// stopWithVM notes why the cloudlets of a VM are about to end.
+func (a *Agent) stopWithVM(v *vm) ([]store.Change, map[string]cloudletRecord) {
+	var changes []store.Change
+	marked := map[string]cloudletRecord{}
+	for id, c := range a.cloudlets {
+		if c.VM == v.ID && c.holds() && c.Stop == "" {
+			rec := c.cloudletRecord
+			rec.Stop = stopDelete
+			marked[id] = rec
+			changes = append(changes, putCloudlet(rec))
+		}
+	}
+	return changes, marked
 }
 
 // delete ends the cloudlets of a VM in state deleting, then erases it.
@@ -100,6 +119,7 @@ func (a *Agent) orphans(v *vm) ([]store.Change, map[string]cloudletRecord) {
 		rec := c.cloudletRecord
 		now := time.Now().UTC()
 		rec.State, rec.FinishedAt, rec.Reason, rec.PID = CloudletCancelled, &now, "its VM was deleted", 0
+		rec.VMName = v.Name
 		recs[id] = rec
 		changes = append(changes, putCloudlet(rec))
 	}

@@ -20,6 +20,7 @@ func (a *Agent) openStorage(ctx context.Context) {
 	if a.cfg.Storage == StorageNone {
 		return
 	}
+	a.log.Info("opening the storage of VMs; making it takes a while the first time")
 	d, err := storage.Open(ctx, storage.Config{StateDir: a.cfg.StateDir, Backend: a.cfg.Storage, Overcommit: a.cfg.Overcommit.Storage})
 	if err != nil {
 		a.log.Error("no storage for VMs", "err", err)

@@ -50,6 +50,8 @@ func deadlineText(c agent.Cloudlet) string {
 		return "-"
 	case c.OverrunSeconds > 0:
 		return fmt.Sprintf("missed by %.1fs", c.OverrunSeconds)
+	case c.FinishedAt != nil && c.State != agent.CloudletSucceeded:
+		return "-"
 	case c.FinishedAt != nil:
 		return fmt.Sprintf("met, %.1fs left", c.DeadlineAt.Sub(*c.FinishedAt).Seconds())
 	}
@@ -174,6 +176,7 @@ func (a *app) submit(ctx context.Context, s submission, argv []string) (agent.Cl
 func (a *app) cloudletRun() *cobra.Command {
 	var s submission
 	c := &cobra.Command{Use: "run [OPTION]... [--] [CMD [ARG]...]", Short: "Run a command, show its output, exit with its code",
+		Long:    "Run a command, show its output, exit with its code. It waits in the queue until a VM has room, and reads no input: vm exec does.",
 		Example: "  cloudflash cloudlet run --vm web -- sh -c 'hostname; exit 3'",
 		RunE: func(c *cobra.Command, args []string) error {
 			out, err := a.submit(c.Context(), s, args)
@@ -333,7 +336,7 @@ func (a *app) cloudletLogs() *cobra.Command {
 		}}
 	c.Flags().BoolVarP(&follow, "follow", "f", false, "go on until it has ended")
 	c.Flags().StringVar(&stream, "stream", "both", "stdout, stderr or both")
-	c.Flags().IntVar(&tail, "tail", -1, "only the last so many lines; -1 for all")
+	c.Flags().IntVar(&tail, "tail", -1, "only the last so many lines of each stream; -1 for all")
 	return c
 }
 

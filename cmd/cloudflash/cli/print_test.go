@@ -213,7 +213,7 @@ func TestDeadlines(t *testing.T) {
 			"in 0.0s":         {DeadlineAt: at(0)},
 			"overdue by 3.0s": {DeadlineAt: at(-3 * time.Second)},
 			"missed by 2.5s":  {DeadlineAt: at(0), OverrunSeconds: 2.5, FinishedAt: at(time.Second)},
-			"met, 4.0s left":  {DeadlineAt: at(0), FinishedAt: at(-4 * time.Second)},
+			"met, 4.0s left":  {State: agent.CloudletSucceeded, DeadlineAt: at(0), FinishedAt: at(-4 * time.Second)},
 		} {
 			if got := deadlineText(c); got != want {
 				t.Errorf("deadline is %q, want %q", got, want)
