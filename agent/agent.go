@@ -147,7 +147,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	recovered := make(chan error, 1)
 	wg.Go(func() {
 		a.openStorage(ctx)
-		a.openNetwork(ctx)
+		_ = a.openNetwork(ctx) // it is told by whoever asks for a network
 		a.findGPUs(ctx)
 		recovered <- a.recover(ctx)
 	})

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"cloudflash/agent/guest"
@@ -42,10 +43,14 @@ type ExecResult struct {
 	Reason   string `json:"reason" doc:"oom, command not found..., VM deleted; empty otherwise"`
 }
 
+// vmGone is how a command ends that is in a VM without an init.
+var vmGone = ExecResult{Reason: "the VM went down with it"}
+
 // session is a running command of Exec.
 type session struct {
-	vm   string
-	exit chan guest.Exit // closed without a value when the VM's init is gone
+	vm       string
+	starting bool            // its scope has no process yet, or one that the init waits for
+	exit     chan guest.Exit // closed without a value when the VM's init is gone
 }
 
 // Exec runs a command in a VM and returns when it has ended. When ctx ends it is
@@ -71,16 +76,22 @@ func (a *Agent) Exec(ctx context.Context, ref string, req ExecRequest) (ExecResu
 		end := startEnding(se)
 		return ExecResult{ExitCode: &end.code, Reason: end.reason}, nil
 	}
+	if errors.Is(err, guest.ErrGone) {
+		return vmGone, nil
+	}
 	if err != nil {
 		return ExecResult{}, err
 	}
 	defer pumps.close()
+	if err := a.sessionStarted(ctx, v, s, scope); err != nil {
+		return ExecResult{}, err
+	}
 	select {
 	case <-ctx.Done():
 		return ExecResult{}, ctx.Err()
 	case e, ok := <-s.exit:
 		if !ok {
-			return ExecResult{Reason: "the VM went down with it"}, nil
+			return vmGone, nil
 		}
 		pumps.drain(ctx)
 		return sessionResult(e, lastUsage(scope).OOMKills > 0), nil
@@ -115,9 +126,30 @@ func (a *Agent) openSession(ref string) (*vm, *guest.Guest, string, *session, er
 	}
 	v.vmRecord = rec
 	id := newID()
-	s := &session{vm: v.ID, exit: make(chan guest.Exit, 1)}
+	s := &session{vm: v.ID, starting: true, exit: make(chan guest.Exit, 1)}
 	a.sessions[id] = s
 	return v, v.guest, id, s, nil
+}
+
+// sessionStarted freezes a command whose VM was frozen while it started: until
+// then its scope was left out (eachScope).
+func (a *Agent) sessionStarted(ctx context.Context, v *vm, s *session, scope *cgroup.Scope) error {
+	a.mu.Lock()
+	s.starting = false
+	frozen := v.State == VMFrozen
+	a.mu.Unlock()
+	if !frozen {
+		return nil
+	}
+	v.work.Lock() // or it could be thawed between the look and the act
+	defer v.work.Unlock()
+	a.mu.Lock()
+	frozen = v.State == VMFrozen
+	a.mu.Unlock()
+	if !frozen {
+		return nil
+	}
+	return ignoreGone(scope.Freeze(ctx))
 }
 
 // closeSession kills what is left and forgets the command.
@@ -202,6 +234,41 @@ type pumps struct {
 	in    sync.WaitGroup // ends with the input or with the command
 	files []*os.File
 	stdin io.Closer
+	from  []*outflow
+}
+
+// outflow is one stream of output.
+type outflow struct {
+	file   *os.File
+	to     io.Writer
+	passed atomic.Int64 // bytes
+}
+
+func (w *pumps) carry(from *os.File, to io.Writer, end func()) {
+	o := &outflow{file: from, to: to}
+	w.from = append(w.from, o)
+	w.out.Go(func() {
+		defer end()
+		_, _ = io.Copy(o, from) // of a terminal: EIO when the last process has closed its side
+	})
+}
+
+func (o *outflow) Write(p []byte) (int, error) {
+	n, err := o.to.Write(p)
+	o.passed.Add(int64(n))
+	return n, err
+}
+
+// waits is how much has not been read yet.
+func (o *outflow) waits() (n int64) {
+	if raw, err := o.file.SyscallConn(); err == nil {
+		_ = raw.Control(func(fd uintptr) {
+			if got, err := unix.IoctlGetInt(int(fd), unix.TIOCINQ); err == nil {
+				n = int64(got)
+			}
+		})
+	}
+	return n
 }
 
 // startSession connects a command and starts it.
@@ -235,8 +302,8 @@ func (a *Agent) startSession(ctx context.Context, g *guest.Guest, p guest.Proces
 		_, _ = io.Copy(ours[0], req.Stdin)
 		_ = ours[0].Close() // the command reads an end of file
 	})
-	w.out.Go(func() { _, _ = io.Copy(req.Stdout, ours[1]) })
-	w.out.Go(func() { _, _ = io.Copy(req.Stderr, ours[2]) })
+	w.carry(ours[1], req.Stdout, func() {})
+	w.carry(ours[2], req.Stderr, func() {})
 	return w, nil
 }
 
@@ -250,10 +317,7 @@ func startOnTerminal(ctx context.Context, g *guest.Guest, p guest.Process, req E
 	}
 	w := &pumps{files: []*os.File{run.Terminal}, stdin: req.Stdin}
 	done := make(chan struct{})
-	w.out.Go(func() {
-		defer close(done)
-		_, _ = io.Copy(req.Stdout, run.Terminal) // EIO when the last process has closed its side
-	})
+	w.carry(run.Terminal, req.Stdout, func() { close(done) })
 	w.in.Go(func() { _, _ = io.Copy(run.Terminal, req.Stdin) })
 	w.in.Go(func() {
 		for {
@@ -280,12 +344,40 @@ func resize(terminal *os.File, size TerminalSize) {
 	}
 }
 
+// heldFor is how long silence has to last until the output of a command that has
+// ended, and that somebody else keeps open, is taken to be complete.
+const heldFor = 500 * time.Millisecond
+
 // drain waits until all output of a command that has ended is passed on. Its
-// scope has been killed, so that nobody holds the other end.
+// scope has been killed, so as a rule nobody holds the other end. But anybody else
+// in the VM may have opened it: that one is not waited for, and what it writes
+// is passed on no further than what might be the command's.
 func (w *pumps) drain(ctx context.Context) {
 	stop := context.AfterFunc(ctx, func() { closeFiles(w.files) })
 	defer stop()
-	w.out.Wait()
+	done := make(chan struct{})
+	go func() { // ends in close at the latest
+		w.out.Wait()
+		close(done)
+	}()
+	most := make([]int64, len(w.from))
+	for i, o := range w.from {
+		most[i] = o.passed.Load() + o.waits() + 64<<10 // and what a pump has in its hands
+	}
+	tick := time.NewTicker(heldFor / 10)
+	defer tick.Stop()
+	for quiet := 0; quiet < 10; quiet++ {
+		select {
+		case <-done:
+			return
+		case <-tick.C:
+		}
+		for i, o := range w.from {
+			if o.waits() > 0 && o.passed.Load() < most[i] {
+				quiet = 0
+			}
+		}
+	}
 }
 
 // close ends every pump and waits for it.

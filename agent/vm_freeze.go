@@ -79,9 +79,9 @@ func (a *Agent) storeFreezer(v *vm, from, to VMState, verb string) (VM, error) {
 	return a.view(v), nil
 }
 
-// eachScope freezes or thaws the scope of every cloudlet of a VM that has its
-// process. The init waits for one that is about to have it, so that must not be
-// frozen; started freezes it as soon as it may be.
+// eachScope freezes or thaws the scope of every cloudlet and session of a VM that
+// has its process. The init waits for one that is about to have it, so that must
+// not be frozen; started and sessionStarted freeze it as soon as it may be.
 func (a *Agent) eachScope(ctx context.Context, v *vm, act func(*cgroup.Scope, context.Context) error) error {
 	names, err := v.slice.Scopes()
 	if err != nil {
@@ -103,6 +103,11 @@ func (a *Agent) isStarting(scope string) bool {
 	defer a.mu.Unlock()
 	for _, c := range a.cloudlets {
 		if c.State == CloudletStarting && scopeName(c.ID) == scope {
+			return true
+		}
+	}
+	for id, s := range a.sessions {
+		if s.starting && scopeName(id) == scope {
 			return true
 		}
 	}

@@ -68,8 +68,17 @@ func (n Network) check() error {
 		if p.Protocol != "tcp" && p.Protocol != "udp" {
 			f.add(at+"/protocol", nil, nil, "must be tcp or udp, not %s", quote(p.Protocol))
 		}
-		if ip, err := netip.ParseAddr(p.HostIP); p.HostIP != "" && (err != nil || ip.Zone() != "" || ip.Is4In6()) {
-			f.add(at+"/host_ip", nil, nil, "must be an IPv4 or IPv6 address, not %s", quote(p.HostIP))
+		if p.HostIP != "" {
+			ip, err := netip.ParseAddr(p.HostIP)
+			switch {
+			case err != nil || ip.Zone() != "" || ip.Is4In6():
+				f.add(at+"/host_ip", nil, nil, "must be an IPv4 or IPv6 address, not %s", quote(p.HostIP))
+			case ip.IsUnspecified():
+				f.add(at+"/host_ip", nil, nil, "%s is not one address: leave it out for all of them", quote(p.HostIP))
+			case ip.IsMulticast(), ip == netip.IPv6Loopback(), ip == netip.AddrFrom4([4]byte{255, 255, 255, 255}):
+				f.add(at+"/host_ip", nil, nil, "cannot be %s: no published port answers there", quote(p.HostIP))
+			}
+			p.HostIP = ip.String() // however it is written
 		}
 		p.GuestPort = 0
 		if seen[p] {
@@ -107,7 +116,7 @@ func newNetwork(cfg Config) (*network.Network, error) {
 
 // openNetwork makes the bridge and the rules. Without them VMs can only be
 // isolated; the cause is told to whoever asks for more.
-func (a *Agent) openNetwork(ctx context.Context) {
+func (a *Agent) openNetwork(ctx context.Context) error {
 	err := a.network.Open(ctx)
 	if err != nil {
 		a.log.Warn("VMs can only be isolated", "err", err)
@@ -115,6 +124,7 @@ func (a *Agent) openNetwork(ctx context.Context) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.networkErr = err
+	return err
 }
 
 // connect gives the network namespace of a VM's init its network.
@@ -123,8 +133,8 @@ func (a *Agent) connect(ctx context.Context, v *vm, pid int) error {
 	var port *network.PortError
 	if err != nil && !errors.As(err, &port) {
 		// Somebody may have flushed our rules, or loaded the module that was missing.
-		if a.openNetwork(ctx); a.networkErr != nil {
-			return a.networkRefusal(a.networkErr)
+		if err := a.openNetwork(ctx); err != nil {
+			return a.networkRefusal(err)
 		}
 		addr, err = a.network.Attach(ctx, v.link(pid))
 	}

@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"time"
@@ -18,6 +19,11 @@ const StorageNone = "none"
 // created, and those there are stay as they are.
 func (a *Agent) openStorage(ctx context.Context) {
 	if a.cfg.Storage == StorageNone {
+		pool := filepath.Join(a.cfg.StateDir, storage.PoolFile)
+		if _, err := os.Lstat(pool); err == nil {
+			a.diskErr = fmt.Errorf("%s exists: the VMs are in the pool, which --storage none would leave out; remove it once they are deleted", pool)
+			a.log.Error("no storage for VMs", "err", a.diskErr)
+		}
 		return
 	}
 	a.log.Info("opening the storage of VMs; making it takes a while the first time")
@@ -154,7 +160,9 @@ func (a *Agent) sweepStorage(ctx context.Context) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for _, project := range busy {
-		a.worn[slots[project]] = true
+		if slot, ok := slots[project]; ok { // else it is the one of the check at start
+			a.worn[slot] = true
+		}
 	}
 	a.wantTrim() // what a killed agent had not got to
 	return err

@@ -134,11 +134,12 @@ func (g *Guest) read() {
 	buf, oob := make([]byte, 64<<10), make([]byte, 64)
 	for {
 		n, oobn, _, _, err := g.conn.ReadMsgUnix(buf, oob) // close-on-exec (internal/poll)
-		if err != nil || n == 0 {
+		fds := descriptors(oob[:oobn])
+		if err != nil || n == 0 { // an empty message reads as an end of file, and may still carry some
+			closeAll(fds)
 			g.hangUp(err)
 			return
 		}
-		fds := descriptors(oob[:oobn])
 		r := wire.Reader{B: append([]byte(nil), buf[:n]...)}
 		kind, seq := r.Begin()
 		if kind == wire.Reply {

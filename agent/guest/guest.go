@@ -97,9 +97,15 @@ func exitFrom(e wire.Exit) Exit {
 		FinishedAt: time.Unix(0, e.FinishedAt), CPUTime: time.Duration(e.CPUTime)}
 }
 
+// connectTimeout is how long an init may take to answer a new agent. One that is
+// stuck must not keep the agent from all the other VMs.
+const connectTimeout = 30 * time.Second
+
 // Connect reaches the init that an earlier agent has started. ErrGone says that
 // there is none, or that it never got ready.
 func Connect(ctx context.Context, cfg Config) (*Guest, error) {
+	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
+	defer cancel()
 	g, err := dial(ctx, cfg)
 	if err != nil {
 		return nil, err
@@ -160,24 +166,29 @@ func (g *Guest) Signal(ctx context.Context, id string, sig syscall.Signal) error
 
 // Processes lists what runs.
 func (g *Guest) Processes(ctx context.Context) ([]Running, error) {
-	r, err := g.request(ctx, wire.List, nil)
-	if err != nil {
-		return nil, fmt.Errorf("list processes: %w", err)
-	}
 	var all []Running
-	for range int(r.Uint32()) {
-		id, vpid, started := r.String(), int(r.Uint32()), r.Int64()
-		if r.Bad {
-			return nil, errors.New("list processes: malformed answer")
-		}
-		pid, err := hostPID(g.cfg.Slice.Scope("cl-"+id), vpid)
-		if errors.Is(err, ErrNotFound) {
-			continue // it has just ended
-		}
+	for last, more := "", true; more; {
+		r, err := g.request(ctx, wire.List, func(w *wire.Writer) { w.String(last) })
 		if err != nil {
-			return nil, err
+			return nil, fmt.Errorf("list processes: %w", err)
 		}
-		all = append(all, Running{ID: id, PID: pid, StartedAt: time.Unix(0, started)})
+		n := r.Uint32()
+		for range n {
+			id, vpid, started := r.String(), int(r.Uint32()), r.Int64()
+			if r.Bad || id <= last {
+				return nil, errors.New("list processes: malformed answer")
+			}
+			last = id
+			pid, err := hostPID(g.cfg.Slice.Scope("cl-"+id), vpid)
+			if errors.Is(err, ErrNotFound) {
+				continue // it has just ended
+			}
+			if err != nil {
+				return nil, err
+			}
+			all = append(all, Running{ID: id, PID: pid, StartedAt: time.Unix(0, started)})
+		}
+		more = n == wire.MaxList
 	}
 	return all, nil
 }

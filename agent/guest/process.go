@@ -49,7 +49,7 @@ type StartError struct {
 	Path  string // what was to be executed, or the working directory
 }
 
-func (e *StartError) Error() string { return fmt.Sprintf("%s %q: %v", e.Stage, e.Path, e.Errno) }
+func (e *StartError) Error() string { return fmt.Sprintf("%s %.200q: %v", e.Stage, e.Path, e.Errno) }
 
 // Unwrap makes errors.Is find the errno.
 func (e *StartError) Unwrap() error { return e.Errno }

@@ -20,7 +20,7 @@ type pool struct {
 }
 
 func newPool(cfg Config) (*pool, error) {
-	p := &pool{dir: filepath.Join(cfg.StateDir, "vms"), file: filepath.Join(cfg.StateDir, "pool.xfs"),
+	p := &pool{dir: filepath.Join(cfg.StateDir, "vms"), file: filepath.Join(cfg.StateDir, PoolFile),
 		overcommit: cfg.Overcommit, reserve: cfg.Reserve}
 	if p.overcommit == 0 {
 		p.overcommit = 1

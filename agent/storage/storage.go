@@ -18,6 +18,9 @@ const (
 	Pool   = "pool"   // one XFS file for all VMs
 )
 
+// PoolFile is the name of the pool in the state directory.
+const PoolFile = "pool.xfs"
+
 // Config says where the VMs' directories are and how much may be promised.
 type Config struct {
 	StateDir   string  // such as /var/lib/cloudflash

@@ -37,7 +37,7 @@ func (b *builder) build(p plan) {
 	nodes := b.openNodes()
 	extra := b.openExtraNodes(p)
 	b.inside(func() {
-		for _, d := range [...]string{"/proc", "/sys", "/dev", "/tmp", "/run", "/data", "/opt", "/opt/cloudflash", "/opt/cloudflash/bin"} {
+		for _, d := range [...]string{"/proc", "/sys", "/dev", "/tmp", "/run", "/data"} {
 			b.place(d)
 		}
 		b.names(p)
@@ -51,13 +51,10 @@ func (b *builder) build(p plan) {
 		b.noNamespaces()
 		b.mask()
 		for i, name := range p.binaries {
-			b.file("/opt/cloudflash/bin/" + name)
-			b.attach(p.binaryFDs[i], "/opt/cloudflash/bin/"+name)
+			b.show(p.binaryFDs[i], "/opt/cloudflash/bin/"+name)
 		}
 		for i, path := range p.files {
-			b.parents(path)
-			b.file(path)
-			b.attach(p.fileFDs[i], path)
+			b.show(p.fileFDs[i], path)
 		}
 		b.attach(p.data, "/data")
 	})
@@ -142,14 +139,42 @@ func (b *builder) imageRoot(p plan) {
 // names tells the VM its own name and whom to ask for others, in place of what an
 // image says.
 func (b *builder) names(p plan) {
-	b.place("/etc")
+	b.try(func() { b.place("/etc") })
 	b.replace("/etc/hosts", "127.0.0.1\tlocalhost\n::1\tlocalhost\n127.0.1.1\t"+p.hostname+"\n")
 	b.replace("/etc/resolv.conf", p.resolv)
 }
 
 func (b *builder) replace(path, text string) {
-	b.file(path)
-	b.write(path, text, 0o644)
+	b.try(func() {
+		b.file(path)
+		b.write(path, text, 0o644)
+	})
+}
+
+// show puts a file of the host's where programs look for it.
+func (b *builder) show(fd int, path string) {
+	b.try(func() {
+		b.parents(path)
+		if !is(path, unix.S_IFREG) { // the one of the last start will do
+			b.file(path)
+		}
+		b.attach(fd, path)
+	})
+}
+
+// try does what a VM can go without. What its root has written to its image is
+// there at the next start: a directory that is in the way, or as much as its
+// storage holds, and then the kernel mounts the image read-only. Such a VM must
+// start all the same, or nobody could put it right again.
+func (b *builder) try(what func()) {
+	if b.errno != 0 {
+		return
+	}
+	what()
+	switch b.errno {
+	case unix.EISDIR, unix.ENOTDIR, unix.ENOTEMPTY, unix.ENOENT, unix.ENOSPC, unix.EDQUOT, unix.EROFS:
+		b.errno, b.step = 0, ""
+	}
 }
 
 var nodeNames = [...]string{"null", "zero", "full", "random", "urandom", "tty"}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"runtime"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -108,7 +109,8 @@ func (s *server) handle(b []byte, fds []int) {
 	case wire.Signal:
 		s.reply(seq, s.signal(r.String(), int(r.Uint32())), nil)
 	case wire.List:
-		s.reply(seq, fault{}, s.list)
+		after := r.String()
+		s.reply(seq, fault{}, func(w *wire.Writer) { s.list(w, after) })
 	case wire.Ping:
 		s.reply(seq, fault{}, func(w *wire.Writer) {
 			var ready uint32
@@ -166,9 +168,18 @@ func (s *server) send(fds ...int) {
 	}
 }
 
-func (s *server) list(w *wire.Writer) {
-	w.Uint32(uint32(len(s.procs)))
-	for _, p := range s.procs {
+func (s *server) list(w *wire.Writer, after string) {
+	var ids []string
+	for id := range s.procs {
+		if id > after {
+			ids = append(ids, id)
+		}
+	}
+	slices.Sort(ids)
+	ids = ids[:min(len(ids), wire.MaxList)]
+	w.Uint32(uint32(len(ids)))
+	for _, id := range ids {
+		p := s.procs[id]
 		w.String(p.id)
 		w.Uint32(uint32(p.pid))
 		w.Int64(p.startedAt)

@@ -217,3 +217,27 @@ func TestKernelExecEnds(t *testing.T) {
 		t.Errorf("the VM was deleted: %v", err)
 	}
 }
+
+// TestKernelExecHeldOutput ends though somebody else in the VM keeps the output of
+// the command open, and writes to it.
+func TestKernelExecHeldOutput(t *testing.T) {
+	s := newShell(t)
+	s.out("vm", "create", "web", "--memory", "128MiB")
+	for name, hold := range map[string]string{"silent": "sleep 1000", "loud": "yes >&9"} {
+		cmd := s.command("vm", "exec", "web", "--", "sh", "-c", "echo $$ >/data/pid; while [ ! -e /data/held ]; do sleep 0.1; done; echo end; exit 3")
+		var out strings.Builder
+		cmd.Stdout = &out
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		s.out("cloudlet", "submit", "--vm", "web", "--name", name, "--", "sh", "-c",
+			"while [ ! -s /data/pid ]; do sleep 0.1; done; exec 9>/proc/$(cat /data/pid)/fd/1; touch /data/held; "+hold)
+		late := time.AfterFunc(30*time.Second, func() { _ = cmd.Process.Kill() })
+		_ = cmd.Wait()
+		if !late.Stop() || cmd.ProcessState.ExitCode() != 3 || !strings.Contains(out.String(), "end\n") {
+			t.Errorf("%s: %v, %d bytes", name, cmd.ProcessState, out.Len())
+		}
+		s.run("cloudlet", "cancel", name) // the loud one has nobody left to write to, and has ended
+		s.out("vm", "exec", "web", "--", "rm", "/data/pid", "/data/held")
+	}
+}

@@ -11,7 +11,7 @@ const (
 	Setup       byte = iota + 1 // build the root file system; once
 	Start                       // start a process
 	Signal                      // send a signal to a process
-	List                        // which processes run
+	List                        // which processes run, by id, after the one that is named
 	Ping                        // are you there, are you set up
 	Acknowledge                 // an exit is stored: forget it
 	Subscribe                   // tell every exit not acknowledged, then each new one
@@ -21,6 +21,9 @@ const (
 
 // MaxMessage is the longest message in bytes.
 const MaxMessage = 160 << 10
+
+// MaxList is how many processes an answer to List holds, when there are more.
+const MaxList = 500
 
 // File descriptors that the init is born with.
 const (

@@ -1,0 +1,94 @@
+package main
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strconv"
+	"testing"
+	"time"
+
+	"cloudflash/agent"
+	"golang.org/x/sys/unix"
+)
+
+// TestKernelSpoiltImage starts the init of a VM again after its root has put
+// directories where files are written, and filled its storage.
+func TestKernelSpoiltImage(t *testing.T) {
+	s := newShell(t)
+	image := filepath.Join(s.state, "image")
+	if err := firstError(os.MkdirAll(filepath.Join(image, "etc"), 0o755), os.WriteFile(filepath.Join(image, "etc/hosts"), nil, 0o644)); err != nil {
+		t.Fatal(err)
+	}
+	s.out("vm", "create", "web", "--memory", "128MiB", "--storage", "64MiB", "--image", image)
+	dir := filepath.Join(s.state, "vms", show[agent.VM](s, "vm", "web").ID)
+	upper := filepath.Join(dir, "upper/files")
+	for name, spoil := range map[string]func() error{
+		"a directory for a file": func() error {
+			return firstError(os.RemoveAll(filepath.Join(upper, "etc/resolv.conf")), os.MkdirAll(filepath.Join(upper, "etc/resolv.conf/x"), 0o755))
+		},
+		"links": func() error {
+			return firstError(os.RemoveAll(filepath.Join(upper, "etc")), os.Symlink("/data", filepath.Join(upper, "etc")),
+				os.RemoveAll(filepath.Join(upper, "opt")), os.Symlink("/data", filepath.Join(upper, "opt")))
+		},
+		"no blocks": func() error { return fill(filepath.Join(dir, "data/big")) },
+		"no inodes": func() error {
+			for i := range 10_000 {
+				if err := os.WriteFile(filepath.Join(dir, "data", strconv.Itoa(i)), nil, 0o600); err != nil {
+					return full(err)
+				}
+			}
+			return errors.New("no limit")
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			defer func() { // what is left of it is the next one's start
+				data, _ := filepath.Glob(filepath.Join(dir, "data/*"))
+				for _, f := range data {
+					_ = os.Remove(f)
+				}
+			}()
+			before := show[agent.VM](s, "vm", "web")
+			if err := spoil(); err != nil {
+				t.Fatal(err)
+			}
+			if err := unix.Kill(before.InitPID, unix.SIGKILL); err != nil {
+				t.Fatal(err)
+			}
+			for end := time.Now().Add(20 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+				v := show[agent.VM](s, "vm", "web")
+				if v.InitPID != 0 && v.InitPID != before.InitPID && v.State == agent.VMRunning {
+					break
+				}
+				if v.State == agent.VMFailed || time.Now().After(end) {
+					t.Fatalf("%s: %s", v.State, v.Reason)
+				}
+			}
+			s.out("vm", "exec", "web", "--", "burn", "--help")
+		})
+	}
+}
+
+// fill writes to a file until there is no room.
+func fill(path string) error {
+	f, err := os.Create(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	for size := 1 << 20; size >= 512; size /= 2 {
+		for err = nil; err == nil; _, err = f.Write(make([]byte, size)) {
+		}
+		if err := full(err); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func full(err error) error {
+	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
+		return nil
+	}
+	return err
+}
