@@ -22,7 +22,7 @@ func TestNetworkChecksNameTheField(t *testing.T) {
 		"made up":               {Network{Mode: "host"}, "/network/mode"},
 		"a port":                {Network{Publish: []Port{{HostPort: 8080, GuestPort: 80}}}, ""},
 		"tcp and udp":           {Network{Publish: []Port{{HostPort: 53, GuestPort: 53}, {HostPort: 53, GuestPort: 53, Protocol: "udp"}}}, ""},
-		"on one address":        {Network{Publish: []Port{{HostIP: "::1", HostPort: 1, GuestPort: 65535}}}, ""},
+		"on one address":        {Network{Publish: []Port{{HostIP: "127.0.0.1", HostPort: 1, GuestPort: 65535}}}, ""},
 		"port 0":                {Network{Publish: []Port{{HostPort: 0, GuestPort: 80}}}, "/network/publish/0/host_port"},
 		"port 65536":            {Network{Publish: []Port{{HostPort: 1, GuestPort: 65536}}}, "/network/publish/0/guest_port"},
 		"negative":              {Network{Publish: []Port{{HostPort: -1, GuestPort: 1}}}, "/network/publish/0/host_port"},
@@ -91,5 +91,23 @@ func TestGPUsAreRefusedWhereThereAreNone(t *testing.T) {
 	v := &vm{vmRecord: vmRecord{Name: "web", GPUs: []string{"GPU-gone"}}}
 	if err := v.checkGPUs(); !errors.Is(err, ErrConflict) {
 		t.Errorf("a VM without the GPU it was promised: %v", err)
+	}
+}
+
+func TestPublishedAddresses(t *testing.T) {
+	for ip, ok := range map[string]bool{
+		"": true, "127.0.0.1": true, "192.0.2.1": true, "2001:db8::1": true,
+		"0.0.0.0": false, "::": false, "::1": false, "0:0:0:0:0:0:0:1": false, "224.0.0.1": false, "ff02::1": false, "255.255.255.255": false,
+		"1.2.3": false, "fe80::1%eth0": false, "::ffff:1.2.3.4": false,
+	} {
+		n := Network{Mode: NetworkNAT, Publish: []Port{{HostIP: ip, HostPort: 80, GuestPort: 80, Protocol: "tcp"}}}
+		if err := n.check(); (err == nil) != ok {
+			t.Errorf("%q: %v", ip, err)
+		}
+	}
+	twice := Network{Mode: NetworkNAT, Publish: []Port{{HostIP: "2001:db8::1", HostPort: 80, GuestPort: 80, Protocol: "tcp"},
+		{HostIP: "2001:db8:0::1", HostPort: 80, GuestPort: 81, Protocol: "tcp"}}}
+	if twice.check() == nil {
+		t.Error("one address in two spellings is accepted")
 	}
 }
