@@ -49,6 +49,7 @@ type Agent struct {
 	dirty      bool         // something changed since the snapshot
 	worn       map[int]bool // slots whose storage ids still have files
 	networkErr error        // why VMs can only be isolated
+	bridge     int          // its index when all VMs were last seen to hang on it, 0 when there was none
 
 	wake    chan struct{}              // the queue, a VM or a deadline changed
 	trim    chan struct{}              // files of VMs have been deleted
@@ -69,8 +70,9 @@ type vm struct {
 	limits Limits
 	usage  Usage
 
-	address network.Address // while it is connected
-	gpuFor  []gpu.Unit      // its own
+	address network.Address   // while it is connected
+	taken   []network.Publish // ports it goes without
+	gpuFor  []gpu.Unit        // its own
 	gpuUse  gpuUse
 }
 
@@ -164,6 +166,7 @@ func (a *Agent) Run(ctx context.Context) error {
 			wg.Go(func() { a.runSampler(ctx) })
 			wg.Go(func() { a.runQueue(ctx) })
 			wg.Go(func() { a.runTrim(ctx) })
+			wg.Go(func() { a.runNetwork(ctx) })
 			wg.Go(func() { a.runGPUs(ctx) })
 			close(a.ready)
 		}

@@ -4,7 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
+	"slices"
+	"time"
 
 	"cloudflash/agent/network"
 )
@@ -127,24 +130,100 @@ func (a *Agent) openNetwork(ctx context.Context) error {
 	return err
 }
 
-// connect gives the network namespace of a VM's init its network.
+// connect gives the network namespace of a VM's init its network. A VM that is
+// there already does not fail for a port that somebody has taken meanwhile: it
+// goes without, until the port is free (keepNetwork).
 func (a *Agent) connect(ctx context.Context, v *vm, pid int) error {
-	addr, err := a.network.Attach(ctx, v.link(pid))
+	link := v.link(pid)
+	addr, err := a.attach(ctx, link)
+	var taken []network.Publish
 	var port *network.PortError
-	if err != nil && !errors.As(err, &port) {
-		// Somebody may have flushed our rules, or loaded the module that was missing.
-		if err := a.openNetwork(ctx); err != nil {
-			return a.networkRefusal(err)
+	for v.State != VMCreating && errors.As(err, &port) && slices.Contains(link.Publish, port.Publish) {
+		taken = append(taken, port.Publish)
+		link.Publish = slices.DeleteFunc(slices.Clone(link.Publish), func(p network.Publish) bool { return p == port.Publish })
+		if !slices.Contains(v.taken, port.Publish) {
+			a.note(Event{Level: LevelWarn, Kind: "vm.port_taken", VM: v.ID,
+				Message: fmt.Sprintf("VM %s goes without port %d/%s of the host: %v", v.Name, port.HostPort, port.Protocol, err)})
 		}
-		addr, err = a.network.Attach(ctx, v.link(pid))
+		addr, err = a.attach(ctx, link)
 	}
 	if err != nil {
 		return a.networkRefusal(err)
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	v.address = addr
+	v.address, v.taken = addr, taken
 	return nil
+}
+
+// attach is Attach once more after Open, should somebody have flushed our rules or
+// loaded the module that was missing.
+func (a *Agent) attach(ctx context.Context, link network.Link) (network.Address, error) {
+	addr, err := a.network.Attach(ctx, link)
+	var port *network.PortError
+	if err == nil || errors.As(err, &port) {
+		return addr, err
+	}
+	if err := a.openNetwork(ctx); err != nil {
+		return addr, err
+	}
+	return a.network.Attach(ctx, link)
+}
+
+// keepEvery is how often the network is looked after.
+const keepEvery = 5 * time.Second
+
+func (a *Agent) runNetwork(ctx context.Context) {
+	tick := time.NewTicker(keepEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			a.keepNetwork(ctx)
+		}
+	}
+}
+
+// keepNetwork connects VMs again whose bridge somebody has deleted, and tries for
+// the ports that some go without. It is cheap where nothing is wrong.
+func (a *Agent) keepNetwork(ctx context.Context) {
+	a.mu.Lock()
+	lost, told := a.bridge != 0 && a.bridge != bridgeIndex(a.cfg.Bridge), a.networkErr != nil
+	a.mu.Unlock()
+	if lost {
+		if !told {
+			a.note(Event{Level: LevelWarn, Kind: "network.lost", Message: "bridge " + a.cfg.Bridge + " was deleted; VMs are connected again"})
+		}
+		if err := a.openNetwork(ctx); err != nil {
+			return // tried again
+		}
+	}
+	for _, v := range a.vmList() {
+		a.mu.Lock()
+		g, again := v.guest, v.Network.Mode != NetworkIsolated && (lost || len(v.taken) > 0)
+		a.mu.Unlock()
+		if g == nil || !again || !v.work.TryLock() {
+			continue // whoever holds it connects it
+		}
+		if err := a.connect(ctx, v, g.PID()); err != nil && ctx.Err() == nil {
+			a.log.Warn("connect VM again", "vm", v.Name, "err", err)
+		}
+		v.work.Unlock()
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.bridge = bridgeIndex(a.cfg.Bridge)
+}
+
+// bridgeIndex is the kernel's number of the bridge, 0 when there is none.
+func bridgeIndex(name string) int {
+	l, err := net.InterfaceByName(name)
+	if err != nil {
+		return 0
+	}
+	return l.Index
 }
 
 // networkRefusal makes what a person can act on of an error.

@@ -43,7 +43,7 @@ func TestNetworkChecksNameTheField(t *testing.T) {
 				return
 			}
 			var e *Error
-			if !errors.As(err, &e) || e.Kind != ErrInvalid || e.Fields[0].Pointer != tt.want {
+			if !errors.As(err, &e) || !errors.Is(e, ErrInvalid) || e.Fields[0].Pointer != tt.want {
 				t.Errorf("%v %+v", err, e)
 			}
 		})
@@ -85,7 +85,7 @@ func TestGPUsAreRefusedWhereThereAreNone(t *testing.T) {
 	}
 	_, err = a.reserveGPUs(1)
 	var e *Error
-	if !errors.As(err, &e) || e.Kind != ErrCapacity || e.Code != "insufficient_gpus" || !strings.Contains(e.Detail, "no GPU here") {
+	if !errors.As(err, &e) || !errors.Is(e, ErrCapacity) || e.Code != "insufficient_gpus" || !strings.Contains(e.Detail, "no GPU here") {
 		t.Errorf("%v", err)
 	}
 	v := &vm{vmRecord: vmRecord{Name: "web", GPUs: []string{"GPU-gone"}}}

@@ -272,8 +272,8 @@ func TestWaitSeesTheEnd(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := withAll(t)
+			r.agent.ends("c1", func(c *agent.Cloudlet) { c.State = agent.CloudletSucceeded }) // it has failed as others know it
 			w := r.start(t.Context(), nil, "cloudlet", "wait", "hog", "next", "etl", "--timeout", "1m", "-o", "name")
-			r.agent.ends("c1", func(c *agent.Cloudlet) { c.State = agent.CloudletSucceeded })
 			r.agent.ends("c2", c.end)
 			if diff := cmp.Diff(result{Out: "hog\nnext\netl\n", Code: c.code}, w.wait()); diff != "" {
 				t.Errorf("(-want +got):\n%s", diff)
