@@ -150,6 +150,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	wg.Go(func() {
 		a.openStorage(ctx)
 		_ = a.openNetwork(ctx) // it is told by whoever asks for a network
+		a.hang()
 		a.findGPUs(ctx)
 		recovered <- a.recover(ctx)
 	})

@@ -212,6 +212,13 @@ func (a *Agent) keepNetwork(ctx context.Context) {
 		}
 		v.work.Unlock()
 	}
+	if lost {
+		a.hang()
+	}
+}
+
+// hang remembers the bridge that all VMs hang on, or are about to.
+func (a *Agent) hang() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.bridge = bridgeIndex(a.cfg.Bridge)
