@@ -256,3 +256,20 @@ func TestIDRangesNeverOverlap(t *testing.T) {
 		t.Error("neighbouring ranges overlap or leave a gap")
 	}
 }
+
+func TestSlots(t *testing.T) {
+	a := bare(t)
+	a.worn = map[int]bool{1: true}
+	a.vms["a"], a.vms["b"] = &vm{vmRecord: vmRecord{Slot: 0}}, &vm{vmRecord: vmRecord{Slot: maxSlots - 1}}
+	for last, want := range map[bool]int{false: 2, true: maxSlots - 2} {
+		if got, err := a.freeSlot(last); err != nil || got != want {
+			t.Errorf("last %v: %d %v, want %d", last, got, err, want)
+		}
+	}
+	for slot := range maxSlots {
+		a.worn[slot] = true
+	}
+	if _, err := a.freeSlot(false); !errors.Is(err, ErrCapacity) {
+		t.Error(err)
+	}
+}

@@ -99,7 +99,7 @@ func (a *Agent) admit(req VMCreate) (*vm, error) {
 	if err := a.fits(Spec{}, req.Spec); err != nil {
 		return nil, err
 	}
-	slot, err := a.freeSlot()
+	slot, err := a.freeSlot(req.Network.Mode == NetworkIsolated)
 	if err != nil {
 		return nil, err
 	}
@@ -122,13 +122,18 @@ func (a *Agent) newVM(r vmRecord) *vm {
 	return &vm{vmRecord: r, slice: a.parent.Slice(r.ID)}
 }
 
-// freeSlot finds an id range that no VM has, not even one being deleted.
-func (a *Agent) freeSlot() (int, error) {
+// freeSlot finds an id range that no VM has, not even one being deleted. The slot
+// also decides the addresses: a VM that needs none gets one from the far end, out
+// of the way of a small pool.
+func (a *Agent) freeSlot(last bool) (int, error) {
 	taken := make(map[int]bool, len(a.vms))
 	for _, v := range a.vms {
 		taken[v.Slot] = true
 	}
 	for slot := range maxSlots {
+		if last {
+			slot = maxSlots - 1 - slot
+		}
 		if !taken[slot] && !a.worn[slot] {
 			return slot, nil
 		}
