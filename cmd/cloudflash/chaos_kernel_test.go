@@ -303,7 +303,7 @@ func TestKernelChaos(t *testing.T) {
 			d.ready()
 			d.tidy(l)
 		}
-		stop := time.Now().Add(time.Duration(rand.Int64N(int64(1500 * time.Millisecond))))
+		stop := time.Now().Add(time.Duration(rand.Int64N(int64(600 * time.Millisecond))))
 		var wg sync.WaitGroup
 		for range 3 {
 			n++
