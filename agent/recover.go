@@ -97,15 +97,21 @@ func (a *Agent) unfinished() int {
 	return n
 }
 
-// recoverVM does for one VM what its stored state asks for.
+// recoverTimeout bounds what one VM may take: the others wait for it.
+const recoverTimeout = 40 * time.Second
+
+// recoverVM does for one VM what its stored state asks for. One that cannot be
+// erased at once goes on being erased meanwhile.
 func (a *Agent) recoverVM(ctx context.Context, v *vm) {
 	if v.State == VMDeleting {
-		a.delete(ctx, v, 0)
+		a.spawn(func(ctx context.Context) { a.delete(ctx, v, 0) })
 		return
 	}
 	v.work.Lock()
 	defer v.work.Unlock()
-	err := a.restore(ctx, v)
+	work, cancel := context.WithTimeout(ctx, recoverTimeout)
+	defer cancel()
+	err := a.restore(work, v)
 	switch {
 	case ctx.Err() != nil:
 	case err != nil:

@@ -99,7 +99,7 @@ func exitFrom(e wire.Exit) Exit {
 
 // connectTimeout is how long an init may take to answer a new agent. One that is
 // stuck must not keep the agent from all the other VMs.
-const connectTimeout = 30 * time.Second
+const connectTimeout = 10 * time.Second
 
 // Connect reaches the init that an earlier agent has started. ErrGone says that
 // there is none, or that it never got ready.

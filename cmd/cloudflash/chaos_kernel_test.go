@@ -18,6 +18,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -101,6 +102,12 @@ func (d *daemon) ready() {
 		if _, err := call[map[string]any](d, "GET", "/api/v1/host", nil); err == nil {
 			return
 		} else if time.Now().After(deadline) {
+			_ = d.cmd.Process.Signal(syscall.SIGQUIT) // what is it doing?
+			time.Sleep(2 * time.Second)
+			if b, err := os.ReadFile(d.log.Name()); err == nil {
+				_, dump, _ := strings.Cut(string(b), "SIGQUIT")
+				d.t.Logf("the agent:\n%s", dump)
+			}
 			d.t.Fatalf("agent does not answer after a minute: %v", err)
 		}
 		time.Sleep(20 * time.Millisecond)
