@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"time"
 
 	"cloudflash/agent/guest"
@@ -57,12 +58,7 @@ func (a *Agent) recover(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	var g errgroup.Group
-	g.SetLimit(8)
-	for _, v := range a.vmList() {
-		g.Go(func() error { a.recoverVM(ctx, v); return nil })
-	}
-	_ = g.Wait()
+	a.recoverVMs(ctx)
 	if ctx.Err() != nil {
 		return nil
 	}
@@ -95,6 +91,42 @@ func (a *Agent) unfinished() int {
 		}
 	}
 	return n
+}
+
+// recoverVMs recovers all VMs, some at a time. One that is stuck in the kernel
+// beyond its time is left to it; the agent goes on with the others.
+func (a *Agent) recoverVMs(ctx context.Context) {
+	var g errgroup.Group
+	g.SetLimit(8)
+	done := make(chan struct{})
+	var left atomic.Int64
+	all := a.vmList()
+	left.Store(int64(len(all)))
+	a.spawn(func(context.Context) {
+		defer close(done)
+		for _, v := range all {
+			g.Go(func() error {
+				defer left.Add(-1)
+				a.recoverVM(ctx, v)
+				return nil
+			})
+		}
+		_ = g.Wait()
+	})
+	for patience := recoverTimeout + 5*time.Second; ; {
+		before := left.Load()
+		select {
+		case <-done:
+			return
+		case <-ctx.Done():
+			return
+		case <-time.After(patience):
+		}
+		if left.Load() == before { // nothing has moved for so long
+			a.log.Error("VMs are stuck in recovery", "vms", before)
+			return
+		}
+	}
 }
 
 // recoverTimeout bounds what one VM may take: the others wait for it.

@@ -194,6 +194,12 @@ func (l *ledger) pick() (agent.VM, bool) {
 	return agent.VM{}, false
 }
 
+func (l *ledger) count() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.vms)
+}
+
 // meddle does one random thing.
 func (d *daemon) meddle(l *ledger, n int) {
 	switch roll := rand.IntN(10); {
@@ -309,8 +315,12 @@ func TestKernelChaos(t *testing.T) {
 		if i%3 > 0 { // every third kill meets an agent that is still recovering
 			d.ready()
 			d.tidy(l)
+			for try := 0; try < 5 && l.count() < 2; try++ { // somewhere to submit to
+				n++
+				d.createOne(l, n*1000)
+			}
 		}
-		stop := time.Now().Add(time.Duration(rand.Int64N(int64(600 * time.Millisecond))))
+		stop := time.Now().Add(time.Duration(rand.Int64N(int64(time.Second))))
 		var wg sync.WaitGroup
 		for range 3 {
 			n++
