@@ -109,8 +109,8 @@ func (l *live) start() {
 	case <-a.Ready():
 	case err := <-l.done:
 		l.t.Fatalf("agent ended: %v", err)
-	case <-time.After(time.Minute):
-		l.t.Fatal("agent not ready after a minute")
+	case <-time.After(3 * time.Minute):
+		l.t.Fatal("agent not ready after three minutes")
 	}
 }
 
@@ -147,13 +147,14 @@ func (l *live) delete(ref string) {
 	}
 }
 
-// until waits for a condition, up to a minute.
+// until waits for a condition, up to three minutes: a memory hog may crawl for long before the
+// kernel gives up on it.
 func (l *live) until(ok func() bool, what string) {
 	l.t.Helper()
-	deadline := time.Now().Add(time.Minute)
+	deadline := time.Now().Add(3 * time.Minute)
 	for !ok() {
 		if time.Now().After(deadline) {
-			l.t.Fatalf("still not after a minute: %s", what)
+			l.t.Fatalf("still not after three minutes: %s", what)
 		}
 		select {
 		case <-l.Updates():

@@ -97,7 +97,7 @@ func (d *daemon) kill() {
 // ready waits until the agent answers.
 func (d *daemon) ready() {
 	d.t.Helper()
-	deadline := time.Now().Add(time.Minute)
+	deadline := time.Now().Add(2 * time.Minute)
 	for {
 		if _, err := call[map[string]any](d, "GET", "/api/v1/host", nil); err == nil {
 			return
@@ -108,7 +108,7 @@ func (d *daemon) ready() {
 				_, dump, _ := strings.Cut(string(b), "SIGQUIT")
 				d.t.Logf("the agent:\n%s", dump)
 			}
-			d.t.Fatalf("agent does not answer after a minute: %v", err)
+			d.t.Fatalf("agent does not answer after two minutes: %v", err)
 		}
 		time.Sleep(20 * time.Millisecond)
 	}
