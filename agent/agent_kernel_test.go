@@ -147,14 +147,14 @@ func (l *live) delete(ref string) {
 	}
 }
 
-// until waits for a condition, up to three minutes: a memory hog may crawl for long before the
+// until waits for a condition, up to ten minutes: a memory hog may crawl for long before the
 // kernel gives up on it.
 func (l *live) until(ok func() bool, what string) {
 	l.t.Helper()
-	deadline := time.Now().Add(3 * time.Minute)
+	deadline := time.Now().Add(10 * time.Minute)
 	for !ok() {
 		if time.Now().After(deadline) {
-			l.t.Fatalf("still not after three minutes: %s", what)
+			l.t.Fatalf("still not after ten minutes: %s", what)
 		}
 		select {
 		case <-l.Updates():

@@ -106,7 +106,7 @@ func cpuStat(t *testing.T, path string) map[string]float64 {
 
 func (s *shell) await(name string, state agent.CloudletState) agent.Cloudlet {
 	s.t.Helper()
-	deadline := time.Now().Add(3 * time.Minute)
+	deadline := time.Now().Add(10 * time.Minute)
 	for {
 		c := show[agent.Cloudlet](s, "cloudlet", name)
 		if c.State == state {
