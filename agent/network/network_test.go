@@ -4,6 +4,8 @@ import (
 	"errors"
 	"math"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -255,5 +257,36 @@ func TestDiff(t *testing.T) {
 	add, del := diff([]element{e("a", "1"), e("b", "1")}, []element{e("b", "2"), e("a", "1"), e("c", "")})
 	if len(add) != 2 || add[0].key != "b" || add[1].key != "c" || len(del) != 1 || del[0].value != "1" || del[0].key != "b" {
 		t.Errorf("add %v, remove %v", add, del)
+	}
+}
+
+// The stub itself answers on loopback only: without its upstreams there is nobody
+// to name, and that is said.
+func TestResolversBehindTheStub(t *testing.T) {
+	dir := t.TempDir()
+	conf, upstream := filepath.Join(dir, "resolv.conf"), filepath.Join(dir, "upstream.conf")
+	write := func(path, text string) {
+		t.Helper()
+		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	n, err := New(Config{ResolvConf: conf, SystemdResolv: upstream})
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(conf, "nameserver 127.0.0.53\nsearch a.example\n")
+	for _, text := range []string{"", "# nobody\n"} {
+		if text != "" {
+			write(upstream, text)
+		}
+		if _, _, err := n.readResolvers(); !errors.Is(err, ErrNoResolver) {
+			t.Errorf("upstreams %q: %v", text, err)
+		}
+	}
+	write(upstream, "nameserver 192.0.2.2\n")
+	c, r, err := n.readResolvers()
+	if err != nil || c.text(r) != "nameserver 192.0.2.2\nsearch a.example\n" || r.redirect.IsValid() {
+		t.Errorf("%q %v %v", c.text(r), r.redirect, err)
 	}
 }

@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"cloudflash/agent/network"
+	"golang.org/x/sys/unix"
+	"syscall"
 )
 
 func TestKernelPublish(t *testing.T) {
@@ -124,7 +126,7 @@ func TestKernelResolver(t *testing.T) {
 	}{
 		"outside":             {conf: "nameserver 192.0.2.2", want: "nameserver 192.0.2.2\n", from: "192.0.2.1"},
 		"loopback":            {conf: "nameserver 127.0.0.1", want: "nameserver 10.88.0.1\n", listen: "127.0.0.1:53", from: "127.0.0.1"},
-		"another loopback":    {conf: "nameserver 127.0.0.53", want: "nameserver 10.88.0.1\n", listen: "127.0.0.53:53", from: "127.0.0.1"},
+		"another loopback":    {conf: "nameserver 127.0.0.2", want: "nameserver 10.88.0.1\n", listen: "127.0.0.2:53", from: "127.0.0.1"},
 		"an address of ours":  {conf: "nameserver 192.0.2.1", want: "nameserver 192.0.2.1\n", listen: "192.0.2.1:53", from: "10.88.0.2"},
 		"the cloud's":         {conf: "nameserver 169.254.169.254", want: "nameserver 10.88.0.1\n", from: "192.0.2.1"},
 		"none is on loopback": {conf: "", want: "nameserver 10.88.0.1\n", listen: "127.0.0.1:53", from: "127.0.0.1"},
@@ -158,4 +160,23 @@ func TestKernelResolver(t *testing.T) {
 			v.refused("udp", "169.254.169.254:53")
 		})
 	}
+	// systemd-resolved binds its stub to lo: a redirect would not reach it.
+	t.Run("bound to lo", func(t *testing.T) {
+		if err := os.WriteFile(h.cfg.ResolvConf, []byte("nameserver 127.0.0.3\n"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := h.ResolvConf(); err != nil {
+			t.Fatal(err)
+		}
+		l := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
+			var err error
+			return errors.Join(c.Control(func(fd uintptr) { err = unix.BindToDevice(int(fd), "lo") }), err)
+		}}
+		bound, err := l.Listen(t.Context(), "tcp", "127.0.0.3:53")
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { bound.Close() })
+		v.refused("tcp", "10.88.0.1:53")
+	})
 }

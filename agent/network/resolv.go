@@ -139,11 +139,12 @@ func (n *Network) readResolvers() (resolvConf, resolvers, error) {
 	}
 	c := parseResolvConf(text)
 	if c.stub() {
-		if text, err := readSmall(n.cfg.SystemdResolv); err == nil {
-			if up := parseResolvConf(text); len(up.servers) > 0 {
-				c.servers = up.servers
-			}
+		text, err := readSmall(n.cfg.SystemdResolv)
+		up := parseResolvConf(text)
+		if err != nil || len(up.servers) == 0 { // a redirect to the stub would lead nowhere, and nobody would be told
+			return c, resolvers{}, fmt.Errorf("%w: only systemd-resolved's stub is known, and %s names nobody", ErrNoResolver, n.cfg.SystemdResolv)
 		}
+		c.servers = up.servers
 	}
 	if len(c.servers) == 0 {
 		c.servers = []netip.Addr{netip.AddrFrom4([4]byte{127, 0, 0, 1})}
