@@ -69,6 +69,7 @@ type vm struct {
 	probe  *probe
 	limits Limits
 	usage  Usage
+	thrash thrash // of the sampler alone
 
 	address network.Address   // while it is connected
 	taken   []network.Publish // ports it goes without

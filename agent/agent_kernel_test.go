@@ -147,14 +147,13 @@ func (l *live) delete(ref string) {
 	}
 }
 
-// until waits for a condition, up to ten minutes: a memory hog may crawl for long before the
-// kernel gives up on it.
+// until waits for a condition, up to four minutes: the machine may be emulated and busy.
 func (l *live) until(ok func() bool, what string) {
 	l.t.Helper()
-	deadline := time.Now().Add(10 * time.Minute)
+	deadline := time.Now().Add(4 * time.Minute)
 	for !ok() {
 		if time.Now().After(deadline) {
-			l.t.Fatalf("still not after ten minutes: %s", what)
+			l.t.Fatalf("still not after four minutes: %s", what)
 		}
 		select {
 		case <-l.Updates():

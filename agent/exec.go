@@ -50,6 +50,7 @@ var vmGone = ExecResult{Reason: "the VM went down with it"}
 type session struct {
 	vm       string
 	starting bool            // its scope has no process yet, or one that the init waits for
+	oom      bool            // killed because the VM thrashed
 	exit     chan guest.Exit // closed without a value when the VM's init is gone
 }
 
@@ -94,7 +95,7 @@ func (a *Agent) Exec(ctx context.Context, ref string, req ExecRequest) (ExecResu
 			return vmGone, nil
 		}
 		pumps.drain(ctx)
-		return sessionResult(e, lastUsage(scope).OOMKills > 0), nil
+		return sessionResult(e, lastUsage(scope).OOMKills > 0 || a.sessionThrashed(s)), nil
 	}
 }
 
@@ -213,6 +214,12 @@ func (a *Agent) sessionEnded(e guest.Exit) bool {
 	default: // told before
 	}
 	return true
+}
+
+func (a *Agent) sessionThrashed(s *session) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return s.oom
 }
 
 func sessionResult(e guest.Exit, oom bool) ExecResult {

@@ -63,6 +63,9 @@ func (p *probe) sample(now time.Time) (Usage, error) {
 		}
 	}
 	u.ReadBytes, u.WrittenBytes = int64(p.io.ReadBytes), int64(p.io.WrittenBytes)
+	if psi, err := p.r.Pressure("memory"); err == nil {
+		u.MemoryWaitingSeconds, u.MemoryStalledSeconds = psi.Some.Total.Seconds(), psi.Full.Total.Seconds()
+	}
 	u.CPUPressure, u.MemoryPressure, u.IOPressure = p.pressure("cpu"), p.pressure("memory"), p.pressure("io")
 	return u, nil
 }

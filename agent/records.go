@@ -27,7 +27,7 @@ type vmRecord struct {
 // cloudletRecord is a cloudlet and what the agent has decided about it.
 type cloudletRecord struct {
 	Cloudlet
-	// Stop is why the agent is ending it: cancel, deadline, or empty.
+	// Stop is why the agent is ending it: a constant below, or empty.
 	Stop string `json:"stop,omitempty"`
 	// StopAt is when SIGTERM was sent; cgroup.kill follows a grace later.
 	StopAt *time.Time `json:"stop_at,omitempty"`
@@ -42,6 +42,7 @@ const (
 	stopCancel   = "cancel"
 	stopDeadline = "deadline"
 	stopDelete   = "delete" // of its VM
+	stopOOM      = "oom"    // its VM thrashed
 )
 
 // Each VM has 65,536 user ids of its own. They begin above the range that

@@ -28,6 +28,7 @@ func (a *Agent) runSampler(ctx context.Context) {
 			a.log.Warn("sample host", "err", err)
 		}
 		a.sampleAll(now)
+		a.endThrash()
 		if now.Sub(limitsAt) >= limitsEvery {
 			a.refreshLimits()
 			a.capOutputs()

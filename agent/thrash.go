@@ -1,0 +1,134 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"cloudflash/agent/store"
+)
+
+// A VM that fills its memory limit with what cannot be dropped should meet the
+// kernel's OOM killer. It may not for minutes (seen on Linux 6.1 and 6.12): as
+// long as reclaim finds pages of the program itself, which is read back at once,
+// the kernel takes that for progress. Meanwhile the VM stands still, and reads
+// from the disk without end. What systemd-oomd does for a whole host by pressure
+// is done here for one VM: by pressure, and only with nothing left to reclaim.
+const (
+	thrashFull    = 0.98 // memory.current, of the limit
+	thrashCache   = 0.03 // page cache that could be dropped, of the limit
+	thrashWaiting = 0.3  // of the time, some task waited for memory
+	thrashFor     = 4 * time.Second
+)
+
+// thrash watches one VM for it.
+type thrash struct {
+	at      time.Time // of the last sample
+	waiting float64   // MemoryWaitingSeconds then
+	since   time.Time // zero: it does not thrash
+}
+
+// observe takes a new sample and tells whether the VM has thrashed for long
+// enough. Cache reads how much page cache could be dropped; it is asked only when
+// all else speaks for thrashing.
+func (t *thrash) observe(u Usage, limit int64, cache func() (int64, error)) bool {
+	took, waited := u.At.Sub(t.at).Seconds(), u.MemoryWaitingSeconds-t.waiting
+	first, began := t.at.IsZero(), t.at
+	if took <= 0 {
+		return false // no news
+	}
+	t.at, t.waiting = u.At, u.MemoryWaitingSeconds
+	if first || float64(u.MemoryBytes) < thrashFull*float64(limit) || waited < thrashWaiting*took {
+		t.since = time.Time{}
+		return false
+	}
+	if left, err := cache(); err != nil || float64(left) > thrashCache*float64(limit) {
+		t.since = time.Time{}
+		return false
+	}
+	if t.since.IsZero() {
+		t.since = began
+	}
+	return u.At.Sub(t.since) >= thrashFor
+}
+
+// endThrash kills the biggest cloudlet of every VM that thrashes.
+func (a *Agent) endThrash() {
+	for _, v := range a.vmList() {
+		a.mu.Lock()
+		limit, use, ok := v.limits.MemoryBytes, v.usage, v.State == VMRunning && v.probe != nil
+		a.mu.Unlock()
+		if !ok || limit == nil || !v.thrash.observe(use, *limit, func() (int64, error) { return cacheOf(v.slice) }) {
+			continue
+		}
+		v.thrash = thrash{}
+		if id, size := biggest(v); id != "" {
+			a.killThrashing(v, id, size)
+		}
+	}
+}
+
+// cacheOf is the page cache of a slice that is backed by files.
+func cacheOf(o opener) (int64, error) {
+	r, err := o.OpenReader()
+	if err != nil {
+		return 0, err
+	}
+	defer r.Close()
+	m, err := r.MemoryStat()
+	return int64(m.ActiveFile + m.InactiveFile), err
+}
+
+// biggest is the cloudlet or session with the most memory.
+func biggest(v *vm) (id string, size int64) {
+	names, _ := v.slice.Scopes() // a VM that is gone has none
+	for _, name := range names {
+		is, ok := strings.CutPrefix(name, scopeName(""))
+		if !ok {
+			continue // its init
+		}
+		r, err := v.slice.Scope(name).OpenReader()
+		if err != nil {
+			continue
+		}
+		if n, err := r.MemoryCurrent(); err == nil && n > size {
+			id, size = is, n
+		}
+		_ = r.Close()
+	}
+	return id, size
+}
+
+// killThrashing stores why before it kills: the exit may be read by another agent.
+func (a *Agent) killThrashing(v *vm, id string, size int64) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	c, s := a.cloudlets[id], a.sessions[id]
+	e := Event{Level: LevelWarn, Kind: "vm.thrashing", VM: v.ID, Data: map[string]any{"memory_bytes": size, "seconds": thrashFor.Seconds()}}
+	said := "VM %s stood still at its memory limit for " + thrashFor.String() + ": %s, with %d MiB, is killed"
+	switch {
+	case c != nil && !c.State.Final() && c.Stop == "":
+		rec, now := c.cloudletRecord, time.Now().UTC()
+		rec.Stop, rec.StopAt = stopOOM, &now
+		e.Cloudlet, e.Message = id, fmt.Sprintf(said, v.Name, "cloudlet "+c.Name, size>>20)
+		if a.commit([]store.Change{putCloudlet(rec)}, e) != nil {
+			return // tried again when it has thrashed on
+		}
+		c.cloudletRecord, c.killing = rec, true
+	case s != nil:
+		s.oom = true
+		e.Message = fmt.Sprintf(said, v.Name, "a command of vm exec", size>>20)
+		if a.commit(nil, e) != nil {
+			return
+		}
+	default:
+		return // it is ending
+	}
+	scope := v.slice.Scope(scopeName(id))
+	a.spawn(func(ctx context.Context) {
+		if err := ignoreGone(scope.Kill(ctx)); err != nil {
+			a.log.Error("kill what thrashes", "vm", v.Name, "err", err)
+		}
+	})
+}
