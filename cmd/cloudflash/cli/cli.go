@@ -124,6 +124,8 @@ func (a *app) root() *cobra.Command {
 		},
 		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
+	root.Version = a.Version
+	root.SetVersionTemplate("{{.Version}}\n")
 	f := root.PersistentFlags()
 	f.StringVar(&a.host, "host", "", "agent to talk to: unix:///path or http(s)://host:port (CLOUDFLASH_HOST)")
 	f.StringVarP(&a.output, "output", "o", "table", "table, wide, json, jsonl, yaml, csv or name")

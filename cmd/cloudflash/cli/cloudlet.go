@@ -199,6 +199,7 @@ func (a *app) attach(ctx context.Context, id string) error {
 	for stream, w := range map[string]io.Writer{"stdout": a.Out, "stderr": a.Err} {
 		wg.Go(func() { _ = a.copyOutput(own, client, id, url.Values{"stream": {stream}, "follow": {"true"}}, w) })
 	}
+	go a.sayQueued(own, client, id)
 	end := make(chan error, 1)
 	var last agent.Cloudlet
 	go func() { // ends with own
@@ -228,6 +229,20 @@ func (a *app) attach(ctx context.Context, id string) error {
 	}
 	wg.Wait()
 	return a.runCode(last)
+}
+
+// sayQueued tells why nothing is to be seen when a cloudlet has not started after
+// a second.
+func (a *app) sayQueued(ctx context.Context, client *client, id string) {
+	select {
+	case <-ctx.Done():
+		return
+	case <-time.After(time.Second):
+	}
+	var c agent.Cloudlet
+	if err := client.get(ctx, "/cloudlets/"+ref(id), nil, &c); err == nil && c.State == agent.CloudletQueued {
+		fmt.Fprintf(a.Err, "cloudlet %s is queued: %s\n", clean(c.Name), clean(c.Reason))
+	}
 }
 
 // runCode turns the end of a cloudlet into an exit code, with a line on

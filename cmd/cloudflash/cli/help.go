@@ -17,6 +17,7 @@ func helpCommand() *cobra.Command {
 				return usage("unknown command %q; cloudflash --help lists them", args[len(args)-max(len(rest), 1)])
 			}
 			about.InitDefaultHelpFlag()
+			about.InitDefaultVersionFlag()
 			return about.Help()
 		}}
 }

@@ -83,15 +83,16 @@ func TestRunExitsWithTheCommandsCode(t *testing.T) {
 // TestRunOfAQueuedCloudlet has no output to follow until it starts.
 func TestRunOfAQueuedCloudlet(t *testing.T) {
 	r := newRig(t)
-	r.agent.submitted = func(c *agent.Cloudlet) { c.State, c.VM = agent.CloudletQueued, "" }
+	r.agent.submitted = func(c *agent.Cloudlet) { c.State, c.VM, c.Reason = agent.CloudletQueued, "", "no VM fits" }
 	w := r.start(t.Context(), nil, "cloudlet", "run", "--name", "job", "--", "cmd")
 	r.awaitRequest("GET /api/v1/cloudlets/c7/output?follow=true&stream=stdout")
+	w.err.await(t, "cloudlet job is queued: no VM fits\n")
 	r.agent.says(t, "c7", "stdout", "hello\n")
 	r.agent.says(t, "c7", "stderr", "")
 	r.agent.ends("c7", func(c *agent.Cloudlet) { c.State, c.VM = agent.CloudletRunning, "v0" })
 	w.out.await(t, "hello\n")
 	r.agent.ends("c7", func(c *agent.Cloudlet) { c.State, c.ExitCode = agent.CloudletSucceeded, ptr(0) })
-	if diff := cmp.Diff(result{Out: "hello\n"}, w.wait()); diff != "" {
+	if diff := cmp.Diff(result{Out: "hello\n", Err: "cloudlet job is queued: no VM fits\n"}, w.wait()); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
 }
