@@ -173,6 +173,18 @@ func resize(t *testing.T, tty *os.File, rows, cols uint16) {
 	}
 }
 
+// shows waits for text on a screen that is drawn again every second.
+func shows(t *testing.T, screen *buffer, text string) {
+	t.Helper()
+	for range 1000 {
+		if strings.Contains(screen.String(), text) {
+			return
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	t.Fatalf("never shows %q, only %q", text, screen)
+}
+
 func TestTopOnATerminal(t *testing.T) {
 	for name, leave := range map[string]func(person *os.File, cancel func()){
 		"q":            func(p *os.File, _ func()) { _, _ = p.WriteString("q") },
@@ -205,19 +217,19 @@ func TestTopOnATerminal(t *testing.T) {
 			p.In, p.Out, p.Err = tty, tty, tty
 			code := make(chan int, 1)
 			go func() { code <- Main(ctx, p) }()
-			seen.await(t, enterScreen)
-			seen.await(t, "CLOUDLET")
-			seen.await(t, "by CPU")
+			shows(t, seen, enterScreen)
+			shows(t, seen, "CLOUDLET")
+			shows(t, seen, "by CPU")
 			_, _ = person.WriteString("m")
-			seen.await(t, "by memory")
+			shows(t, seen, "by memory")
 			resize(t, tty, 12, 40)
 			_ = unix.Kill(os.Getpid(), unix.SIGWINCH) // no session here has this terminal, so the kernel does not tell
-			seen.await(t, "by memory   c m n d p a sort  r reverse\x1b[K\x1b[J")
+			shows(t, seen, "by memory   c m n d p a sort  r reverse \x1b[K\x1b[J")
 			leave(person, cancel)
 			if got := <-code; got != 0 {
 				t.Errorf("exit code %d", got)
 			}
-			seen.await(t, leaveScreen)
+			shows(t, seen, leaveScreen)
 			after, err := unix.IoctlGetTermios(int(tty.Fd()), unix.TCGETS)
 			if err != nil || *after != *before {
 				t.Errorf("the terminal was %+v, is %+v (%v)", before, after, err)
