@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"cloudflash/agent/guest"
+	"cloudflash/agent/meter"
 	"cloudflash/agent/store"
 	"golang.org/x/sys/unix"
 )
@@ -138,7 +139,7 @@ func (a *Agent) exited(ctx context.Context, v *vm, g *guest.Guest, e guest.Exit)
 		return
 	}
 	if known {
-		use := lastUsage(scope)
+		use := usageOf(meter.Read(scope))
 		if !a.end(c, v, ending{code: e.Code, signal: e.Signal, oom: use.OOMKills > 0}, use, e.FinishedAt, e.StartedAt) {
 			return // not stored: the journal keeps it for the next start
 		}
@@ -176,10 +177,8 @@ func (a *Agent) end(c *cloudlet, v *vm, end ending, use Usage, at time.Time, sta
 		return false
 	}
 	c.cloudletRecord, v.vmRecord = rec, vrec
-	if c.probe != nil {
-		c.probe.Close()
-		c.probe = nil
-	}
+	c.probe.Close()
+	c.probe = nil
 	a.poke()
 	return true
 }

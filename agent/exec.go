@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"cloudflash/agent/guest"
+	"cloudflash/agent/meter"
 	"cloudflash/agent/store"
 	"cloudflash/cgroup"
 	"golang.org/x/sys/unix"
@@ -95,7 +96,7 @@ func (a *Agent) Exec(ctx context.Context, ref string, req ExecRequest) (ExecResu
 			return vmGone, nil
 		}
 		pumps.drain(ctx)
-		return sessionResult(e, lastUsage(scope).OOMKills > 0 || a.sessionThrashed(s)), nil
+		return sessionResult(e, usageOf(meter.Read(scope)).OOMKills > 0 || a.sessionThrashed(s)), nil
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"cloudflash/agent/store"
+	"cloudflash/cgroup"
 )
 
 // A VM that fills its memory limit with what cannot be dropped should meet the
@@ -70,7 +71,7 @@ func (a *Agent) endThrash() {
 }
 
 // cacheOf is the page cache of a slice that is backed by files.
-func cacheOf(o opener) (int64, error) {
+func cacheOf(o *cgroup.Slice) (int64, error) {
 	r, err := o.OpenReader()
 	if err != nil {
 		return 0, err
