@@ -174,6 +174,8 @@ func (d *digester) look(flags, inode uint64) (Class, uint16) {
 func (d *digester) pages(flags, cgroups []uint64) tally {
 	var t tally
 	run := uint16(0)
+	class, owner := classes, uint16(host)
+	last, lastCgroup := uint64(flagBuddy), uint64(0)
 	for i, f := range flags {
 		if f&(flagBuddy|special) == flagBuddy {
 			run++
@@ -187,7 +189,10 @@ func (d *digester) pages(flags, cgroups []uint64) tally {
 			t.freeRun(run, i)
 			run = 0
 		}
-		class, owner := d.look(f, cgroups[i])
+		if f != last || cgroups[i] != lastCgroup { // neighbours are often alike
+			class, owner = d.look(f, cgroups[i])
+			last, lastCgroup = f, cgroups[i]
+		}
 		d.classes[class]++
 		if class == Absent {
 			t.absent++
