@@ -88,4 +88,5 @@ type Snapshot struct {
 	Host      Host       `json:"host"`
 	VMs       []VM       `json:"vms"`
 	Cloudlets []Cloudlet `json:"cloudlets" doc:"Not yet final, and the last that ended"`
+	Outcomes  *Outcomes  `json:"-"` // for the metrics
 }
