@@ -90,4 +90,5 @@ type Snapshot struct {
 	Memory    *Memory    `json:"memory" doc:"Pages of the host; null before the first numbers"`
 	VMs       []VM       `json:"vms"`
 	Cloudlets []Cloudlet `json:"cloudlets" doc:"Not yet final, and the last that ended"`
+	Outcomes  *Outcomes  `json:"-"` // for the metrics
 }

@@ -54,7 +54,7 @@ func TestDefaultsOfServe(t *testing.T) {
 func TestEachOptionFromEachPlace(t *testing.T) {
 	texts := map[string][3]string{ // in the file, the environment, the flag
 		"listen": {"127.0.0.1:1", "127.0.0.1:2", ""}, "socket": {"/a", "/b", "/c"}, "state-dir": {"/a", "/b", "/c"}, "run-dir": {"/a", "/b", "/c"},
-		"cgroup-parent": {"/a", "/b", "/c"}, "init": {"/a", "/b", "/c"}, "burn": {"/a", "/b", "/c"}, "host-names": {"a,b", "b", "c"},
+		"cgroup-parent": {"/a", "/b", "/c"}, "init": {"/a", "/b", "/c"}, "burn": {"/a", "/b", "/c"}, "metrics-dir": {"/a", "/b", "/c"}, "host-names": {"a,b", "b", "c"},
 		"overcommit-cpu": {"1.5", "2", "3"}, "overcommit-memory": {"1.5", "2", "3"}, "overcommit-storage": {"1.5", "2", "3"},
 		"output-keep": {"1MiB", "2MiB", "3MiB"}, "page-scan": {"off", "0%", "2.5%"}, "log-format": {"json", "text", "json"}, "storage": {"native", "pool", "none"}, "network-bridge": {"a", "b", "c"}, "network-pool": {"10.1.0.0/16", "10.2.0.0/16", "10.3.0.0/16"},
 		"network-ula": {"fd00:1::/64", "fd00:2::/64", "fd00:3::/64"}, "log-level": {"debug", "warn", "error"},
@@ -135,6 +135,7 @@ func TestBadOptionsAreNamed(t *testing.T) {
 		"Inf":                 {"--overcommit-storage Inf", nil, "--overcommit-storage must be more than 0 and at most 1000, not +Inf"},
 		"relative path":       {"--state-dir lib", nil, `--state-dir must be an absolute, clean path, not "lib"`},
 		"unclean path":        {"--run-dir /run/../etc", nil, `--run-dir must be an absolute, clean path, not "/run/../etc"`},
+		"relative directory":  {"--metrics-dir m", nil, `--metrics-dir must be an absolute, clean path, not "m"`},
 		"no path":             {"--socket=", nil, `--socket must be an absolute, clean path, not ""`},
 		"control character":   {"--cgroup-parent \x1b[31m", nil, `--cgroup-parent must be an absolute, clean path, not "\x1b[31m"`},
 		"certificate alone":   {"--tls-cert /c", nil, "--tls-cert and --tls-key go together"},
