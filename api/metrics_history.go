@@ -77,13 +77,12 @@ func appendPoint(b []byte, v float64, none string) []byte {
 	return strconv.AppendFloat(b, v, 'f', -1, 64)
 }
 
-// historyRoutes registers both, and describes the answers that huma only passes on.
-func (s *server) historyRoutes() {
-	const vm, host = base + "/vms/{ref}/metrics", base + "/host/metrics"
-	add(s, "GET", vm, "Show what a VM has used over time", 200, s.vmMetrics)
-	add(s, "GET", host, "Show what the host has used over time", 200, s.hostMetrics)
+const vmMetricsPath, hostMetricsPath = base + "/vms/{ref}/metrics", base + "/host/metrics"
+
+// documentHistory describes the answers, which huma only passes on.
+func (s *server) documentHistory() {
 	schema := s.huma.OpenAPI().Components.Schemas.Schema(reflect.TypeFor[historyBody](), true, "")
-	for _, path := range []string{vm, host} {
+	for _, path := range []string{vmMetricsPath, hostMetricsPath} {
 		s.huma.OpenAPI().Paths[path].Get.Responses["200"].Content = map[string]*huma.MediaType{
 			"application/json": {Schema: schema}, "text/csv": {Schema: &huma.Schema{Type: huma.TypeString}}}
 	}
