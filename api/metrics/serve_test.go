@@ -21,6 +21,7 @@ import (
 	"cloudflash/agent"
 	"github.com/gin-gonic/gin"
 	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
 	"golang.org/x/sys/unix"
 )
 
@@ -242,4 +243,14 @@ func cpuTime() time.Duration {
 	var t unix.Timespec
 	_ = unix.ClockGettime(unix.CLOCK_PROCESS_CPUTIME_ID, &t)
 	return time.Duration(t.Nano())
+}
+
+// TestASourceIsFreeWhenItHasAnswered: the next scrape must not find it busy.
+func TestASourceIsFreeWhenItHasAnswered(t *testing.T) {
+	s := &source{name: "quick", gather: func() ([]*dto.MetricFamily, error) { return nil, nil }}
+	for range 10000 {
+		if _, _, err := s.ask(); err != nil {
+			t.Fatal(err)
+		}
+	}
 }

@@ -33,14 +33,15 @@ func (s *source) ask() ([]*dto.MetricFamily, time.Duration, error) {
 	}
 	began, done := time.Now(), make(chan found, 1)
 	go func() {
-		defer s.busy.Store(false)
+		var f found
 		defer func() {
 			if v := recover(); v != nil {
-				done <- found{err: fmt.Errorf("panic: %v", v)}
+				f.err = fmt.Errorf("panic: %v", v)
 			}
+			s.busy.Store(false) // before anybody can ask again
+			done <- f
 		}()
-		families, err := s.gather()
-		done <- found{families, err}
+		f.families, f.err = s.gather()
 	}()
 	timer := time.NewTimer(sourceWait)
 	defer timer.Stop()
