@@ -16,9 +16,8 @@ export function open(root, _, query) {
   const noVM = el("p", { class: "empty", id: "vms-empty", hidden: true }, "No VM yet. Create one here, or with ", el("code", {}, "cloudflash vm create web --cpus 1 --memory 512MiB"), ".");
   const noCloudlet = el("p", { class: "empty", id: "cloudlets-empty", hidden: true }, "No cloudlet yet. Submit one here, or with ", el("code", {}, "cloudflash cloudlet run -- hostname"), ".");
   const table = cloudletTable(), events = eventList();
-  root.append(el("h1", { class: "sr", tabIndex: -1 }, "Overview"), tiles,
+  root.append(el("h1", { class: "sr", tabIndex: -1 }, "Overview"), tiles, charts.node,
     counted("VMs", "vms", el("button", { type: "button", class: "primary", id: "new-vm", onclick: () => openVM(null) }, "Create VM"), cards, noVM),
-    charts.node,
     counted("Cloudlets", "cloudlets", el("button", { type: "button", class: "primary", id: "new-cloudlet", onclick: () => openCloudlet() }, "Submit cloudlet"), table.node, noCloudlet),
     section("Events", "events-title", events.node));
   return {

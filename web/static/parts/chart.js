@@ -36,10 +36,9 @@ export class Lines {
       options: { animation: false, parsing: false, normalized: true, responsive: true, maintainAspectRatio: false, events: [], scales, layout: { padding: { top: 6, right: right ? 0 : 8 } } },
       data: { datasets: series.map((s) => ({ ...noPoints, label: s.label, fill: s.fill ?? false, borderDash: s.dash ?? [], borderWidth: s.thin ? 1 : 1.75, yAxisID: s.right ? "right" : "y", data: [] })) },
     });
-    this.theme();
   }
 
-  // theme takes the colours anew.
+  // theme takes the colours anew; the canvas must be in the page.
   theme() {
     const text = this.ink("--muted"), line = this.ink("--line");
     this.series.forEach((s, i) => {

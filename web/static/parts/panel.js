@@ -30,7 +30,7 @@ export function panel({ id, title, series, format, rightFormat, top = () => 0, r
   const drawn = lines(series, items);
   const ink = (name) => getComputedStyle(node).getPropertyValue(name).trim();
   const chart = new Lines(canvas, { series: drawn, y: format, right: series.some((s) => s.right) ? rightFormat : null, time: tickTime, ink, binary });
-  let data = null, at = null, height = 0, tableAt = 0;
+  let data = null, at = null, height = 0, tableAt = 0, themed = false;
 
   canvas.addEventListener("pointermove", (event) => point(chart.timeAt(event.clientX)));
   canvas.addEventListener("pointerleave", () => point(null));
@@ -87,6 +87,10 @@ export function panel({ id, title, series, format, rightFormat, top = () => 0, r
     node,
     draw(next) {
       data = next;
+      if (!themed && node.isConnected) { // before, no style is known
+        themed = true;
+        chart.theme();
+      }
       const empty = !series.some((s) => !s.dash && data.series[s.key]?.avg.some((v) => v !== null));
       why.hidden = !empty;
       write(why, empty ? data.why : "");
