@@ -7,7 +7,7 @@ export class Refusal extends Error {
   }
 }
 
-// call asks the agent. The answer is the JSON of it; its text when another type was asked for.
+// call asks the agent. The answer is the JSON of it; text or bytes when such a type was asked for.
 export async function call(method, path, body, accept) {
   const options = { method, headers: accept ? { Accept: accept } : {}, credentials: "same-origin" };
   if (body !== undefined) {
@@ -20,6 +20,7 @@ export async function call(method, path, body, accept) {
   } catch {
     throw new Refusal({ status: 0, detail: "the agent cannot be reached" });
   }
+  if (response.ok && accept === "application/octet-stream") return response.arrayBuffer();
   const text = await response.text();
   let answer = {};
   try { answer = text ? JSON.parse(text) : {}; } catch { /* plain text */ }
