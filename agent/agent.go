@@ -48,8 +48,9 @@ type Agent struct {
 	snapshot   *Snapshot
 	dirty      bool         // something changed since the snapshot
 	worn       map[int]bool // slots whose storage ids still have files
-	networkErr error        // why VMs can only be isolated
-	bridge     int          // its index when all VMs were last seen to hang on it, 0 when there was none
+	outcomes   Outcomes
+	networkErr error // why VMs can only be isolated
+	bridge     int   // its index when all VMs were last seen to hang on it, 0 when there was none
 
 	wake    chan struct{}              // the queue, a VM or a deadline changed
 	trim    chan struct{}              // files of VMs have been deleted
@@ -111,6 +112,7 @@ func New(cfg Config) (*Agent, error) {
 		cfg: cfg, log: cfg.Log, store: st, parent: parent, host: h,
 		policy: schedule.FirstFit{}, startedAt: time.Now(),
 		vms: map[string]*vm{}, cloudlets: map[string]*cloudlet{},
+		outcomes:   newOutcomes(),
 		operations: map[string]Operation{}, sessions: map[string]*session{}, tokens: map[string]tokenRecord{},
 		updates: make(chan struct{}), wake: make(chan struct{}, 1),
 		tasks: make(chan func(context.Context)), ready: make(chan struct{}), stopped: make(chan struct{}),

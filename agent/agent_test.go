@@ -32,7 +32,7 @@ func bare(t *testing.T) *Agent {
 	}
 	cfg := DefaultConfig()
 	cfg.StateDir, cfg.RunDir, cfg.Log = dir, dir, slog.New(slog.DiscardHandler)
-	return &Agent{cfg: cfg, log: cfg.Log, store: st, host: h, policy: schedule.FirstFit{},
+	return &Agent{cfg: cfg, log: cfg.Log, store: st, host: h, policy: schedule.FirstFit{}, outcomes: newOutcomes(),
 		vms: map[string]*vm{}, cloudlets: map[string]*cloudlet{}, operations: map[string]Operation{},
 		tokens: map[string]tokenRecord{}, updates: make(chan struct{}), wake: make(chan struct{}, 1)}
 }

@@ -111,6 +111,7 @@ func (a *Agent) endQueued(c *cloudlet, why string) error {
 		return err
 	}
 	c.cloudletRecord = rec
+	a.outcomes.ended(rec)
 	return nil
 }
 
@@ -160,7 +161,8 @@ func (a *Agent) end(c *cloudlet, v *vm, end ending, use Usage, at time.Time, sta
 		return true
 	}
 	rec := c.cloudletRecord
-	if rec.StartedAt == nil && len(startedAt) == 1 {
+	unseen := rec.StartedAt == nil && len(startedAt) == 1 // it ended before its start was stored
+	if unseen {
 		t := startedAt[0].UTC()
 		rec.StartedAt = &t
 	}
@@ -176,6 +178,10 @@ func (a *Agent) end(c *cloudlet, v *vm, end ending, use Usage, at time.Time, sta
 		return false
 	}
 	c.cloudletRecord, v.vmRecord = rec, vrec
+	if unseen {
+		a.outcomes.began(rec)
+	}
+	a.outcomes.ended(rec)
 	if c.probe != nil {
 		c.probe.Close()
 		c.probe = nil

@@ -226,6 +226,9 @@ func (a *Agent) started(c *cloudlet, v *vm, g *guest.Guest, scope *cgroup.Scope,
 		p.Close()
 		return
 	}
+	if c.State == CloudletStarting {
+		a.outcomes.began(rec)
+	}
 	c.cloudletRecord, c.probe = rec, p
 	if rec.State == CloudletFrozen { // the VM was frozen while it started
 		a.spawn(func(ctx context.Context) { _ = scope.Freeze(ctx) })

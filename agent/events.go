@@ -32,6 +32,7 @@ func (a *Agent) commit(changes []store.Change, events ...Event) error {
 	}
 	a.events = slices.Delete(append(a.events, events...), 0, max(surplus, 0))
 	for _, e := range events {
+		a.outcomes.Events[e.Kind]++
 		a.log.Info(e.Message, "kind", e.Kind, "vm", e.VM, "cloudlet", e.Cloudlet)
 	}
 	a.changed()

@@ -72,18 +72,6 @@ type Capacity struct {
 	GPUs         int     `json:"gpus"`
 }
 
-// HostUsage is what the whole machine uses now.
-type HostUsage struct {
-	At                   time.Time `json:"at"`
-	CPURatio             float64   `json:"cpu_ratio" doc:"Share of all cores busy, 0-1"`
-	Load1                float64   `json:"load1"`
-	MemoryUsedBytes      int64     `json:"memory_used_bytes" doc:"MemTotal - MemAvailable"`
-	MemoryAvailableBytes int64     `json:"memory_available_bytes"`
-	StorageUsedBytes     int64     `json:"storage_used_bytes" doc:"Of the state directory's file system"`
-	AgentCPUSeconds      float64   `json:"agent_cpu_seconds"`
-	AgentMemoryBytes     int64     `json:"agent_memory_bytes" doc:"Resident set of the agent"`
-}
-
 // Check is one line of `cloudflash host check` or /health.
 type Check struct {
 	Name   string `json:"name"`
@@ -100,4 +88,5 @@ type Snapshot struct {
 	Host      Host       `json:"host"`
 	VMs       []VM       `json:"vms"`
 	Cloudlets []Cloudlet `json:"cloudlets" doc:"Not yet final, and the last that ended"`
+	Outcomes  *Outcomes  `json:"-"` // for the metrics
 }

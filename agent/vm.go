@@ -47,29 +47,6 @@ type Limits struct {
 	PIDs            *int64   `json:"pids"`
 }
 
-// Usage is what a slice or scope uses now. Counters only grow while it lives.
-type Usage struct {
-	At               time.Time `json:"at"`
-	CPUs             float64   `json:"cpus" doc:"Cores in use, averaged over the last sampling interval"`
-	CPUSeconds       float64   `json:"cpu_seconds"`
-	ThrottledSeconds float64   `json:"throttled_seconds"`
-	MemoryBytes      int64     `json:"memory_bytes" doc:"memory.current"`
-	MemoryPeakBytes  int64     `json:"memory_peak_bytes"`
-	PIDs             int64     `json:"pids"`
-	ReadBytes        int64     `json:"read_bytes"`
-	WrittenBytes     int64     `json:"written_bytes"`
-	OOMKills         int64     `json:"oom_kills"` // cloudlets that the OOM killer took
-	StorageBytes     int64     `json:"storage_bytes" doc:"Blocks of the VM's files, its output included"`
-	GPUMemoryBytes   *int64    `json:"gpu_memory_bytes,omitempty" doc:"Of the VM's processes; left out where the driver does not tell"`
-	GPUBusy          *float64  `json:"gpu_busy,omitempty" doc:"1 is one GPU busy all the time; left out where the driver does not tell"`
-	ReceivedBytes    int64     `json:"received_bytes" doc:"By the VM, since it was connected"`
-	SentBytes        int64     `json:"sent_bytes" doc:"By the VM, before its limit"`
-	// Pressure is PSI "some avg10" as a ratio 0-1.
-	CPUPressure    float64 `json:"cpu_pressure"`
-	MemoryPressure float64 `json:"memory_pressure"`
-	IOPressure     float64 `json:"io_pressure"`
-}
-
 // VM is a named share of the host.
 type VM struct {
 	ID        string            `json:"id"`

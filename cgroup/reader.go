@@ -23,6 +23,7 @@ const (
 	fileCPU readerFile = iota
 	fileMemoryCurrent
 	fileMemoryPeak
+	fileSwapCurrent
 	fileMemoryStat
 	fileMemoryEvents
 	fileIO
@@ -37,6 +38,7 @@ var readerFiles = [...]struct{ name, needs string }{
 	fileCPU:            {"cpu.stat", "Linux 4.15"},
 	fileMemoryCurrent:  {"memory.current", "the memory controller"},
 	fileMemoryPeak:     {"memory.peak", needsPeak},
+	fileSwapCurrent:    {"memory.swap.current", "the memory controller and CONFIG_SWAP"},
 	fileMemoryStat:     {"memory.stat", "the memory controller"},
 	fileMemoryEvents:   {"memory.events", "the memory controller"},
 	fileIO:             {"io.stat", "the io controller"},
@@ -132,6 +134,9 @@ func (r *Reader) MemoryCurrent() (int64, error) { return parseInto(r, fileMemory
 
 // MemoryPeak reads memory.peak: the most bytes ever in use (Linux 5.19).
 func (r *Reader) MemoryPeak() (int64, error) { return parseInto(r, fileMemoryPeak, parseNumber) }
+
+// SwapCurrent reads memory.swap.current: bytes swapped out.
+func (r *Reader) SwapCurrent() (int64, error) { return parseInto(r, fileSwapCurrent, parseNumber) }
 
 // MemoryStat reads memory.stat.
 func (r *Reader) MemoryStat() (MemoryStat, error) {

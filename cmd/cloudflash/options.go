@@ -38,6 +38,7 @@ type options struct {
 	Bridge       string  `yaml:"network-bridge"`
 	NetworkPool  string  `yaml:"network-pool"`
 	NetworkULA   string  `yaml:"network-ula"`
+	MetricsDir   string  `yaml:"metrics-dir"`
 	LogFormat    string  `yaml:"log-format"`
 	LogLevel     string  `yaml:"log-level"`
 }
@@ -87,6 +88,7 @@ func (o *options) flags(out io.Writer) *flag.FlagSet {
 	fs.StringVar(&o.NetworkPool, "network-pool", o.NetworkPool, "IPv4 addresses of VMs; the first is the bridge's")
 	fs.StringVar(&o.NetworkULA, "network-ula", o.NetworkULA, "and IPv6 addresses")
 	fs.StringVar(&o.OutputKeep, "output-keep", o.OutputKeep, "how much of each output stream is kept, the newest")
+	fs.StringVar(&o.MetricsDir, "metrics-dir", o.MetricsDir, "directory whose *.prom files are served with /metrics; empty for metrics.d in the state directory")
 	fs.StringVar(&o.LogFormat, "log-format", o.LogFormat, "text or json")
 	fs.StringVar(&o.LogLevel, "log-level", o.LogLevel, "debug, info, warn or error")
 	return fs
@@ -147,6 +149,9 @@ func (o options) check() error {
 		if !(v > 0 && v <= 1000) {
 			return fmt.Errorf("--%s must be more than 0 and at most 1000, not %s", name, strconv.FormatFloat(v, 'g', -1, 64))
 		}
+	}
+	if o.MetricsDir != "" && (!filepath.IsAbs(o.MetricsDir) || filepath.Clean(o.MetricsDir) != o.MetricsDir) {
+		return fmt.Errorf("--metrics-dir must be an absolute, clean path, not %q", o.MetricsDir)
 	}
 	for name, path := range map[string]string{"state-dir": o.StateDir, "run-dir": o.RunDir, "cgroup-parent": o.CgroupParent, "socket": o.Socket} {
 		if !filepath.IsAbs(path) || filepath.Clean(path) != path {

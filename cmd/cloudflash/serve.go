@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -83,7 +84,11 @@ func (o options) run(ctx context.Context, a *agent.Agent, log *slog.Logger) erro
 		listeners = append(listeners, l)
 	}
 	hub := stream.New(a, log)
-	srv := o.server(a, hub, log, config != nil)
+	numbers, err := o.metrics(a, log)
+	if err != nil {
+		return err
+	}
+	srv := o.server(a, hub, numbers, log, config != nil)
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return a.Run(ctx) })
 	g.Go(func() error { return hub.Run(ctx) })
@@ -108,7 +113,20 @@ func (o options) run(ctx context.Context, a *agent.Agent, log *slog.Logger) erro
 	return g.Wait()
 }
 
-func (o options) server(a *agent.Agent, hub *stream.Hub, log *slog.Logger, secure bool) *http.Server {
+// metrics puts /metrics together. A collector of one's own is registered here.
+func (o options) metrics(a *agent.Agent, log *slog.Logger) (*metrics.Metrics, error) {
+	m := metrics.New(a, version, log)
+	dir := o.MetricsDir
+	if dir == "" {
+		dir = filepath.Join(o.StateDir, "metrics.d")
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return nil, err
+		}
+	}
+	return m, m.Textfile(dir)
+}
+
+func (o options) server(a *agent.Agent, hub *stream.Hub, m *metrics.Metrics, log *slog.Logger, secure bool) *http.Server {
 	var hosts []string
 	for _, h := range strings.Split(o.HostNames, ",") {
 		if h = strings.ToLower(strings.TrimSpace(h)); h != "" {
@@ -116,7 +134,6 @@ func (o options) server(a *agent.Agent, hub *stream.Hub, log *slog.Logger, secur
 		}
 	}
 	guard := access.New(a, hosts, secure)
-	m := metrics.New(a, version)
 	handler := api.New(a, api.Options{
 		Log: log, Version: version, Login: guard, Web: web.Handler(),
 		Stream: http.HandlerFunc(hub.WebSocket), SSE: http.HandlerFunc(hub.Events),

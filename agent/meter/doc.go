@@ -1,0 +1,22 @@
+// Package meter reads what the host, every VM and every cloudlet use, and
+// remembers it for a day.
+//
+// There is one sampler and many readers: Pass reads everything that is due, once
+// a second, from one goroutine; what it found is handed out by value. Files stay
+// open and are parsed in place, so that a sample allocates nothing.
+//
+// Rates: the CPU time, memory in use, events, processes, pressure and traffic of
+// a VM are read every second; memory.stat, memory.swap.current and io.stat,
+// which cost the kernel more, every five. A VM that has stood still for three
+// seconds is asked for its CPU time alone (its pulse), which tells at once when
+// it moves again, and for the rest every ten. Which second that is differs from
+// VM to VM.
+//
+// History has three tiers: one second for five minutes, ten for an hour, two
+// minutes for a day; the two coarser ones keep mean, least and most. A value
+// takes 16 bits, exact to 0.05 %, and what has been filled is packed. Seconds
+// without a sample are gaps and stay gaps.
+//
+// https://docs.kernel.org/admin-guide/cgroup-v2.html,
+// https://docs.kernel.org/accounting/psi.html
+package meter

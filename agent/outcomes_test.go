@@ -1,0 +1,74 @@
+package agent
+
+import (
+	"slices"
+	"syscall"
+	"testing"
+	"time"
+)
+
+func TestEveryEndHasAnOutcome(t *testing.T) {
+	now := time.Now()
+	past := now.Add(-time.Second)
+	for name, test := range map[string]struct {
+		rec  cloudletRecord
+		end  ending
+		want Outcome
+	}{
+		"code 0":                {rec: record(now, "", nil), want: Outcome{CloudletSucceeded, "done"}},
+		"code 3":                {rec: record(now, "", nil), end: ending{code: 3}, want: Outcome{CloudletFailed, "exit_code"}},
+		"a signal":              {rec: record(now, "", nil), end: ending{signal: syscall.SIGSEGV}, want: Outcome{CloudletFailed, "signal"}},
+		"the OOM killer":        {rec: record(now, "", nil), end: ending{signal: syscall.SIGKILL, oom: true}, want: Outcome{CloudletFailed, "oom"}},
+		"no such command":       {rec: record(time.Time{}, "", nil), end: ending{code: 127, reason: "command not found"}, want: Outcome{CloudletFailed, "not_started"}},
+		"cancel":                {rec: record(now, stopCancel, nil), end: ending{signal: syscall.SIGTERM}, want: Outcome{CloudletCancelled, "request"}},
+		"its VM is deleted":     {rec: record(now, stopDelete, nil), end: ending{signal: syscall.SIGKILL}, want: Outcome{CloudletCancelled, "vm_deleted"}},
+		"killed at a deadline":  {rec: record(now, stopDeadline, &past), end: ending{signal: syscall.SIGTERM}, want: Outcome{CloudletDeadlineExceeded, "killed"}},
+		"done after a deadline": {rec: record(now, "", &past), want: Outcome{CloudletDeadlineExceeded, "late"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			test.rec.conclude(test.end, Usage{}, now)
+			o := newOutcomes()
+			o.ended(test.rec)
+			if o.Ended[test.want] != 1 {
+				t.Errorf("counted %v, want %v", o.Ended, test.want)
+			}
+			if !slices.Contains(Endings, test.want) || len(o.Ended) != len(Endings) {
+				t.Errorf("%v is not among the known", test.want)
+			}
+			if missed := o.Deadlines[SLAHigh].Missed == 1; missed != (test.rec.DeadlineAt != nil) {
+				t.Errorf("deadlines %v", o.Deadlines)
+			}
+		})
+	}
+}
+
+func record(started time.Time, stop string, deadline *time.Time) cloudletRecord {
+	r := cloudletRecord{Stop: stop}
+	r.SLA, r.DeadlineAt = SLAHigh, deadline
+	if !started.IsZero() {
+		r.StartedAt = &started
+	}
+	return r
+}
+
+func TestWaitsFallIntoBuckets(t *testing.T) {
+	o := newOutcomes()
+	now := time.Now()
+	for _, waited := range []time.Duration{-time.Minute, 10 * time.Millisecond, 11 * time.Millisecond, time.Hour} {
+		r := record(now, "", nil)
+		r.CreatedAt = now.Add(-waited)
+		o.began(r)
+	}
+	w := o.Waiting[SLAHigh]
+	if w.Buckets[0] != 2 || w.Buckets[1] != 1 || w.Buckets[len(WaitingBounds)] != 1 {
+		t.Errorf("buckets %v", w.Buckets)
+	}
+	if w.Seconds < 3600 || w.Seconds > 3601 {
+		t.Errorf("%v seconds in all", w.Seconds)
+	}
+	c := o.clone()
+	c.Events["vm.created"]++
+	if o.Events["vm.created"] != 0 {
+		t.Error("a clone shares its counts")
+	}
+}

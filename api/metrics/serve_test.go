@@ -1,0 +1,191 @@
+package metrics
+
+import (
+	"compress/gzip"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"cloudflash/agent"
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+type counted struct {
+	taken
+	n atomic.Int64
+}
+
+func (c *counted) Snapshot() *agent.Snapshot {
+	c.n.Add(1)
+	return c.taken.Snapshot()
+}
+
+func TestFiftyScrapesASecondCostFour(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m, _ := open(nil)
+		from := &counted{taken: taken{withVMs(1)}}
+		m.source, m.fresh = from, freshFor
+		for range 50 {
+			scrape(m, "")
+			time.Sleep(20 * time.Millisecond)
+		}
+		if n := from.n.Load(); n > 5 {
+			t.Errorf("the snapshot was asked for %d times in a second", n)
+		}
+	})
+}
+
+func TestGzip(t *testing.T) {
+	m, _ := open(withVMs(3))
+	for header, want := range map[string]bool{"gzip": true, "deflate, gzip;q=1.0": true, "": false, "br": false, "gzip;q=0": false} {
+		w, r := httptest.NewRecorder(), httptest.NewRequest("GET", "/metrics", nil)
+		r.Header.Set("Accept-Encoding", header)
+		m.Handler().ServeHTTP(w, r)
+		body := io.Reader(w.Body)
+		if got := w.Header().Get("Content-Encoding") == "gzip"; got != want {
+			t.Errorf("Accept-Encoding %q: zipped is %v", header, got)
+		} else if got {
+			z, err := gzip.NewReader(body)
+			if err != nil {
+				t.Fatal(err)
+			}
+			body = z
+		}
+		if text, err := io.ReadAll(body); err != nil || !strings.Contains(string(text), "cloudflash_vms ") {
+			t.Errorf("Accept-Encoding %q: %v", header, err)
+		}
+	}
+}
+
+// stalled is a scraper that does not read.
+type stalled struct {
+	http.ResponseWriter
+	deadline time.Time
+	release  chan struct{}
+}
+
+func (s *stalled) Write(b []byte) (int, error) {
+	<-s.release
+	return 0, errors.New("deadline passed")
+}
+
+func (s *stalled) SetWriteDeadline(t time.Time) error {
+	s.deadline = t
+	return nil
+}
+
+func TestStalledScrapersKeepNobodyElseWaiting(t *testing.T) {
+	m, _ := open(withVMs(1))
+	release := make(chan struct{})
+	var wg sync.WaitGroup
+	for range maxInFlight {
+		wg.Go(func() {
+			s := &stalled{ResponseWriter: httptest.NewRecorder(), release: release}
+			m.Handler().ServeHTTP(s, httptest.NewRequest("GET", "/metrics", nil))
+			if s.deadline.IsZero() {
+				t.Error("no deadline was set")
+			}
+		})
+	}
+	for len(m.inFlight) < maxInFlight {
+		time.Sleep(time.Millisecond)
+	}
+	w := httptest.NewRecorder()
+	m.Handler().ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
+	if w.Code != http.StatusServiceUnavailable || w.Header().Get("Retry-After") == "" {
+		t.Errorf("one too many is answered %d", w.Code)
+	}
+	close(release)
+	wg.Wait()
+	wantLines(t, scrape(m, ""), "cloudflash_metrics_refused_total 1")
+}
+
+func TestAStalledConnectionIsBrokenOff(t *testing.T) {
+	m, _ := open(withVMs(100))
+	srv := httptest.NewServer(m.Handler())
+	defer srv.Close()
+	for range 3 { // the deadline of one answer is not that of the next on the same connection
+		res, err := http.Get(srv.URL)
+		if err != nil {
+			t.Fatal(err)
+		}
+		n, err := io.Copy(io.Discard, res.Body)
+		_ = res.Body.Close()
+		if err != nil || n < 100000 {
+			t.Fatalf("%d bytes, %v", n, err)
+		}
+	}
+}
+
+// hung is a collector that never answers.
+type hung struct{ ch chan struct{} }
+
+func (h hung) Describe(ch chan<- *prometheus.Desc) {
+	ch <- prometheus.NewDesc("hung", "Never told.", nil, nil)
+}
+func (h hung) Collect(chan<- prometheus.Metric) { <-h.ch }
+
+func TestARegisteredCollectorCannotSpoilThePage(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m, _ := open(withVMs(1))
+		release := make(chan struct{})
+		good := prometheus.NewGauge(prometheus.GaugeOpts{Name: "site_temperature_celsius", Help: "Of the room."})
+		taken := prometheus.NewGauge(prometheus.GaugeOpts{Name: "cloudflash_vms", Help: "Not ours to take."})
+		for name, c := range map[string]prometheus.Collector{"good": good, "taken": taken, "hung": hung{release}} {
+			if err := m.Register(name, c); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if m.Register("good", good) == nil || m.Register("Bad Name", good) == nil {
+			t.Error("a name may be used twice, or be anything")
+		}
+		for range 2 {
+			text := scrape(m, "")
+			wantLines(t, text, "site_temperature_celsius 0", `cloudflash_collector_success{collector="good"} 1`,
+				`cloudflash_collector_success{collector="taken"} 0`, `cloudflash_collector_success{collector="hung"} 0`, "cloudflash_vms 12345678")
+			if strings.Count(text, "# TYPE cloudflash_vms ") != 1 {
+				t.Error("a name was taken over")
+			}
+		}
+		close(release)
+		synctest.Wait()
+	})
+}
+
+func BenchmarkScrape(b *testing.B) {
+	for _, n := range []int{100, 1000} {
+		for _, encoding := range []string{"identity", "gzip"} {
+			b.Run(fmt.Sprintf("%dVMs/%s", n, encoding), func(b *testing.B) {
+				m, _ := open(withVMs(n))
+				if err := m.Textfile(b.TempDir()); err != nil {
+					b.Fatal(err)
+				}
+				var took []time.Duration
+				size, lines := 0, 0
+				for b.Loop() {
+					w, r := httptest.NewRecorder(), httptest.NewRequest("GET", "/metrics", nil)
+					r.Header.Set("Accept-Encoding", encoding)
+					r.Header.Set("Accept", openMetricsAccept)
+					began := time.Now()
+					m.Handler().ServeHTTP(w, r)
+					took = append(took, time.Since(began))
+					size = w.Body.Len()
+				}
+				lines = strings.Count(scrape(m, ""), "\n")
+				slices.Sort(took)
+				b.ReportMetric(float64(took[len(took)*99/100].Microseconds())/1000, "p99-ms")
+				b.ReportMetric(float64(size)/1024, "KiB")
+				b.ReportMetric(float64(lines), "lines")
+			})
+		}
+	}
+}
