@@ -14,6 +14,7 @@ import (
 	"cloudflash/agent/gpu"
 	"cloudflash/agent/guest"
 	"cloudflash/agent/host"
+	"cloudflash/agent/meter"
 	"cloudflash/agent/network"
 	"cloudflash/agent/schedule"
 	"cloudflash/agent/storage"
@@ -30,6 +31,7 @@ type Agent struct {
 	parent    *cgroup.Parent
 	policy    schedule.Policy
 	host      *host.Host
+	meter     *meter.Meter
 	network   *network.Network
 	gpus      gpu.Inventory
 	startedAt time.Time
@@ -67,7 +69,7 @@ type vm struct {
 	work   sync.Mutex
 	slice  *cgroup.Slice
 	guest  *guest.Guest // nil while its init cannot be reached
-	probe  *probe
+	probe  *meter.Probe
 	limits Limits
 	usage  Usage
 
@@ -80,7 +82,7 @@ type vm struct {
 // cloudlet is a stored cloudlet and its hold on the kernel.
 type cloudlet struct {
 	cloudletRecord
-	probe   *probe
+	probe   *meter.Probe
 	killing bool // cgroup.kill is under way
 }
 
@@ -110,6 +112,7 @@ func New(cfg Config) (*Agent, error) {
 	return &Agent{
 		network: net, worn: map[int]bool{}, trim: make(chan struct{}, 1),
 		cfg: cfg, log: cfg.Log, store: st, parent: parent, host: h,
+		meter:  meter.New(meter.Config{StateDir: cfg.StateDir, File: filepath.Join(cfg.StateDir, "history"), Log: cfg.Log}),
 		policy: schedule.FirstFit{}, startedAt: time.Now(),
 		vms: map[string]*vm{}, cloudlets: map[string]*cloudlet{},
 		outcomes:   newOutcomes(),
@@ -126,6 +129,7 @@ func (a *Agent) Enter() error { return a.parent.Enter() }
 // Close closes the store. VMs and cloudlets live on.
 func (a *Agent) Close() error {
 	a.network.Close()
+	a.meter.Close()
 	var err error
 	if a.disk != nil {
 		err = a.disk.Close()
@@ -148,6 +152,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	if err := a.load(); err != nil {
 		return fmt.Errorf("load state: %w", err)
 	}
+	a.loadHistory()
 	recovered := make(chan error, 1)
 	wg.Go(func() {
 		a.openStorage(ctx)
@@ -167,6 +172,7 @@ func (a *Agent) Run(ctx context.Context) error {
 				return fmt.Errorf("recover: %w", err)
 			}
 			wg.Go(func() { a.runSampler(ctx) })
+			wg.Go(func() { a.meter.Run(ctx) })
 			wg.Go(func() { a.runQueue(ctx) })
 			wg.Go(func() { a.runTrim(ctx) })
 			wg.Go(func() { a.runNetwork(ctx) })

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"cloudflash/agent/guest"
+	"cloudflash/agent/meter"
 	"cloudflash/agent/store"
 	"golang.org/x/sys/unix"
 )
@@ -139,7 +140,7 @@ func (a *Agent) exited(ctx context.Context, v *vm, g *guest.Guest, e guest.Exit)
 		return
 	}
 	if known {
-		use := lastUsage(scope)
+		use := usageOf(meter.Read(scope))
 		if !a.end(c, v, ending{code: e.Code, signal: e.Signal, oom: use.OOMKills > 0}, use, e.FinishedAt, e.StartedAt) {
 			return // not stored: the journal keeps it for the next start
 		}
@@ -182,10 +183,8 @@ func (a *Agent) end(c *cloudlet, v *vm, end ending, use Usage, at time.Time, sta
 		a.outcomes.began(rec)
 	}
 	a.outcomes.ended(rec)
-	if c.probe != nil {
-		c.probe.Close()
-		c.probe = nil
-	}
+	c.probe.Close()
+	c.probe = nil
 	a.poke()
 	return true
 }

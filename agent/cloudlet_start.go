@@ -201,7 +201,7 @@ func (r cloudletRecord) environ() []string {
 // started stores that a cloudlet runs: it has just begun, or a new agent has found
 // it.
 func (a *Agent) started(c *cloudlet, v *vm, g *guest.Guest, scope *cgroup.Scope, run guest.Running) {
-	p, err := newProbe(scope)
+	p, err := a.meter.Scope(c.ID, scope)
 	if err != nil {
 		a.log.Warn("meter cloudlet", "cloudlet", c.Name, "err", err)
 	}

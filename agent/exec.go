@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"cloudflash/agent/guest"
+	"cloudflash/agent/meter"
 	"cloudflash/agent/store"
 	"cloudflash/cgroup"
 	"golang.org/x/sys/unix"
@@ -94,7 +95,7 @@ func (a *Agent) Exec(ctx context.Context, ref string, req ExecRequest) (ExecResu
 			return vmGone, nil
 		}
 		pumps.drain(ctx)
-		return sessionResult(e, lastUsage(scope).OOMKills > 0), nil
+		return sessionResult(e, usageOf(meter.Read(scope)).OOMKills > 0), nil
 	}
 }
 

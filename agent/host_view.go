@@ -22,7 +22,7 @@ func (a *Agent) Host() Host {
 
 // viewHost is Host for callers that hold a.mu.
 func (a *Agent) viewHost() Host {
-	f, u := a.host.Facts(), a.host.Usage()
+	f := a.host.Facts()
 	capacity, reserved := a.capacity(), a.reserved()
 	h := Host{
 		Name: f.Name, Kernel: f.Kernel, OS: f.OS, BootID: f.BootID, Version: a.cfg.Version,
@@ -31,9 +31,7 @@ func (a *Agent) viewHost() Host {
 		Capacity: capacity, Reserved: reserved, Free: capacity.minus(reserved),
 		VMs: len(a.vms), CloudletsByState: map[CloudletState]int{},
 		CgroupParent: a.parent.Dir(), StateDir: a.cfg.StateDir,
-		Usage: HostUsage{At: u.At.UTC(), CPURatio: u.CPURatio, Load1: u.Load1, MemoryUsedBytes: u.MemoryUsedBytes,
-			MemoryAvailableBytes: u.MemoryAvailableBytes, StorageUsedBytes: u.StorageUsedBytes,
-			AgentCPUSeconds: u.AgentCPUSeconds, AgentMemoryBytes: u.AgentMemoryBytes},
+		Usage: hostUsageOf(a.meter.Host(), a.meter.Collectors()),
 	}
 	for _, c := range a.cloudlets {
 		h.CloudletsByState[c.State]++

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"cloudflash/agent/guest"
+	"cloudflash/agent/meter"
 	"cloudflash/agent/store"
 	"cloudflash/cgroup"
 	"golang.org/x/sync/errgroup"
@@ -210,10 +211,10 @@ func (a *Agent) settleDead(ctx context.Context, v *vm, past []guest.Exit) error 
 	for _, c := range a.cloudletsOf(v) {
 		scope := v.slice.Scope(scopeName(c.ID))
 		if e, ok := exits[c.ID]; ok {
-			use := lastUsage(scope)
+			use := usageOf(meter.Read(scope))
 			a.end(c, v, ending{code: e.Code, signal: e.Signal, oom: use.OOMKills > 0}, use, e.FinishedAt, e.StartedAt)
 		} else {
-			a.lose(c, v, lastUsage(scope))
+			a.lose(c, v, usageOf(meter.Read(scope)))
 		}
 		if scope.Exists() {
 			if err := scope.Remove(ctx); err != nil {
@@ -282,7 +283,7 @@ func (a *Agent) settleLiving(ctx context.Context, v *vm, g *guest.Guest) error {
 				return err
 			}
 		default:
-			a.lose(c, v, lastUsage(scope))
+			a.lose(c, v, usageOf(meter.Read(scope)))
 		}
 	}
 	if v.State == VMFrozen {

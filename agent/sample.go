@@ -5,6 +5,7 @@ import (
 	"errors"
 	"time"
 
+	"cloudflash/agent/meter"
 	"cloudflash/cgroup"
 	"golang.org/x/sys/unix"
 )
@@ -16,17 +17,23 @@ const (
 	snapshotEnded = 200
 )
 
-// runSampler reads the usage of everything once a second and publishes the
-// snapshot that every reader shares.
+// loadHistory takes over what an earlier agent remembers of the VMs that still
+// exist.
+func (a *Agent) loadHistory() {
+	if err := a.meter.Load(); err != nil {
+		a.log.Warn("load history", "err", err)
+	}
+	a.meter.Keep(func(id string) bool { return a.vms[id] != nil })
+}
+
+// runSampler meters everything once a second and publishes the snapshot that
+// every reader shares.
 func (a *Agent) runSampler(ctx context.Context) {
 	tick := time.NewTicker(sampleEvery)
 	defer tick.Stop()
 	limitsAt := time.Time{}
 	for {
 		now := time.Now()
-		if err := a.host.Sample(now); err != nil {
-			a.log.Warn("sample host", "err", err)
-		}
 		a.sampleAll(now)
 		if now.Sub(limitsAt) >= limitsEvery {
 			a.refreshLimits()
@@ -42,36 +49,52 @@ func (a *Agent) runSampler(ctx context.Context) {
 	}
 }
 
-// sampleAll reads every VM and every running cloudlet.
+// sampleAll meters every VM and every running cloudlet. Nobody waits for it: a.mu
+// is free while the kernel is read.
 func (a *Agent) sampleAll(now time.Time) {
+	began := time.Now()
 	traffic, err := a.network.Counters()
-	if err != nil {
-		a.log.Warn("count traffic", "err", err)
+	a.meter.Report("network", time.Since(began), err)
+	a.mu.Lock()
+	a.meter.TellHost(meter.HostGiven{VMs: len(a.vms), Fragmentation: a.fragmentation()})
+	for id, v := range a.vms {
+		if v.probe != nil {
+			c := traffic[id]
+			v.probe.Tell(meter.Given{GPUBusy: v.gpuUse.busy, GPUMemoryBytes: v.gpuUse.memory,
+				CPUsLimit: v.limits.CPUs, MemoryLimit: v.limits.MemoryBytes, BandwidthLimit: v.limits.BandwidthBPS,
+				Traffic: meter.Traffic{ReceivedBytes: c.RxBytes, SentBytes: c.TxBytes,
+					ReceivedPackets: c.RxPackets, SentPackets: c.TxPackets, DroppedPackets: c.RxDropped + c.TxDropped}})
+		}
 	}
+	a.mu.Unlock()
+	a.meter.Pass(now)
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for _, v := range a.vms {
-		if v.probe == nil {
-			continue
-		}
-		if u, err := v.probe.sample(now); err == nil {
-			u.StorageBytes = v.usage.StorageBytes // read with the limits
-			u.ReceivedBytes, u.SentBytes = int64(traffic[v.ID].RxBytes), int64(traffic[v.ID].TxBytes)
-			u.GPUMemoryBytes, u.GPUBusy = v.gpuUse.memory, v.gpuUse.busy
-			v.usage = u
-		} else if !errors.Is(err, cgroup.ErrGone) {
-			a.log.Warn("sample VM", "vm", v.Name, "err", err)
+		if v.probe != nil {
+			v.takeUsage(v.probe.Last())
 		}
 	}
 	for _, c := range a.cloudlets {
 		if c.probe == nil || c.State.Final() {
 			continue
 		}
-		if u, err := c.probe.sample(now); err == nil {
-			c.Usage = u
+		if s := c.probe.Last(); !s.At.IsZero() {
+			c.Usage = usageOf(s)
 		}
 	}
 	a.sampledAt = now
+}
+
+// takeUsage keeps what the files of the slice do not tell.
+func (v *vm) takeUsage(s meter.Sample) {
+	if s.At.IsZero() {
+		return
+	}
+	storage := v.usage.StorageBytes // read with the limits
+	v.usage = usageOf(s)
+	v.usage.StorageBytes = storage
+	v.usage.GPUMemoryBytes, v.usage.GPUBusy = v.gpuUse.memory, v.gpuUse.busy
 }
 
 // refreshLimits reads back what the kernel has, should somebody else write it.

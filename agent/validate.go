@@ -29,7 +29,7 @@ func (f *faults) err(code string) error {
 	}
 	details := make([]string, len(f.fields))
 	for i, fd := range f.fields {
-		details[i] = strings.TrimPrefix(fd.Pointer, "/") + " " + fd.Detail
+		details[i] = strings.TrimLeft(fd.Pointer, "/?") + " " + fd.Detail
 	}
 	return &Error{Kind: ErrInvalid, Code: code, Detail: strings.Join(details, "; "), Fields: f.fields}
 }

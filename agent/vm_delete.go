@@ -105,6 +105,7 @@ func (a *Agent) delete(ctx context.Context, v *vm, grace time.Duration) {
 		a.cloudlets[id].cloudletRecord = rec
 	}
 	delete(a.vms, v.ID)
+	a.meter.Forget(v.ID)
 	a.poke()
 }
 

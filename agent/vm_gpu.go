@@ -154,11 +154,12 @@ func (a *Agent) runGPUs(ctx context.Context) {
 	tick := time.NewTicker(gpuEvery)
 	defer tick.Stop()
 	for {
+		began := time.Now()
 		sampling, cancel := context.WithTimeout(ctx, gpuTimeout)
 		sample, err := m.Sample(sampling, a.ownerOf)
 		cancel()
-		if err != nil && ctx.Err() == nil {
-			a.log.Warn("measure GPUs", "err", err)
+		if ctx.Err() == nil {
+			a.meter.Report("gpu", time.Since(began), err)
 		}
 		a.countGPUs(sample)
 		select {

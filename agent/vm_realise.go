@@ -9,13 +9,14 @@ import (
 	"time"
 
 	"cloudflash/agent/guest"
+	"cloudflash/agent/meter"
 	"cloudflash/cgroup"
 )
 
 // hold is what the agent keeps of a VM that runs.
 type hold struct {
 	guest *guest.Guest
-	probe *probe
+	probe *meter.Probe
 }
 
 func (h hold) Close() error {
@@ -37,7 +38,7 @@ func (a *Agent) realise(ctx context.Context, v *vm) (hold, error) {
 	if err := errors.Join(a.connect(ctx, v, g.PID()), a.readLimits(v)); err != nil {
 		return hold{}, errors.Join(err, g.Close())
 	}
-	p, err := newProbe(v.slice)
+	p, err := a.meter.VM(v.ID, v.slice)
 	if err != nil {
 		return hold{}, errors.Join(err, g.Close())
 	}
@@ -126,9 +127,7 @@ func (a *Agent) erase(ctx context.Context, v *vm) error {
 	g, p := v.guest, v.probe
 	v.guest, v.probe = nil, nil
 	a.mu.Unlock()
-	if p != nil {
-		p.Close()
-	}
+	p.Close()
 	if v.slice.Exists() {
 		if err := v.slice.Kill(ctx); err != nil && !errors.Is(err, cgroup.ErrGone) {
 			return err

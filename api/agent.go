@@ -14,6 +14,7 @@ type Agent interface {
 	vmAgent
 	cloudletAgent
 	hostAgent
+	historyAgent
 	tokenAgent
 }
 

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -235,6 +236,32 @@ func (f *fakeAgent) Host() agent.Host {
 func (f *fakeAgent) HostChecks(ctx context.Context) []agent.Check { return f.Health(ctx) }
 func (f *fakeAgent) Health(context.Context) []agent.Check         { return slices.Clone(f.checks) }
 func (f *fakeAgent) Ready() <-chan struct{}                       { return f.ready }
+
+// VMHistory is three points in steps of a second, the second a gap.
+func (f *fakeAgent) VMHistory(ref string, span time.Duration, fields []string) (agent.History, error) {
+	if _, err := f.VM(ref); err != nil {
+		return agent.History{}, err
+	}
+	return history(span, fields, agent.VMHistoryFields())
+}
+
+func (f *fakeAgent) HostHistory(span time.Duration, fields []string) (agent.History, error) {
+	return history(span, fields, agent.HostHistoryFields())
+}
+
+func history(span time.Duration, fields, known []string) (agent.History, error) {
+	if fields == nil {
+		fields = known
+	}
+	h := agent.History{Step: span / 300, Times: []int64{100, 101, 102}}
+	for _, name := range fields {
+		if !slices.Contains(known, name) {
+			return h, &agent.Error{Kind: agent.ErrInvalid, Code: "invalid_history", Detail: "fields " + name + " is not one of " + strings.Join(known, ", "), Fields: []agent.Field{{Pointer: "?fields", Detail: "unknown"}}}
+		}
+		h.Series = append(h.Series, agent.HistorySeries{Name: name, Avg: []float64{1, math.NaN(), 0.25}, Min: []float64{0.5, math.NaN(), 0}, Max: []float64{2, math.NaN(), 1e12}})
+	}
+	return h, nil
+}
 
 func (f *fakeAgent) Events(since uint64, limit int) ([]agent.Event, error) {
 	f.mu.Lock()

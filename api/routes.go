@@ -33,6 +33,7 @@ func (s *server) routes() {
 	add(s, "GET", base+"/events", "List events, oldest first; with Accept: text/event-stream, follow them", 200, s.listEvents)
 	add(s, "GET", base+"/host", "Show the host", 200, s.showHost)
 	add(s, "GET", base+"/host/checks", "Check what the host supports and whether the agent is well", 200, s.checkHost)
+	s.historyRoutes()
 	add(s, "GET", base+"/operations", "List operations, newest first", 200, s.listOperations)
 	add(s, "GET", base+"/operations/{id}", "Show an operation, or wait until it has ended", 200, s.showOperation)
 	add(s, "GET", base+"/tokens", "List tokens and browser sessions", 200, s.listTokens)

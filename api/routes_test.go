@@ -25,6 +25,8 @@ func TestEveryRoute(t *testing.T) {
 		"delete VM":         {"DELETE", "/api/v1/vms/web?grace=1s", "", 202, `"kind":"vm.delete"`, "/api/v1/operations/o0"},
 		"freeze":            {"POST", "/api/v1/vms/web/actions/freeze", "", 200, `"state":"frozen"`, ""},
 		"thaw":              {"POST", "/api/v1/vms/web/actions/thaw", "", 200, `"state":"running"`, ""},
+		"VM metrics":        {"GET", "/api/v1/vms/web/metrics", "", 200, `"points":3,"t":[100,101,102],"series":{"anon_bytes":{"avg":[1,null,0.25],"min":[0.5,null,0],"max":[2,null,1000000000000]}`, ""},
+		"host metrics":      {"GET", "/api/v1/host/metrics?range=24h&fields=cpu_ratio,vms", "", 200, `{"from":100,"to":390,"step_seconds":288,"points":3,`, ""},
 		"list cloudlets":    {"GET", "/api/v1/cloudlets", "", 200, `"total":3`, ""},
 		"cloudlets by VM":   {"GET", "/api/v1/cloudlets?vm=db", "", 200, `"total":1`, ""},
 		"cloudlets by both": {"GET", "/api/v1/cloudlets?vm=db&state=queued", "", 200, `"total":0`, ""},

@@ -45,7 +45,8 @@ func (m *Meter) Run(ctx context.Context) {
 
 func (m *Meter) save() {
 	began := time.Now()
-	m.Report("history", time.Since(began), m.Save())
+	err := m.Save()
+	m.Report("history", time.Since(began), err)
 }
 
 // Save writes all histories to the file, which is the old or the new one at any

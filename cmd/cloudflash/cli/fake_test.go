@@ -237,6 +237,14 @@ func (f *fakeAgent) ends(id string, how func(*agent.Cloudlet)) {
 	})
 }
 
+func (f *fakeAgent) VMHistory(string, time.Duration, []string) (agent.History, error) {
+	return agent.History{}, f.err
+}
+
+func (f *fakeAgent) HostHistory(time.Duration, []string) (agent.History, error) {
+	return agent.History{}, f.err
+}
+
 func (f *fakeAgent) Host() agent.Host {
 	return agent.Host{Name: "box", Kernel: "6.12.1", OS: "Debian 13", Version: "1.2.3", AgentStartedAt: f.began, CPUs: 16, MemoryBytes: 32 << 30, StorageBytes: 100 << 30,
 		Capacity: agent.Capacity{CPUs: 1600, MemoryBytes: 32 << 30, StorageBytes: 100 << 30}, Reserved: agent.Capacity{CPUs: 2.5, MemoryBytes: 1 << 30},
