@@ -34,6 +34,7 @@ type Agent struct {
 	meter     *meter.Meter
 	network   *network.Network
 	gpus      gpu.Inventory
+	memory    memory
 	startedAt time.Time
 	disk      *storage.Storage // set before recovery; nil where storage is not enforced
 	diskErr   error            // why there is none
@@ -109,7 +110,7 @@ func New(cfg Config) (*Agent, error) {
 	if err != nil {
 		return nil, errors.Join(err, st.Close())
 	}
-	return &Agent{
+	a := &Agent{
 		network: net, worn: map[int]bool{}, trim: make(chan struct{}, 1),
 		cfg: cfg, log: cfg.Log, store: st, parent: parent, host: h,
 		meter:  meter.New(meter.Config{StateDir: cfg.StateDir, File: filepath.Join(cfg.StateDir, "history"), Log: cfg.Log}),
@@ -119,7 +120,9 @@ func New(cfg Config) (*Agent, error) {
 		operations: map[string]Operation{}, sessions: map[string]*session{}, tokens: map[string]tokenRecord{},
 		updates: make(chan struct{}), wake: make(chan struct{}, 1),
 		tasks: make(chan func(context.Context)), ready: make(chan struct{}), stopped: make(chan struct{}),
-	}, nil
+	}
+	a.openMemory()
+	return a, nil
 }
 
 // Enter moves this process into the agent's own cgroup, so that what it uses is
@@ -134,7 +137,7 @@ func (a *Agent) Close() error {
 	if a.disk != nil {
 		err = a.disk.Close()
 	}
-	return errors.Join(err, a.store.Close())
+	return errors.Join(err, a.memory.close(), a.store.Close())
 }
 
 // Ready is closed once what was stored and what the kernel has agree again.
@@ -177,6 +180,7 @@ func (a *Agent) Run(ctx context.Context) error {
 			wg.Go(func() { a.runTrim(ctx) })
 			wg.Go(func() { a.runNetwork(ctx) })
 			wg.Go(func() { a.runGPUs(ctx) })
+			wg.Go(func() { a.runMemory(ctx) })
 			close(a.ready)
 		}
 	}

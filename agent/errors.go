@@ -14,6 +14,9 @@ var (
 	ErrInvalid  = errors.New("invalid")
 	ErrAuth     = errors.New("not authorised")
 	ErrExpired  = errors.New("history gone")
+	ErrNotYet   = errors.New("not yet")
+
+	ErrUnsupported = errors.New("not supported by this host")
 )
 
 // Error is a refusal a person can act on. It wraps one of the sentinels.

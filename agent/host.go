@@ -40,6 +40,7 @@ type Operation struct {
 	CreatedAt  time.Time      `json:"created_at"`
 	FinishedAt *time.Time     `json:"finished_at"`
 	Error      string         `json:"error,omitempty"`
+	Progress   *float64       `json:"progress,omitempty" doc:"0-1, where it is known"`
 }
 
 // Host is this machine, as the agent sees it now.
@@ -86,6 +87,7 @@ type Snapshot struct {
 	Seq       uint64     `json:"seq"`
 	At        time.Time  `json:"at"`
 	Host      Host       `json:"host"`
+	Memory    *Memory    `json:"memory" doc:"Pages of the host; null before the first numbers"`
 	VMs       []VM       `json:"vms"`
 	Cloudlets []Cloudlet `json:"cloudlets" doc:"Not yet final, and the last that ended"`
 	Outcomes  *Outcomes  `json:"-"` // for the metrics

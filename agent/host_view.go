@@ -56,7 +56,7 @@ func (a *Agent) Health(ctx context.Context) []Check {
 
 // HostChecks is Health and what this host could have more.
 func (a *Agent) HostChecks(ctx context.Context) []Check {
-	checks, network := a.Health(ctx), a.networkCheck()
+	checks, network := append(a.Health(ctx), a.memoryCheck()), a.networkCheck()
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	units := a.gpus.Units()

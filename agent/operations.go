@@ -19,7 +19,7 @@ func (a *Agent) Operations() []Operation {
 	defer a.mu.Unlock()
 	all := make([]Operation, 0, len(a.operations))
 	for _, op := range a.operations {
-		all = append(all, op)
+		all = append(all, a.withProgress(op))
 	}
 	slices.SortFunc(all, func(x, y Operation) int {
 		return cmp.Or(y.CreatedAt.Compare(x.CreatedAt), cmp.Compare(x.ID, y.ID))
@@ -35,7 +35,7 @@ func (a *Agent) Operation(id string) (Operation, error) {
 	if !ok {
 		return op, refuse(ErrNotFound, "operation_not_found", "", "operation %s not found", quote(id))
 	}
-	return op, nil
+	return a.withProgress(op), nil
 }
 
 func newOperation(kind, target string) Operation {

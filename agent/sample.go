@@ -136,7 +136,7 @@ func (a *Agent) rebuild(now time.Time) {
 	if a.snapshot != nil {
 		seq = a.snapshot.Seq
 	}
-	a.snapshot = &Snapshot{Seq: seq + 1, At: now.UTC(), Host: a.viewHost(), VMs: a.viewVMs(), Cloudlets: a.recentCloudlets(), Outcomes: a.outcomes.clone()}
+	a.snapshot = &Snapshot{Seq: seq + 1, At: now.UTC(), Host: a.viewHost(), Memory: a.memory.current.Load(), VMs: a.viewVMs(), Cloudlets: a.recentCloudlets(), Outcomes: a.outcomes.clone()}
 }
 
 // recentCloudlets are all that have not ended and the last that did, newest first.

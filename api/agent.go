@@ -16,6 +16,7 @@ type Agent interface {
 	hostAgent
 	historyAgent
 	tokenAgent
+	memoryAgent
 }
 
 type vmAgent interface {
@@ -46,6 +47,16 @@ type hostAgent interface {
 	Operations() []agent.Operation
 	Operation(id string) (agent.Operation, error)
 	Updates() <-chan struct{}
+}
+
+type memoryAgent interface {
+	Memory() (agent.Memory, error)
+	MemoryMap(from, span int64, cells int, owner string) (agent.MemoryMap, error)
+	MemoryOwners() ([]agent.MemoryOwner, time.Time, error)
+	MemoryProcesses(ref string) ([]agent.MemoryProcess, error)
+	MemoryMappings(ref string, pid int) (agent.MemoryProcess, error)
+	ScanMemory() (agent.Operation, error)
+	CancelMemoryScan() error
 }
 
 type tokenAgent interface {

@@ -43,6 +43,15 @@ func (p *Problem) GetStatus() int { return p.Status }
 // ContentType tells huma the content type.
 func (p *Problem) ContentType(string) string { return ContentType }
 
+// GetHeaders tells huma the headers: of what will be there in a moment, when to
+// ask again.
+func (p *Problem) GetHeaders() http.Header {
+	if p.Status == http.StatusServiceUnavailable {
+		return http.Header{"Retry-After": {"1"}}
+	}
+	return nil
+}
+
 // New makes a problem.
 func New(status int, code, detail, hint string) *Problem {
 	return &Problem{Type: "about:blank", Title: http.StatusText(status), Status: status, Detail: detail, Code: code, Hint: hint}
@@ -80,6 +89,10 @@ func status(e *agent.Error) int {
 		return http.StatusUnauthorized
 	case errors.Is(e, agent.ErrExpired):
 		return http.StatusGone
+	case errors.Is(e, agent.ErrNotYet):
+		return http.StatusServiceUnavailable
+	case errors.Is(e, agent.ErrUnsupported):
+		return http.StatusNotImplemented
 	}
 	return http.StatusInternalServerError
 }

@@ -1,0 +1,240 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"cloudflash/pagemap"
+)
+
+// How the scan of pages rests when nobody looks at the map.
+const (
+	memoryIdleAfter = 10 * time.Minute
+	memoryIdleEvery = 5 * time.Minute
+	memoryRefresh   = time.Minute // how often memory may turn out to have been plugged in
+)
+
+// memory is the agent's hold on the page-level files.
+type memory struct {
+	counters *pagemap.Counters // nil: countersErr
+	scanner  *pagemap.Scanner  // nil: scannerErr
+	off      bool
+
+	countersErr, scannerErr error
+	current                 atomic.Pointer[Memory]
+
+	mu      sync.Mutex // guards what follows
+	readErr error      // of the last read of the counters
+	took    time.Duration
+	scan    Operation // the last full pass
+}
+
+// openMemory opens the files. A kernel without them is no reason not to run.
+func (a *Agent) openMemory() {
+	m := &a.memory
+	fs := pagemap.FS("/")
+	m.off = a.cfg.PageScan < 0
+	if m.counters, m.countersErr = fs.OpenCounters(os.Getpagesize()); m.countersErr != nil {
+		a.log.Warn("no numbers of memory pages", "err", m.countersErr)
+	}
+	if m.off {
+		m.scannerErr = errors.New("switched off: serve --page-scan off")
+		return
+	}
+	m.scanner, m.scannerErr = fs.NewScanner(pagemap.Options{PageSize: os.Getpagesize(), Budget: a.cfg.PageScan,
+		Owners: a.pageOwners, IdleAfter: memoryIdleAfter, IdleEvery: memoryIdleEvery})
+	if m.scannerErr != nil {
+		a.log.Warn("no map of memory pages", "err", m.scannerErr)
+	}
+}
+
+func (m *memory) close() error {
+	var errs []error
+	if m.counters != nil {
+		errs = append(errs, m.counters.Close())
+	}
+	if m.scanner != nil {
+		errs = append(errs, m.scanner.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// runMemory keeps Snapshot.Memory and the map fresh until ctx ends.
+func (a *Agent) runMemory(ctx context.Context) {
+	m := &a.memory
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	if m.counters != nil {
+		a.readMemory()
+	}
+	if m.scanner != nil {
+		wg.Go(func() { _ = m.scanner.Run(ctx) }) // its errors are in its status
+	}
+	if m.counters == nil {
+		return
+	}
+	tick := time.NewTicker(sampleEvery)
+	defer tick.Stop()
+	failed := ""
+	for refreshed := time.Now(); ; {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		a.readMemory()
+		if time.Since(refreshed) > memoryRefresh {
+			refreshed = time.Now()
+			if err := m.counters.Refresh(); err != nil {
+				a.log.Warn("find memory", "err", err)
+			}
+		}
+		failed = a.tellScan(failed)
+	}
+}
+
+// tellScan logs a scan that stopped, once.
+func (a *Agent) tellScan(told string) string {
+	if a.memory.scanner == nil {
+		return told
+	}
+	reason := a.memory.scanner.Status().Reason
+	if reason != "" && reason != told {
+		a.log.Warn("scan of memory pages stopped", "err", reason)
+	}
+	return reason
+}
+
+// readMemory reads the counters and publishes them.
+func (a *Agent) readMemory() {
+	m := &a.memory
+	began := time.Now()
+	t, err := m.counters.Read()
+	m.mu.Lock()
+	news := err != nil && m.readErr == nil
+	m.readErr, m.took = err, time.Since(began)
+	m.mu.Unlock()
+	if err != nil {
+		if news {
+			a.log.Warn("read numbers of memory pages", "err", err)
+		}
+		return
+	}
+	if m.scanner != nil {
+		m.scanner.Layout(t)
+	}
+	m.current.Store(a.viewMemory(t, began))
+}
+
+// memoryCollector tells whether the page-level numbers could be read, and how
+// long that took.
+func (a *Agent) memoryCollector() (ok bool, took time.Duration) {
+	m := &a.memory
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.counters == nil || m.readErr != nil {
+		return false, m.took
+	}
+	if m.off {
+		return true, m.took
+	}
+	return m.scanner != nil && m.scanner.Status().Reason == "", m.took
+}
+
+// Memory returns the numbers of the last second. It counts as looking at the map.
+func (a *Agent) Memory() (Memory, error) {
+	if a.memory.scanner != nil {
+		a.memory.scanner.Look()
+	}
+	if m := a.memory.current.Load(); m != nil {
+		return *m, nil
+	}
+	if err := a.memory.countersErr; err != nil {
+		return Memory{}, unsupported(err)
+	}
+	return Memory{}, notYet("the first numbers are being read")
+}
+
+// ScanMemory starts a full pass over all pages, at the speed of one core.
+func (a *Agent) ScanMemory() (Operation, error) {
+	m := &a.memory
+	if m.scanner == nil {
+		return Operation{}, unsupported(m.scannerErr)
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	op := newOperation("memory.scan", "memory")
+	if err := m.scanner.Full(op.ID, func(err error) { a.endScan(op, err) }); err != nil {
+		return Operation{}, refuse(ErrConflict, "scan_running", "wait for it, or cancel it", "a full pass is under way")
+	}
+	a.operations[op.ID] = op // not stored: it does not outlive the agent
+	a.changed()
+	return op, nil
+}
+
+// endScan notes how a full pass ended.
+func (a *Agent) endScan(op Operation, err error) {
+	now := time.Now().UTC()
+	op.State, op.FinishedAt = OperationSucceeded, &now
+	if err != nil {
+		op.State, op.Error = OperationFailed, err.Error()
+	}
+	if m := a.memory.current.Load(); m != nil {
+		a.readScan()
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.operations[op.ID] = op
+	a.changed()
+}
+
+// CancelMemoryScan ends the full pass that is under way.
+func (a *Agent) CancelMemoryScan() error {
+	if m := &a.memory; m.scanner == nil || !m.scanner.Cancel() {
+		return refuse(ErrConflict, "no_scan", "", "no full pass is under way")
+	}
+	return nil
+}
+
+// withProgress puts into an operation how far it is, where that is known.
+func (a *Agent) withProgress(op Operation) Operation {
+	if op.Kind != "memory.scan" || op.State != OperationRunning || a.memory.scanner == nil {
+		return op
+	}
+	if st := a.memory.scanner.Status(); st.FullID == op.ID {
+		op.Progress = &st.FullProgress
+	}
+	return op
+}
+
+func unsupported(err error) error {
+	hint := "the agent needs to be root, and the kernel CONFIG_PROC_PAGE_MONITOR"
+	return refuse(ErrUnsupported, "unsupported", hint, "this host has no page-level numbers: %v", err)
+}
+
+func notYet(what string) error {
+	return refuse(ErrNotYet, "not_yet", "try again in a moment", "%s", what)
+}
+
+// pagesLabel is for the log and checks.
+func (a *Agent) memoryCheck() Check {
+	m := &a.memory
+	switch {
+	case m.off:
+		return Check{Name: "pages", OK: true, Detail: m.scannerErr.Error()}
+	case m.countersErr != nil:
+		return Check{Name: "pages", Detail: m.countersErr.Error(), Fix: "run the agent as root"}
+	case m.scannerErr != nil:
+		return Check{Name: "pages", Detail: m.scannerErr.Error(), Fix: "a kernel with CONFIG_PROC_PAGE_MONITOR, or serve --page-scan off"}
+	}
+	st := m.scanner.Status()
+	if st.Reason != "" {
+		return Check{Name: "pages", Detail: st.Reason, Fix: "cloudflash mem scan tries again"}
+	}
+	return Check{Name: "pages", OK: true, Detail: fmt.Sprintf("%d pages, budget %.1f %% of a core", st.Pages, 100*a.cfg.PageScan)}
+}

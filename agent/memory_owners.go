@@ -1,0 +1,155 @@
+package agent
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"cloudflash/pagemap"
+	"golang.org/x/sys/unix"
+)
+
+func (a *Agent) pageSize() int { return os.Getpagesize() }
+
+// pageOwners is the table of cgroups and their owners: the slice of a VM and
+// what is below it are the VM's. The kernel reports what is left of a deleted
+// cgroup as its nearest living ancestor's: of a VM's, that is the directory of all
+// slices.
+func (a *Agent) pageOwners() map[uint64]string {
+	table := map[uint64]string{}
+	vms := filepath.Join(a.parent.Dir(), "vms")
+	put(table, vms, OwnerDeleted)
+	ids, err := a.parent.Slices()
+	if err != nil {
+		return table
+	}
+	for _, id := range ids {
+		put(table, filepath.Join(vms, id), id)
+		scopes, err := a.parent.Slice(id).Scopes()
+		if err != nil {
+			continue // it was deleted meanwhile
+		}
+		for _, scope := range scopes {
+			put(table, filepath.Join(vms, id, scope), id)
+		}
+	}
+	return table
+}
+
+func put(table map[uint64]string, dir, owner string) {
+	var st unix.Stat_t
+	if unix.Lstat(dir, &st) == nil {
+		table[st.Ino] = owner
+	}
+}
+
+// MemoryOwners lists who has pages: VMs by id, then what deleted ones left, then
+// the host.
+func (a *Agent) MemoryOwners() ([]MemoryOwner, time.Time, error) {
+	s := a.memory.scanner
+	if s == nil {
+		return nil, time.Time{}, unsupported(a.memory.scannerErr)
+	}
+	s.Look()
+	now := time.Now().UTC()
+	found, err := s.Owners()
+	if errors.Is(err, pagemap.ErrEmpty) {
+		return nil, now, notYet("no page has been scanned yet")
+	}
+	if err != nil {
+		return nil, now, err
+	}
+	whole := s.Status().Passes > 0
+	byOwner := map[string]pagemap.OwnerStats{}
+	names := a.vmNames()
+	for _, o := range found {
+		owner := ownerNow(names, o.Owner)
+		sum, seen := byOwner[owner]
+		if seen {
+			o.Pages += sum.Pages
+		}
+		o.Owner = owner
+		byOwner[owner] = o
+	}
+	all := []MemoryOwner{}
+	for _, v := range a.VMs() {
+		o := viewOwner(byOwner[v.ID], a.pageSize(), whole)
+		o.Owner, o.Name = v.ID, v.Name
+		a.account(&o)
+		all = append(all, o)
+	}
+	for _, owner := range []string{OwnerDeleted, OwnerHost} {
+		o := viewOwner(byOwner[owner], a.pageSize(), whole && owner == OwnerDeleted)
+		o.Owner, o.Name = owner, owner
+		all = append(all, o)
+	}
+	return all, now, nil
+}
+
+func viewOwner(o pagemap.OwnerStats, pageSize int, whole bool) MemoryOwner {
+	out := MemoryOwner{Pages: int64(o.Pages), Bytes: int64(o.Pages) * int64(pageSize), Runs: []MemoryRun{}}
+	for _, r := range o.Runs {
+		out.Runs = append(out.Runs, MemoryRun{PagesLog2: r.Log2, Count: int64(r.Count), Pages: int64(r.Pages)})
+	}
+	if whole && o.PassPages > 0 {
+		huge, scatter := float64(o.Huge)/float64(o.PassPages), 1-float64(o.InRuns)/float64(o.PassPages)
+		out.HugeRatio, out.ScatterRatio = &huge, &scatter
+	}
+	return out
+}
+
+// account compares a VM's pages with what its slice is charged for.
+func (a *Agent) account(o *MemoryOwner) {
+	slice := a.parent.Slice(o.Owner)
+	r, err := slice.OpenReader()
+	if err != nil {
+		return // it was deleted meanwhile
+	}
+	defer r.Close()
+	if o.MemoryBytes, err = r.MemoryCurrent(); err != nil {
+		return
+	}
+	if st, err := r.MemoryStat(); err == nil {
+		o.UnmappedBytes = int64(st.Slab + st.Sock)
+	}
+	o.ResidualBytes = o.MemoryBytes - o.Bytes - o.UnmappedBytes
+	for _, pid := range a.pidsOf(o.Owner) {
+		o.ResidentBytes += residentBytes(pid)
+	}
+}
+
+// pidsOf lists the processes of a VM, by their ids on the host.
+func (a *Agent) pidsOf(vmID string) []int {
+	slice := a.parent.Slice(vmID)
+	scopes, err := slice.Scopes()
+	if err != nil {
+		return nil
+	}
+	var all []int
+	for _, name := range scopes {
+		if pids, err := slice.Scope(name).PIDs(); err == nil {
+			all = append(all, pids...)
+		}
+	}
+	return all
+}
+
+// residentBytes is the resident set of a process, 0 when it is gone.
+func residentBytes(pid int) int64 {
+	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/statm")
+	if err != nil {
+		return 0
+	}
+	fields := strings.Fields(string(b))
+	if len(fields) < 2 {
+		return 0
+	}
+	pages, err := strconv.ParseInt(fields[1], 10, 64)
+	if err != nil {
+		return 0
+	}
+	return pages * int64(os.Getpagesize())
+}

@@ -1,0 +1,146 @@
+package agent
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"cloudflash/pagemap"
+)
+
+// MemoryProcess is what one process of a VM has in memory.
+type MemoryProcess struct {
+	PID           int             `json:"pid" doc:"On the host"`
+	Name          string          `json:"name" doc:"What it calls itself"`
+	Scope         string          `json:"scope" doc:"init, or the id of the cloudlet it belongs to"`
+	ResidentBytes int64           `json:"resident_bytes"`
+	Mappings      []MemoryMapping `json:"mappings,omitempty"`
+	Truncated     bool            `json:"truncated,omitempty" doc:"More is mapped than was looked at"`
+}
+
+// MemoryMapping is one mapping of a process. Amounts are pages.
+type MemoryMapping struct {
+	Start       string `json:"start" doc:"Address, hexadecimal"`
+	End         string `json:"end"`
+	Permissions string `json:"permissions"`
+	Name        string `json:"name" doc:"Of a file, inside the VM; [heap], [stack]; empty for memory without a name"`
+	Pages       int64  `json:"pages"`
+	Present     int64  `json:"present"`
+	Swapped     int64  `json:"swapped"`
+	Exclusive   int64  `json:"exclusive" doc:"Of the present, those that no other process maps"`
+	Runs        int64  `json:"runs" doc:"Runs of adjacent page frames"`
+	LargestRun  int64  `json:"largest_run"`
+	HugePages   int64  `json:"huge_pages" doc:"Pages in runs at least as long as a huge page"`
+}
+
+// maxMappings is how many mappings an answer holds, those with the most pages in
+// memory.
+const maxMappings = 2000
+
+// MemoryProcesses lists the processes of a VM, the largest first.
+func (a *Agent) MemoryProcesses(ref string) ([]MemoryProcess, error) {
+	v, err := a.lookup(ref)
+	if err != nil {
+		return nil, err
+	}
+	all := []MemoryProcess{}
+	for _, pid := range a.pidsOf(v.ID) {
+		out, p, err := a.openProcess(v.ID, pid)
+		if err != nil {
+			continue // it has ended
+		}
+		_ = p.Close() // an O_PATH descriptor: nothing can be lost
+		all = append(all, out)
+	}
+	slices.SortFunc(all, func(x, y MemoryProcess) int {
+		return cmp.Or(cmp.Compare(y.ResidentBytes, x.ResidentBytes), cmp.Compare(x.PID, y.PID))
+	})
+	return all, nil
+}
+
+// openProcess looks at a process, provided it belongs to the VM. The caller closes
+// what is open of it.
+func (a *Agent) openProcess(vmID string, pid int) (MemoryProcess, *pagemap.Process, error) {
+	p, err := pagemap.FS("/").OpenProcess(pid)
+	if err != nil {
+		return MemoryProcess{}, nil, err
+	}
+	// The directory is that of one process: who is in the VM now was not another
+	// when it was opened.
+	scope, err := a.scopeOf(p, vmID)
+	out := MemoryProcess{PID: pid, Scope: scope, ResidentBytes: residentBytes(pid)}
+	if err == nil {
+		out.Name, err = p.Name()
+	}
+	if err != nil {
+		return out, nil, errors.Join(err, p.Close())
+	}
+	return out, p, nil
+}
+
+// scopeOf tells in which scope of the VM a process is.
+func (a *Agent) scopeOf(p *pagemap.Process, vmID string) (string, error) {
+	path, err := p.Cgroup()
+	if err != nil {
+		return "", err
+	}
+	// The path may be relative to the agent's own cgroup namespace, so that only
+	// its end is compared: nobody but the agent makes cgroups with a VM's id.
+	i := strings.LastIndex(path, "/vms/"+vmID+"/")
+	if i < 0 {
+		return "", pagemap.ErrGone
+	}
+	scope, _, _ := strings.Cut(path[i+len("/vms/"+vmID+"/"):], "/")
+	return strings.TrimPrefix(filepath.Base(scope), "cl-"), nil
+}
+
+// MemoryMappings looks at every mapping of one process of a VM, page by page. pid
+// is its id on the host.
+func (a *Agent) MemoryMappings(ref string, pid int) (MemoryProcess, error) {
+	v, err := a.lookup(ref)
+	if err != nil {
+		return MemoryProcess{}, err
+	}
+	absent := refuse(ErrNotFound, "process_not_found", "", "process %d of VM %s not found", pid, quote(ref))
+	if pid <= 0 {
+		return MemoryProcess{}, absent
+	}
+	out, p, err := a.openProcess(v.ID, pid)
+	if errors.Is(err, pagemap.ErrGone) {
+		return out, absent
+	}
+	if err != nil {
+		return out, err
+	}
+	defer p.Close()
+	order := pagemap.FS("/").HugeOrder(os.Getpagesize())
+	found, truncated, err := p.Mappings(os.Getpagesize(), order)
+	if errors.Is(err, pagemap.ErrGone) {
+		return out, absent
+	}
+	if err != nil {
+		return out, err
+	}
+	out.Truncated = truncated || len(found) > maxMappings
+	out.Mappings = viewMappings(found)
+	return out, nil
+}
+
+func viewMappings(found []pagemap.Mapping) []MemoryMapping {
+	if len(found) > maxMappings {
+		slices.SortStableFunc(found, func(x, y pagemap.Mapping) int { return cmp.Compare(y.Present, x.Present) })
+		found = found[:maxMappings]
+		slices.SortFunc(found, func(x, y pagemap.Mapping) int { return cmp.Compare(x.Start, y.Start) })
+	}
+	all := make([]MemoryMapping, 0, len(found))
+	for _, m := range found {
+		all = append(all, MemoryMapping{Start: fmt.Sprintf("%x", m.Start), End: fmt.Sprintf("%x", m.End), Permissions: m.Permissions, Name: m.Name,
+			Pages: int64(m.Pages), Present: int64(m.Present), Swapped: int64(m.Swapped), Exclusive: int64(m.Exclusive),
+			Runs: int64(m.Runs), LargestRun: int64(m.LargestRun), HugePages: int64(m.InHugeRuns)})
+	}
+	return all
+}

@@ -1,0 +1,61 @@
+package cli
+
+import (
+	"time"
+
+	"cloudflash/agent"
+)
+
+// fakeMap is what the fake draws, whatever part is asked for.
+func (f *fakeAgent) picture() agent.MemoryMap {
+	return agent.MemoryMap{At: f.began, PageSize: 4096, From: 512, Span: 1024, PagesPerCell: 512, Cells: []agent.MemoryCell{
+		{First: 512, Free: 100, Used: 412, Fragmented: 100, Unmovable: 7, LargestFreeRun: 64, Owned: 400, AgeSeconds: 1.5,
+			Owners: []agent.MemoryShare{{Owner: "v0", Pages: 400}, {Owner: "host", Pages: 12}}},
+		{First: 1024, Absent: 512, Node: -1, Owners: []agent.MemoryShare{}}}}
+}
+
+func (f *fakeAgent) Memory() (agent.Memory, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return agent.Memory{At: f.began, PageSize: 4096, TotalPages: 1536, Scan: agent.MemoryScan{State: "idle"}}, f.err
+}
+
+func (f *fakeAgent) MemoryMap(from, span int64, cells int, owner string) (agent.MemoryMap, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.err == nil && (cells < 1 || cells > 4096 || from < 0 || span < 0) {
+		return agent.MemoryMap{}, &agent.Error{Kind: agent.ErrInvalid, Code: "out_of_range", Detail: "cells must be 1 to 4096",
+			Fields: []agent.Field{{Pointer: "?cells", Detail: "must be 1 to 4096", Min: 1, Max: 4096}}}
+	}
+	m := f.picture()
+	m.Owner = owner
+	return m, f.err
+}
+
+func (f *fakeAgent) MemoryOwners() ([]agent.MemoryOwner, time.Time, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return []agent.MemoryOwner{{Owner: "v0", Name: "db", Pages: 400, Runs: []agent.MemoryRun{}}}, f.began, f.err
+}
+
+func (f *fakeAgent) MemoryProcesses(ref string) ([]agent.MemoryProcess, error) {
+	_, err := f.VM(ref)
+	return []agent.MemoryProcess{{PID: 42, Name: "burn", Scope: "c1"}}, err
+}
+
+func (f *fakeAgent) MemoryMappings(ref string, pid int) (agent.MemoryProcess, error) {
+	_, err := f.VM(ref)
+	return agent.MemoryProcess{PID: pid, Mappings: []agent.MemoryMapping{{Start: "1000", End: "2000", Pages: 1, Present: 1}}}, err
+}
+
+func (f *fakeAgent) ScanMemory() (agent.Operation, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return agent.Operation{ID: "o1", Kind: "memory.scan", State: agent.OperationRunning, CreatedAt: f.began}, f.err
+}
+
+func (f *fakeAgent) CancelMemoryScan() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.err
+}
