@@ -61,12 +61,11 @@ export class History {
     return from < 0 ? [] : this.t.slice(from).map((t, i) => [t, Object.fromEntries(this.keys.map((key) => [key, this.series[key].avg[from + i]]))]);
   }
 
-  // push adds a streamed sample. Where seconds are missing the line is broken.
+  // push adds a streamed sample.
   push(at, values) {
     if (this.range !== "5m") return;
     const last = this.t.at(-1);
     if (last !== undefined && at <= last + 0.2) return;
-    if (last !== undefined && at - last > 3.5 * this.step) this.append(last + this.step, {});
     this.append(at, values);
     const old = this.t.findIndex((t) => t >= at - ranges["5m"].seconds - 2);
     if (old > 0) {
@@ -84,7 +83,7 @@ export class History {
   data() {
     const { seconds, name } = ranges[this.range];
     const to = Math.max(this.t.at(-1) ?? 0, this.range === "5m" ? 0 : now() / 1000 - this.step) || now() / 1000;
-    return { t: this.t, series: this.series, from: to - seconds, to, name, why: this.why };
+    return { t: this.t, series: this.series, from: to - seconds, to, name, why: this.why, step: this.step };
   }
 
   close() {

@@ -27,18 +27,23 @@ export function stateLines(cells) {
   return states.map((s) => ({ id: s.key, tone: s.tone, word: s.word, title: s.about, pages: total(cells[s.key]), always: ["used", "fragmented", "whole"].includes(s.key) }));
 }
 
-// ownerLines are who has pages of the whole host, and what nobody has.
-export function ownerLines(owners, map, colors) {
-  const vms = owners.filter((o) => colors.tone(o.owner) !== "others" && o.owner !== "host" && o.owner !== "deleted");
-  const rest = owners.filter((o) => colors.tone(o.owner) === "others");
-  const by = (owner) => owners.find((o) => o.owner === owner)?.pages ?? 0;
+// ownerLines are who has the pages in the cells that are shown, and what nobody
+// has. A cell names the owners with the most pages; what others have in it is
+// counted as used by somebody else.
+export function ownerLines(cells, owners, colors) {
+  const by = new Map();
+  cells.owners.forEach((list) => { for (const o of list) by.set(o.owner, (by.get(o.owner) ?? 0) + o.pages); });
+  const of = (test) => total([...by].filter(([owner]) => test(owner, colors.tone(owner))).map(([, n]) => n));
+  const named = owners.filter((o) => colors.tone(o.owner).startsWith("vm")), rest = owners.filter((o) => colors.tone(o.owner) === "others").length;
   return [
-    ...vms.map((o) => ({ id: o.owner, tone: colors.tone(o.owner), word: o.name, pages: o.pages, always: true })),
-    { id: "others", tone: "others", word: `${rest.length} other VM${rest.length === 1 ? "" : "s"}`, pages: total(rest.map((o) => o.pages)) },
-    { id: "deleted", tone: "deleted", word: "left by deleted VMs", title: "charged to cgroups that are gone", pages: by("deleted") },
-    { id: "host", tone: "host", word: "host", title: "the kernel, and what no VM is charged for", pages: by("host"), always: true },
-    { id: "free", tone: "nobody", word: "free", pages: map ? map.free_pages + map.uninitialised_pages : 0, always: true },
-    { id: "absent", tone: "absent", word: "absent", title: "holes inside of blocks that have memory", pages: map?.absent_pages ?? 0 },
+    ...named.map((o) => ({ id: o.owner, tone: colors.tone(o.owner), word: o.name, pages: by.get(o.owner) ?? 0, always: true })),
+    { id: "others", tone: "others", word: `${rest} other VM${rest === 1 ? "" : "s"}`, pages: of((_, tone) => tone === "others") },
+    { id: "deleted", tone: "deleted", word: "left by deleted VMs", title: "charged to cgroups that are gone", pages: by.get("deleted") ?? 0 },
+    { id: "host", tone: "host", word: "host", title: "the kernel, and what no VM is charged for", pages: by.get("host") ?? 0, always: true },
+    { id: "mixed", tone: "others", word: "others, in mixed cells", title: "a cell names its two largest owners", pages: total(cells.used) - total([...by.values()]) },
+    { id: "free", tone: "nobody", word: "free", pages: total(cells.free) + total(cells.uninitialised), always: true },
+    { id: "unknown", tone: "unknown", word: "not yet scanned", pages: total(cells.unknown) },
+    { id: "absent", tone: "absent", word: "absent", title: "no memory at these addresses", pages: total(cells.absent) },
   ];
 }
 

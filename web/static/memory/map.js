@@ -4,11 +4,12 @@
 import { el } from "/lib/dom.js";
 
 const layers = 8; // a cell is drawn in this many layers
+const tall = 2; // a cell is so many times as high as it is wide
 
 export class MapCanvas {
   // on: {point(cell), leave(), open(cell), zoom(cell, inwards), key(event)}
   constructor(on) {
-    this.columns = 64;
+    this.columns = 128;
     this.cells = null;
     this.base = el("canvas", { "aria-hidden": "true" });
     this.over = el("canvas", { "aria-hidden": "true", class: "over" });
@@ -31,8 +32,8 @@ export class MapCanvas {
 
   // cellsWanted is how many cells fit: fewer on a narrow screen, where they are still to be hit.
   cellsWanted() {
-    this.columns = this.node.clientWidth && this.node.clientWidth < 560 ? 32 : 64;
-    return this.columns * this.columns;
+    this.columns = (this.node.clientWidth || innerWidth) < 640 ? 64 : 128;
+    return this.columns * 32;
   }
 
   get rows() { return this.cells ? Math.ceil(this.cells.count / this.columns) : 0; }
@@ -77,22 +78,22 @@ export class MapCanvas {
     const scale = devicePixelRatio || 1, side = this.node.clientWidth / this.columns;
     for (const canvas of [this.base, this.over]) {
       canvas.width = Math.round(this.node.clientWidth * scale);
-      canvas.height = Math.round(side * this.rows * scale);
-      canvas.style.height = `${side * this.rows}px`;
+      canvas.height = Math.round(side * tall * this.rows * scale);
+      canvas.style.height = `${side * tall * this.rows}px`;
     }
     const pen = this.base.getContext("2d"), size = side * scale;
     pen.imageSmoothingEnabled = false;
     pen.drawImage(this.pixels, 0, 0, this.base.width, this.base.height);
-    if (side >= 8) this.gutters(pen, size, scale);
+    if (side >= 4) this.gutters(pen, size, scale);
     this.point(this.cursor);
   }
 
   gutters(pen, size, scale) {
-    pen.strokeStyle = "#00000059";
-    pen.lineWidth = scale;
+    pen.strokeStyle = "#00000038";
+    pen.lineWidth = 1;
     pen.beginPath();
     for (let x = 1; x < this.columns; x++) { pen.moveTo(Math.round(x * size), 0); pen.lineTo(Math.round(x * size), this.base.height); }
-    for (let y = 1; y < this.rows; y++) { pen.moveTo(0, Math.round(y * size)); pen.lineTo(this.base.width, Math.round(y * size)); }
+    for (let y = 1; y < this.rows; y++) { pen.moveTo(0, Math.round(y * tall * size)); pen.lineTo(this.base.width, Math.round(y * tall * size)); }
     pen.stroke();
   }
 
@@ -102,11 +103,11 @@ export class MapCanvas {
     const pen = this.over.getContext("2d"), scale = devicePixelRatio || 1, size = this.over.width / this.columns;
     pen.clearRect(0, 0, this.over.width, this.over.height);
     if (cell < 0) return;
-    const x = (cell % this.columns) * size, y = Math.floor(cell / this.columns) * size;
+    const x = (cell % this.columns) * size, y = Math.floor(cell / this.columns) * size * tall;
     for (const [color, grow] of [["#000", 2.5], ["#fff", 1]]) { // seen on every colour
       pen.strokeStyle = color;
       pen.lineWidth = 2 * scale;
-      pen.strokeRect(x - grow * scale, y - grow * scale, size + 2 * grow * scale, size + 2 * grow * scale);
+      pen.strokeRect(x - grow * scale, y - grow * scale, size + 2 * grow * scale, size * tall + 2 * grow * scale);
     }
   }
 

@@ -4,6 +4,7 @@ import { el, set, write } from "/lib/dom.js";
 import { bytes, percent, span } from "/lib/format.js";
 import { attempt } from "/lib/session.js";
 
+const tenth = (ratio) => `${(ratio * 100).toFixed(1)} %`;
 const tiles = [["total", "Total Pages"], ["free", "Free Pages"], ["fragmentation", "Fragmentation %"], ["huge", "Huge pages at hand"], ["compactable", "Compactable"]];
 
 export function summary() {
@@ -19,8 +20,8 @@ export function summary() {
     const size = m.page_size, n = (pages) => pages.toLocaleString("en");
     put("total", n(m.total_pages), `${bytes(m.total_bytes)} in pages of ${bytes(size)}`, `MemTotal is ${bytes(m.mem_total_bytes)}; the rest was kept by the kernel at boot`);
     put("free", n(m.free_pages + m.uninitialised_pages), `${bytes((m.free_pages + m.uninitialised_pages) * size)}, ${percent((m.free_pages + m.uninitialised_pages) / m.total_pages)}${m.uninitialised_pages ? `; ${n(m.uninitialised_pages)} not yet initialised` : ""}`);
-    const worst = m.worst_zone ? `; worst ${percent(m.worst_zone.fragmentation_ratio)} in node ${m.worst_zone.node}, ${m.worst_zone.zone}` : "";
-    put("fragmentation", m.fragmentation_ratio === null ? "—" : `${(m.fragmentation_ratio * 100).toFixed(1)} %`, m.fragmentation_ratio === null ? "nothing is free" : `${percent(m.fragmentation_ratio)} of ${bytes(m.free_bytes)} free${worst}`,
+    const worst = m.worst_zone ? `; worst ${tenth(m.worst_zone.fragmentation_ratio)} in node ${m.worst_zone.node}, ${m.worst_zone.zone}` : "";
+    put("fragmentation", m.fragmentation_ratio === null ? "—" : tenth(m.fragmentation_ratio), m.fragmentation_ratio === null ? "nothing is free" : `${tenth(m.fragmentation_ratio)} of ${bytes(m.free_bytes)} free${worst}`,
       `free pages in blocks smaller than ${bytes(m.huge_block_bytes)} / free pages`);
     put("huge", n(m.free_huge_blocks), `of ${bytes(m.huge_block_bytes)} each, ${bytes(m.free_huge_blocks * m.huge_block_bytes)} free at once`);
     put("compactable", m.compactable_ratio === null ? "—" : percent(m.compactable_ratio), m.compactable_ratio === null ? "known after the first whole scan" : `of ${bytes(m.huge_block_bytes)} blocks have no unmovable page`);
@@ -46,5 +47,5 @@ function state(scan) {
   const done = scan.pages ? percent(scan.pages_scanned / scan.pages) : "";
   const age = scan.age_seconds === null ? "no whole pass yet" : `last whole pass ${span(scan.age_seconds)} ago`;
   if (scan.full) return `full scan, ${percent(scan.full.progress)}`;
-  return scan.state === "rolling" ? `scanning on, ${done}; ${age}` : age;
+  return scan.state === "rolling" ? `rolling scan at ${done}; ${age}` : age;
 }

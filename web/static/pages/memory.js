@@ -1,7 +1,7 @@
 // The memory page: the numbers, the map of physical pages, zones and owners.
 import { call } from "/lib/api.js";
 import { choice, el, section, write } from "/lib/dom.js";
-import { bytes, span } from "/lib/format.js";
+import { bytes, percent, span } from "/lib/format.js";
 import { state } from "/lib/live.js";
 import { setQuery } from "/lib/router.js";
 import { cellCard, spoken } from "/memory/cell.js";
@@ -54,7 +54,8 @@ class MemoryPage {
     this.after = button("›", "Later addresses", () => this.pan(0.5));
     this.whole = el("div", { class: "map-grid" }, el("div", { class: "map-side" }, this.crumbs, this.map.node, this.age),
       el("div", { class: "side" }, this.legend.node, this.card.node));
-    this.ownersSection = section("Owners", "owners-title", this.ownerTable.node);
+    this.coverage = el("p", { class: "small-text muted under" });
+    this.ownersSection = section("Owners", "owners-title", this.ownerTable.node, this.coverage);
     this.ownersSection.firstChild.append(this.ownerTable.csv);
     root.append(el("h1", { tabIndex: -1 }, "Memory"), this.summary.node,
       el("section", { "aria-labelledby": "map-title" }, el("div", { class: "section-head wrap" }, el("h2", { id: "map-title" }, "Map of physical pages"), this.scan.node, this.mode, el("div", { class: "choice" }, this.before, this.after, this.outButton, this.inButton)),
@@ -135,23 +136,19 @@ class MemoryPage {
     this.drawLegend(owner);
     this.ownerTable.show(this.owners);
     this.drawCrumbs();
-    const ages = cells.age.filter((_, i) => cells.unknown[i] < cells.per && cells.absent[i] < cells.per);
-    write(this.age, ages.length ? `A cell is ${cells.per.toLocaleString("en")} page${cells.per === 1 ? "" : "s"}, ${bytes(cells.per * cells.pageSize)}; the newest was seen ${span(ages.reduce((a, b) => Math.min(a, b)))} ago, the oldest ${span(ages.reduce((a, b) => Math.max(a, b)))}.` : "");
+    write(this.age, ageText(cells));
     this.outButton.disabled = this.before.disabled = this.after.disabled = !this.view.deep;
     this.inButton.disabled = cells.per <= 1;
     this.point(Math.min(this.cursor, cells.count - 1), false);
   }
 
   drawLegend(owner) {
-    const { cells, memory } = this, map = memory?.map;
-    if (owner && map) {
-      return this.legend.show(ownerLines(this.owners, map, this.colors), cells.pageSize, map.scanned_pages, (sum, total) =>
-        `Together ${sum.toLocaleString("en")} of ${total.toLocaleString("en")} scanned pages of the whole host${sum === total ? "" : `; ${signed(total - sum)} changed while being counted`}.`);
-    }
-    this.legend.show(stateLines(cells), cells.pageSize, cells.count * cells.per, (sum) => {
-      const counters = memory && !this.view.deep ? ` The kernel's own counters say ${(memory.free_pages + memory.uninitialised_pages).toLocaleString("en")} free; MemFree differs from them by ${signed(memory.residual_pages)} pages.` : "";
-      return `Together ${sum.toLocaleString("en")} page frames${this.view.deep ? " in this part" : ""}.${counters}`;
-    });
+    const { cells, memory } = this, part = this.view.deep ? " in this part" : "";
+    const lines = owner ? ownerLines(cells, this.owners, this.colors) : stateLines(cells);
+    const counters = !memory || this.view.deep || owner ? "" : ` The kernel's own counters say ${(memory.free_pages + memory.uninitialised_pages).toLocaleString("en")} free; MemFree differs from them by ${signed(memory.residual_pages)} pages.`;
+    this.legend.show(lines, cells.pageSize, cells.count * cells.per, (sum, total) => `Together ${sum.toLocaleString("en")} page frames${part}${sum === total ? "" : `, of ${total.toLocaleString("en")}`}.${counters}`);
+    const map = memory?.map, done = map ? map.scanned_pages / memory.total_pages : 0;
+    write(this.coverage, !map ? "" : done < 0.999 ? `Counted in the ${percent(done)} of memory that the scan has come to so far.` : `Counted by the rolling scan${memory.scan.age_seconds === null ? "" : `, which last came to the end ${span(memory.scan.age_seconds)} ago`}; the map above is newer where it is read page by page.`);
   }
 
   drawCrumbs() {
@@ -208,4 +205,12 @@ class MemoryPage {
     else if (act.zoom < 0) this.zoomOut();
     else this.pan(act.pan);
   }
+}
+
+function ageText(cells) {
+  const ages = cells.age.filter((_, i) => cells.unknown[i] < cells.per && cells.absent[i] < cells.per);
+  const size = `A cell is ${cells.per.toLocaleString("en")} page${cells.per === 1 ? "" : "s"}, ${bytes(cells.per * cells.pageSize)}.`;
+  if (!ages.length) return size;
+  const newest = ages.reduce((a, b) => Math.min(a, b)), oldest = ages.reduce((a, b) => Math.max(a, b));
+  return `${size} ${oldest < 1 ? "All were read just now." : `The newest was read ${span(newest)} ago, the oldest ${span(oldest)}.`}`;
 }

@@ -3,6 +3,7 @@
 import { copyButton, el, section, set, write } from "/lib/dom.js";
 import { bytes, span } from "/lib/format.js";
 import { state } from "/lib/live.js";
+import { byLabel, single } from "/lib/prom.js";
 import { Poll } from "/memory/data.js";
 import { eventList } from "/parts/events.js";
 import { browser } from "/prometheus/browser.js";
@@ -13,7 +14,7 @@ const every = 5000, everyWhenBig = 15000, big = 1 << 20; // ms, ms, bytes
 const remembered = "cloudflash.prometheus";
 
 export function open(root) {
-  const health = el("section", { class: "tiles", "aria-label": "Scrape health" }, ...[["scrape", "Scrape"], ["size", "Size"], ["series", "Series"], ["others", "Other scrapers"]].map(([id, label]) =>
+  const health = el("section", { class: "tiles", "aria-label": "Scrape health" }, ...[["scrape", "Scrape"], ["size", "Size"], ["series", "Series"], ["sources", "Collectors"], ["others", "Other scrapers"]].map(([id, label]) =>
     el("div", { class: "tile", id: "prom-" + id }, el("span", { class: "label" }, label), el("span", { class: "value", "data-k": "value" }, "—"), el("span", { class: "note", "data-k": "note" }))));
   const trouble = el("p", { class: "empty", id: "prom-trouble", role: "status", hidden: true });
   const own = panels(), metrics = browser(address), events = eventList(50);
@@ -39,11 +40,16 @@ export function open(root) {
 
 function showHealth(health, { ms, bytes: size, packed, series, families }, others) {
   const put = (id, value, note) => { const tile = health.querySelector("#prom-" + id); set(tile, "value", value); set(tile, "note", note); };
-  put("scrape", `${ms < 10 ? ms.toFixed(1) : Math.round(ms)} ms`, "from this browser, a moment ago");
+  const render = single(families.get("cloudflash_metrics_render_seconds"));
+  put("scrape", milli(ms), `seen from here${render === null ? "" : `; ${milli(render * 1000)} of it in the agent`}`);
   put("size", bytes(size), packed ? `${bytes(packed)} packed` : "");
   put("series", series.toLocaleString("en"), `in ${families.size} metrics`);
+  const sources = byLabel(families.get("cloudflash_collector_success"), "collector"), failed = [...sources].filter(([, ok]) => ok !== 1).map(([name]) => name);
+  put("sources", `${sources.size - failed.length} of ${sources.size}`, failed.length ? `failed: ${failed.join(", ")}` : sources.size ? "read well" : "not told");
   put("others", others.seen ? `${span((Date.now() - others.seen) / 1000)} ago` : "none seen", others.seen ? `about one scrape in ${span(others.every)}` : `since this page is open; ${others.all.toLocaleString("en")} scrapes since the agent began`);
 }
+
+const milli = (ms) => `${ms < 10 ? ms.toFixed(1) : Math.round(ms)} ms`;
 
 // Scrapers finds out that somebody else reads the metrics: the agent counts all
 // scrapes, and this page knows its own.

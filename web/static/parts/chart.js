@@ -17,7 +17,7 @@ const cursor = {
   },
 };
 
-const noPoints = { pointRadius: 0, pointHitRadius: 0, spanGaps: false, borderJoinStyle: "round" };
+const noPoints = { pointRadius: 0, pointHitRadius: 0, borderJoinStyle: "round" };
 
 export class Lines {
   // series: [{label, fill: "origin" | "-1" | false, dash, thin, right, color}], color a function that answers
@@ -49,13 +49,18 @@ export class Lines {
     for (const scale of Object.values(this.chart.options.scales)) { scale.ticks.color = text; scale.grid.color = line; scale.ticks.font = { size: 11 }; }
   }
 
-  // draw shows values[i] of every series at the times t, seconds since 1970, from..to wide and top high. null is a gap.
-  draw({ t, values, from, to, top, rightTop }) {
+  // draw shows values[i] of every series at the times t, seconds since 1970, from..to wide and top high. null is a
+  // gap; one of gap seconds or less is a late sample, and bridged.
+  draw({ t, values, from, to, top, rightTop, gap }) {
     const { scales } = this.chart.options;
     Object.assign(scales.x, { min: from, max: to });
     scales.y.max = top;
     if (scales.right) scales.right.max = rightTop;
-    values.forEach((of, i) => { this.chart.data.datasets[i].data = of.map((y, k) => ({ x: t[k], y })); });
+    values.forEach((of, i) => {
+      const points = [];
+      of.forEach((y, k) => { if (y !== null) points.push({ x: t[k], y }); });
+      Object.assign(this.chart.data.datasets[i], { data: points, spanGaps: gap });
+    });
     this.chart.update("none");
   }
 

@@ -11,6 +11,7 @@ const tableEvery = 5000; // ms: a table is read, not watched
 //   key    of the series in the data; max draws the highest beside the average
 //   stack  put on top of the series before it
 //   right  against the right axis
+//   thin   a finer line
 //   dash   a limit: dashed, and not spoken of as a use
 // format and rightFormat write values; top and rightTop answer the least height of the chart.
 export function panel({ id, title, series, format, rightFormat, top = () => 0, rightTop = () => 1, binary = false, point = () => {} }) {
@@ -42,7 +43,7 @@ export function panel({ id, title, series, format, rightFormat, top = () => 0, r
     if (!data) return;
     const values = stacked(drawn, data);
     height = axisTop(Math.max(top(), highest(drawn, values, false)), height);
-    chart.draw({ t: data.t, values, from: data.from, to: data.to, top: height, rightTop: rightTop() });
+    chart.draw({ t: data.t, values, from: data.from, to: data.to, top: height, rightTop: rightTop(), gap: 2.5 * data.step });
     read();
   }
 
@@ -115,7 +116,7 @@ function lines(series, items) {
   const list = [];
   series.forEach((s, i) => {
     const color = () => rgb(getComputedStyle(items[i].item, "::before").color);
-    list.push({ ...s, pick: "avg", color, fill: s.dash ? false : s.stack ? (i ? "-1" : "origin") : s.fill ?? false, solid: Boolean(s.stack), thin: Boolean(s.dash), dash: s.dash ? [5, 4] : null });
+    list.push({ ...s, pick: "avg", color, fill: s.dash ? false : s.stack ? (i ? "-1" : "origin") : s.fill ?? false, solid: Boolean(s.stack), thin: Boolean(s.dash || s.thin), dash: s.dash ? [5, 4] : null });
   });
   series.forEach((s, i) => {
     if (s.max) list.push({ ...s, pick: "max", color: list[i].color, fill: i, stack: false, thin: true });

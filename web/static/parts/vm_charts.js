@@ -11,7 +11,7 @@ const coresOf = (n) => `${+n.toFixed(2)}`;
 const specs = (vm) => [
   { id: "cpu", title: "CPU, cores", format: coresOf, rightFormat: percent, top: () => vm()?.limits.cpus ?? 0, series: [
     { key: "cpus", label: "used", tone: 1, fill: "origin", max: true }, { key: "cpus_limit", label: "limit", tone: 6, dash: true },
-    { key: "cpu_throttled_ratio", label: "throttled", tone: 2, right: true }] },
+    { key: "cpu_throttled_ratio", label: "throttled", tone: 2, right: true, thin: true }] },
   { id: "memory", title: "Memory", format: bytes, binary: true, top: () => vm()?.limits.memory_bytes ?? 0, series: [
     { key: "anon_bytes", label: "anonymous", tone: 1, stack: true }, { key: "file_bytes", label: "files", tone: 3, stack: true },
     { key: "rest_bytes", label: "kernel and other", tone: 5, stack: true, needs: ["memory_bytes"] }, { key: "memory_limit_bytes", label: "limit", tone: 6, dash: true }],

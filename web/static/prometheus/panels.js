@@ -1,19 +1,20 @@
 // The panels of CloudFlash's predecessor, from the metrics that a Prometheus reads.
 import { call } from "/lib/api.js";
-import { copyButton, el, set, write } from "/lib/dom.js";
+import { copyButton, el, set } from "/lib/dom.js";
 import { bits, bytes, percent } from "/lib/format.js";
+import { state } from "/lib/live.js";
 import { byLabel, single } from "/lib/prom.js";
 import { panel } from "/parts/panel.js";
 import { Ring } from "/prometheus/scrape.js";
 
-const seconds = 300, mostVMs = 6;
+const seconds = 300, step = 5, mostVMs = 6;
 const tones = [1, 2, 3, 4, 7, 8];
 const two = (n) => String(+n.toFixed(2));
 
 // Panels by VM: read answers a value for each id. seed names the series of the history they begin with.
 const byVM = [
   { id: "cpu-by-vm", title: "CPU by VM, cores", format: two, expr: "sum by (vm) (rate(cloudflash_vm_cpu_seconds_total[1m]))", seed: "cpus", read: (f, rate) => rate("cloudflash_vm_cpu_seconds_total", 1) },
-  { id: "bandwidth-by-vm", title: "Bandwidth by VM, both directions", format: bits, expr: "8 * sum by (vm) (rate(cloudflash_vm_network_receive_bytes_total[1m]) + rate(cloudflash_vm_network_transmit_bytes_total[1m]))",
+  { id: "bandwidth-by-vm", title: "Bandwidth by VM", format: bits, expr: "8 * sum by (vm) (rate(cloudflash_vm_network_receive_bytes_total[1m]) + rate(cloudflash_vm_network_transmit_bytes_total[1m]))",
     seed: ["received_bps", "sent_bps"], read: (f, rate) => sum(rate("cloudflash_vm_network_receive_bytes_total", 8), rate("cloudflash_vm_network_transmit_bytes_total", 8)) },
   { id: "gpu-by-vm", title: "GPU by VM", format: percent, expr: "cloudflash_vm_gpu_busy", seed: "gpu_busy", read: (f) => byLabel(f.get("cloudflash_vm_gpu_busy"), "vm"), why: "No VM has a GPU whose driver tells how busy it is." },
 ];
@@ -25,10 +26,23 @@ export function panels() {
   const counts = el("div", { class: "tiles" }, ...[["prom-vms", "Active VMs"], ["prom-cloudlets", "Active Cloudlets"], ["prom-fragmentation", "Fragmentation"]].map(([id, label]) =>
     el("div", { class: "tile", id }, el("span", { class: "label" }, label), el("span", { class: "value", "data-k": "value" }, "—"), el("span", { class: "note", "data-k": "note" }))));
   const grid = el("div", { class: "charts" });
-  const memoryPanel = panel(memory), memoryRing = new Ring(seconds);
+  const memoryPanel = panel(memory), memoryRing = new Ring(seconds, step);
   grid.append(withExpr(memoryPanel.node, memory.expr));
   const charts = byVM.map((spec) => new ByVM(spec, grid));
   let before = null;
+  seedMemory();
+
+  // seedMemory begins the chart with what the agent remembers of the host.
+  async function seedMemory() {
+    const answer = await call("GET", "/host/metrics?range=5m&fields=memory_used_bytes").catch(() => null), own = memoryRing.rows();
+    if (!answer) return;
+    memoryRing.clear();
+    answer.t.forEach((t, k) => {
+      const used = answer.series.memory_used_bytes?.avg[k] ?? null;
+      if (t % step === 0 && used !== null && !(own.length && t >= own[0][0])) memoryRing.push(t, { used, total: state.host?.memory_bytes });
+    });
+    for (const [t, row] of own) memoryRing.push(t, row);
+  }
 
   function take(scraped) {
     const f = scraped.families, rate = rates(before, scraped);
@@ -75,7 +89,7 @@ const sum = (a, b) => new Map([...a].map(([vm, n]) => [vm, n + (b.get(vm) ?? 0)]
 // ByVM is a chart with a line for each of the busiest VMs and one for all others.
 class ByVM {
   constructor(spec, grid) {
-    Object.assign(this, { spec, ring: new Ring(seconds), shown: "", seeded: false });
+    Object.assign(this, { spec, ring: new Ring(seconds, step), shown: "", seeded: false });
     this.place = el("div", { class: "place" });
     grid.append(this.place);
     this.build([], new Map());
@@ -85,7 +99,7 @@ class ByVM {
   build(vms, names) {
     this.panel?.close();
     const series = vms.map((vm, i) => ({ key: vm, label: names.get(vm) ?? vm, tone: tones[i] }));
-    series.push({ key: "others", label: "all others", tone: 5 });
+    if (names.size > vms.length || !vms.length) series.push({ key: "others", label: "all others", tone: 5 });
     this.panel = panel({ ...this.spec, series });
     this.place.replaceChildren(withExpr(this.panel.node, this.spec.expr));
   }
@@ -120,15 +134,15 @@ class ByVM {
     const answers = await Promise.all(vms.map((vm) => call("GET", `/vms/${encodeURIComponent(vm)}/metrics?range=5m&fields=${fields.join(",")}`).catch(() => null)));
     const rows = new Map();
     answers.forEach((answer, i) => answer?.t.forEach((t, k) => {
-      if (t % 5) return; // as often as this page scrapes
+      if (t % step) return; // as often as this page scrapes
       const parts = fields.map((field) => answer.series[field]?.avg[k] ?? null);
       if (parts.every((v) => v === null)) return;
       rows.set(t, { ...rows.get(t), [vms[i]]: parts.reduce((a, b) => a + b, 0) });
     }));
-    const own = this.ring;
-    this.ring = new Ring(seconds);
-    for (const t of [...rows.keys()].sort((a, b) => a - b)) if (!own.t.length || t < own.t[0]) this.ring.push(t, rows.get(t));
-    own.t.forEach((t, k) => this.ring.push(t, Object.fromEntries(Object.entries(own.series).map(([vm, of]) => [vm, of[k]]))));
+    const own = this.ring.rows();
+    this.ring.clear();
+    for (const t of [...rows.keys()].sort((a, b) => a - b)) if (!own.length || t < own[0][0]) this.ring.push(t, rows.get(t));
+    for (const [t, row] of own) this.ring.push(t, row);
     this.draw();
   }
 

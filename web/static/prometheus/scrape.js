@@ -24,8 +24,8 @@ export function scrapes(families) {
 
 // Ring keeps the last seconds of several series over the same times.
 export class Ring {
-  constructor(seconds) {
-    Object.assign(this, { seconds, t: [], series: {} });
+  constructor(seconds, step) {
+    Object.assign(this, { seconds, step, t: [], series: {} });
   }
 
   // push adds values by key at a time. A key that is new was not there before; one that is gone has gaps from now on.
@@ -44,8 +44,15 @@ export class Ring {
     }
   }
 
+  // rows are what push was given: [time, values].
+  rows() {
+    return this.t.map((t, k) => [t, Object.fromEntries(Object.entries(this.series).map(([key, of]) => [key, of[k]]))]);
+  }
+
+  clear() { Object.assign(this, { t: [], series: {} }); }
+
   data(name, why) {
     const to = this.t.at(-1) ?? Date.now() / 1000;
-    return { t: this.t, series: Object.fromEntries(Object.entries(this.series).map(([k, avg]) => [k, { avg }])), from: to - this.seconds, to, name, why };
+    return { t: this.t, series: Object.fromEntries(Object.entries(this.series).map(([k, avg]) => [k, { avg }])), from: to - this.seconds, to, name, why, step: this.step };
   }
 }
