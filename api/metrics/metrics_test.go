@@ -5,7 +5,10 @@ import (
 	"io"
 	"log/slog"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"reflect"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -51,6 +54,10 @@ func withVMs(n int) *agent.Snapshot {
 	s.At = time.Now()
 	s.Host.Usage.CPURatio, s.Host.MemoryBytes = 0.25, 8<<30
 	s.Host.Usage.Collectors = map[string]agent.Collector{"vms": {OK: true, Seconds: .001}, "gpu": {Error: "no driver"}}
+	half := 0.5
+	s.Memory.HugeOrder, s.Memory.Map.Owners = 2, map[string]int64{agent.OwnerHost: 9, agent.OwnerDeleted: 8, "id00000000": 7}
+	s.Memory.Map.Classes, s.Memory.FragmentationRatio = map[string]int64{"slab": 6}, &half
+	s.Memory.Zones = []agent.MemoryZone{{Node: 1, Zone: "Normal", FreeBlocks: []int64{5, 0, 4}, UnusableFreeRatio: []float64{0, .25, .25}}}
 	for i := range n {
 		v := agent.VM{}
 		fill(reflect.ValueOf(&v).Elem())
@@ -106,6 +113,13 @@ func TestValuesOfTheSnapshot(t *testing.T) {
 		`cloudflash_vm_network_limit_bytes_per_second{vm="id00000000"} 1000000`,
 		`cloudflash_vm_oom_kills_total{vm="id00000000"} 12345678`,
 		`cloudflash_cpu_usage_percent 25`,
+		`cloudflash_vm_pages{vm="id00000000"} 7`,
+		`cloudflash_leftover_pages 8`,
+		`cloudflash_host_own_pages 9`,
+		`cloudflash_host_class_pages{class="slab"} 6`,
+		`cloudflash_host_fragmentation_ratio 0.5`,
+		`cloudflash_host_free_blocks{numa_node="1",mem_zone="Normal",order="0"} 5`,
+		`cloudflash_host_unusable_free_ratio{numa_node="1",mem_zone="Normal",order="2"} 0.25`,
 		`cloudflash_memory_total_bytes 8589934592`,
 		`cloudflash_cloudlets{state="running"} 0`,
 		`cloudflash_collector_success{collector="gpu"} 0`,
@@ -154,6 +168,52 @@ func TestSeriesOfADeletedVMVanish(t *testing.T) {
 	from.snap = withVMs(1)
 	if strings.Contains(scrape(m, ""), `vm="id00000001"`) {
 		t.Error("the second VM is still there")
+	}
+}
+
+func TestWithoutPages(t *testing.T) {
+	snap := withVMs(1)
+	snap.Memory.Map, snap.Memory.FragmentationRatio, snap.Memory.Zones = nil, nil, nil
+	m, from := open(snap)
+	text := scrape(m, "")
+	if strings.Contains(text, "cloudflash_leftover_pages") || strings.Contains(text, "cloudflash_vm_pages") || strings.Contains(text, "fragmentation_ratio") {
+		t.Error("what is not known has series")
+	}
+	from.snap.Memory.Scan.State = "unavailable"
+	wantLines(t, scrape(m, ""), `cloudflash_collector_success{collector="pagemap"} 0`)
+	from.snap.Memory = nil
+	if text := scrape(m, ""); strings.Contains(text, "cloudflash_host_pages") || !strings.Contains(text, "cloudflash_vms ") {
+		t.Error("without numbers of pages only these are missing")
+	}
+}
+
+// TestRulesAndDashboardAskForWhatThereIs keeps the monitoring stack's names ours.
+func TestRulesAndDashboardAskForWhatThereIs(t *testing.T) {
+	m, _ := open(withVMs(1))
+	if err := m.Textfile(t.TempDir()); err != nil {
+		t.Fatal(err)
+	}
+	m.Observe("GET", "/metrics", 200, time.Millisecond)
+	page := scrape(m, "") + scrape(m, "") // what is counted of the first is in the second
+	files, err := filepath.Glob("../../scripts/monitoring/*/*.*")
+	if err != nil || len(files) < 4 {
+		t.Fatal(files, err)
+	}
+	known, names := map[string]bool{}, regexp.MustCompile(`cloudflash_[a-z0-9_]+`)
+	for _, name := range names.FindAllString(page, -1) {
+		known[name] = true
+	}
+	known["cloudflash_textfile_error"] = true // of files, and there are none
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range names.FindAllString(string(text), -1) {
+			if !known[name] {
+				t.Errorf("%s: there is no %s", file, name)
+			}
+		}
 	}
 }
 

@@ -18,6 +18,9 @@ func (m *Metrics) render(openMetrics bool, size int) []byte {
 	if snap := m.source.Snapshot(); snap != nil {
 		p.snapshot(snap)
 		maps.Copy(collectors, snap.Host.Usage.Collectors)
+		if _, told := collectors["pagemap"]; !told && snap.Memory != nil {
+			collectors["pagemap"] = agent.Collector{OK: snap.Memory.Scan.State != "unavailable"}
+		}
 	}
 	m.others(p, collectors)
 	one(p, collectorFamilies, &collectors)
@@ -38,6 +41,15 @@ func (p *page) snapshot(s *agent.Snapshot) {
 		vms[i], labels[i] = &s.VMs[i], label("vm", s.VMs[i].ID)
 	}
 	many(p, vmFamilies, vms, labels)
+	if s.Memory == nil {
+		return
+	}
+	one(p, memoryFamilies, s.Memory)
+	shares := make([]*share, len(s.VMs))
+	for i := range s.VMs {
+		shares[i] = &share{s.VMs[i].ID, s.Memory}
+	}
+	many(p, shareFamilies, shares, labels)
 }
 
 var collectorFamilies = []family[map[string]agent.Collector]{
@@ -150,6 +162,8 @@ func heads() []head {
 	all = append(all, headsOf(hostFamilies)...)
 	all = append(all, headsOf(workFamilies)...)
 	all = append(all, headsOf(vmFamilies)...)
+	all = append(all, headsOf(memoryFamilies)...)
+	all = append(all, headsOf(shareFamilies)...)
 	return append(all, headsOf(collectorFamilies)...)
 }
 
