@@ -60,7 +60,7 @@ export function panels() {
     put("prom-vms", single(f.get("cloudflash_vms")) ?? names.size, word(states) || [...names.values()].slice(0, 6).join(", "));
     const cloudlets = byLabel(f.get("cloudflash_cloudlets"), "state"), active = ["queued", "starting", "running", "frozen"];
     put("prom-cloudlets", active.reduce((n, s) => n + (cloudlets.get(s) ?? 0), 0), word(new Map([...cloudlets].filter(([s]) => active.includes(s)))) || "none");
-    const ratio = single(f.get("cloudflash_memory_fragmentation_ratio")) ?? single(f.get("cloudflash_host_fragmentation_ratio"));
+    const ratio = single(f.get("cloudflash_host_fragmentation_ratio"));
     put("prom-fragmentation", ratio === null ? "—" : `${(ratio * 100).toFixed(1)} %`, ratio === null ? "no metric for it here" : "of free memory is in blocks smaller than a huge page");
   }
 
