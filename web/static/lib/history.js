@@ -8,7 +8,7 @@ export const ranges = { "5m": { seconds: 300, name: "last 5 min" }, "1h": { seco
 export class History {
   // path is that of the API; keys are the series wanted.
   constructor(path, keys, range, onChange) {
-    Object.assign(this, { path, keys, onChange, closed: false, why: "Waiting for the first numbers." });
+    Object.assign(this, { path, keys, onChange, closed: false, version: 0, why: "Waiting for the first numbers." });
     this.setRange(range);
   }
 
@@ -19,6 +19,7 @@ export class History {
   }
 
   clear() {
+    this.version++;
     this.step = 1;
     this.t = [];
     this.series = Object.fromEntries(this.keys.map((key) => [key, { avg: [], max: null }]));
@@ -35,6 +36,7 @@ export class History {
     } catch (refusal) {
       if (this.closed || range !== this.range) return;
       this.why = range === "5m" ? "No history; new numbers appear here as they come." : `No history: ${refusal.message}.`;
+      this.version++;
       if (![404, 501].includes(refusal.problem?.status)) this.timer = setTimeout(() => this.load(), 5000);
     }
     this.onChange();
@@ -42,6 +44,7 @@ export class History {
 
   take(answer) {
     const live = this.range === "5m" ? this.after(answer.t.at(-1) ?? 0) : [];
+    this.version++;
     this.step = answer.step_seconds;
     this.t = [...answer.t];
     for (const key of this.keys) {
@@ -75,6 +78,7 @@ export class History {
   }
 
   append(at, values) {
+    this.version++;
     this.t.push(at);
     for (const key of this.keys) this.series[key].avg.push(values[key] ?? null);
   }

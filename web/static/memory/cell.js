@@ -29,7 +29,7 @@ function facts(cells, i, name) {
   if (cells.run[i]) list.push(["longest free run", `${cells.run[i].toLocaleString("en")} pages, ${bytes(cells.run[i] * size)}`]);
   for (const o of cells.owners[i]) list.push([name(o.owner), amount(o.pages, cells)]);
   if (cells.node[i] >= 0) list.push(["NUMA node", String(cells.node[i])]);
-  if (cells.unknown[i] < cells.per && cells.absent[i] < cells.per) list.push(["seen", `${span(cells.age[i])} ago`]);
+  if (cells.unknown[i] < cells.per && cells.absent[i] < cells.per) list.push(["read", cells.age[i] < 1 ? "just now" : `${span(cells.age[i])} ago`]);
   return list;
 }
 

@@ -14,6 +14,7 @@ import { ownerTable, zoneTable } from "/memory/tables.js";
 import { keyOf } from "/memory/keys.js";
 import { View } from "/memory/view.js";
 
+const ownersEvery = 5000; // ms
 const modes = [["state", "State"], ["owner", "Owner"]];
 
 export function open(root, _, query) {
@@ -28,6 +29,7 @@ class MemoryPage {
     this.view = new View(0, 0);
     this.memory = this.cells = null;
     this.owners = [];
+    this.ownersAt = 0;
     this.colors = ownerColors([]);
     this.cursor = -1;
     this.name = (owner) => this.owners.find((o) => o.owner === owner)?.name ?? state.vms.find((vm) => vm.id === owner)?.name ?? owner;
@@ -106,10 +108,9 @@ class MemoryPage {
     if (["unavailable", "off"].includes(this.memory?.scan.state)) return;
     const window = this.view.window, owner = this.chosen;
     try {
-      const cells = await readCells(window, this.map.cellsWanted(), owner);
-      const owners = (await call("GET", "/memory/owners")).owners;
+      const [cells, owners] = await Promise.all([readCells(window, this.map.cellsWanted(), owner), this.readOwners()]);
       if (window !== this.view.window || owner !== this.chosen) return this.mapPoll.soon(); // asked for another meanwhile
-      Object.assign(this, { cells, owners: owners.sort((a, b) => b.pages - a.pages) });
+      Object.assign(this, { cells, owners });
       this.colors = ownerColors(this.owners);
       this.excuse("");
       this.draw();
@@ -118,6 +119,13 @@ class MemoryPage {
       if (refusal.problem?.status === 422 && this.view.deep) { this.view.to(0, 0); this.moved(); }
       if (refusal.problem?.status === 404 && this.chosen) this.choose("owner", "");
     }
+  }
+
+  // readOwners asks for the owners, which takes the agent longer than a part of the map does.
+  async readOwners() {
+    if (Date.now() - this.ownersAt < ownersEvery) return this.owners;
+    this.ownersAt = Date.now();
+    return (await call("GET", "/memory/owners")).owners.sort((a, b) => b.pages - a.pages);
   }
 
   // excuse says why there is no map.

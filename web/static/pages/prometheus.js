@@ -41,7 +41,7 @@ export function open(root) {
 function showHealth(health, { ms, bytes: size, packed, series, families }, others) {
   const put = (id, value, note) => { const tile = health.querySelector("#prom-" + id); set(tile, "value", value); set(tile, "note", note); };
   const render = single(families.get("cloudflash_metrics_render_seconds"));
-  put("scrape", milli(ms), `seen from here${render === null ? "" : `; ${milli(render * 1000)} of it in the agent`}`);
+  put("scrape", milli(ms), `seen from here${!render ? "" : `; ${milli(render * 1000)} of it in the agent`}`);
   put("size", bytes(size), packed ? `${bytes(packed)} packed` : "");
   put("series", series.toLocaleString("en"), `in ${families.size} metrics`);
   const sources = byLabel(families.get("cloudflash_collector_success"), "collector"), failed = [...sources].filter(([, ok]) => ok !== 1).map(([name]) => name);
@@ -101,7 +101,7 @@ function link() {
     if (!ok) return;
     try { if (text) localStorage.setItem(remembered, text); else localStorage.removeItem(remembered); } catch { write(error, "This browser keeps nothing."); }
     show();
-  } }, el("label", { htmlFor: "prom-address" }, "Your Prometheus ", el("small", {}, "remembered in this browser; metrics below link to it")), el("div", { class: "row-inline" }, input, el("button", { class: "small" }, "Remember"), to), error);
+  } }, el("label", { htmlFor: "prom-address" }, "Your Prometheus ", el("small", {}, "remembered in this browser; the metrics above link to it")), el("div", { class: "row-inline" }, input, el("button", { class: "small" }, "Remember"), to), error);
   show();
   return form;
 }

@@ -9,7 +9,8 @@ import { panel } from "/parts/panel.js";
 
 // charts makes the panels of specs; path is where their numbers are in the API.
 export function charts({ title, id, path, specs, range, name }) {
-  let hovered = null;
+  let hovered = null, drawn = -1, pumping = false, closed = false;
+  const waiting = new Set(); // panels that are out of date
   const panels = specs.map((spec) => panel({ ...spec, point }));
   const keys = [...new Set(specs.flatMap((spec) => spec.series.flatMap((s) => s.needs ?? [s.key])))];
   const history = new History(path, keys, range, schedule);
@@ -23,28 +24,46 @@ export function charts({ title, id, path, specs, range, name }) {
     for (const p of panels) p.point(at);
   }
 
+  // pump draws one panel in each animation frame, so that no frame takes long.
+  function pump() {
+    const [next] = waiting;
+    pumping = Boolean(next) && !closed;
+    if (!pumping) return;
+    waiting.delete(next);
+    const data = history.data();
+    for (const spec of specs) spec.derive?.(data);
+    next.draw(data);
+    if (hovered !== null) next.point(hovered);
+    requestAnimationFrame(pump);
+  }
+
   async function download() {
     save(`${name}-${history.range}.csv`, await call("GET", `${path}/metrics?range=${history.range}`, undefined, "text/csv"));
   }
 
   return {
     node, push: (at, values) => history.push(at, values), resumed: () => history.load(),
-    hide: (spec, hidden) => { panels[specs.findIndex((s) => s.id === spec)].node.hidden = hidden; },
+    hide(id, hidden) {
+      const { node } = panels[specs.findIndex((s) => s.id === id)];
+      if (node.hidden !== hidden) drawn = -1;
+      node.hidden = hidden;
+    },
     query(r) { if ((r ?? "5m") !== history.range) { picker.mark(r ?? "5m"); history.setRange(r ?? "5m"); } },
     draw() {
-      const data = history.data();
-      for (const spec of specs) spec.derive?.(data);
-      panels.forEach((p) => { if (!p.node.hidden) p.draw(data); });
-      if (hovered !== null) point(hovered);
+      if (drawn === history.version) return;
+      drawn = history.version;
+      for (const p of panels) if (!p.node.hidden) waiting.add(p);
+      if (!pumping) pump();
     },
     close() {
+      closed = true;
       history.close();
       for (const p of panels) p.close();
     },
   };
 }
 
-// changed tells whether a sample is a new one, by its time.
+// sampler passes on each new sample once, told by its time.
 export function sampler(use) {
   let last = "";
   return (usage) => {

@@ -77,8 +77,9 @@ export function panel({ id, title, series, format, rightFormat, top = () => 0, r
     if (table.hidden || !data || Date.now() - tableAt < tableEvery) return;
     tableAt = Date.now();
     const rows = [];
-    const every = Math.max(1, Math.ceil(data.t.length / tableRows));
-    for (let k = data.t.length - 1; k >= 0; k -= every) {
+    const first = data.t.findIndex((_, k) => series.some((s) => !s.dash && value(data, s, k) !== null));
+    const every = Math.max(1, Math.ceil((data.t.length - first) / tableRows));
+    for (let k = data.t.length - 1; k >= first && first >= 0; k -= every) {
       rows.push(el("tr", {}, el("th", { scope: "row" }, clock(data.t[k] * 1000)), ...series.map((s) => el("td", { class: "num" }, text(s, value(data, s, k))))));
     }
     table.replaceChildren(el("table", {}, el("caption", { class: "sr" }, `${title}, ${data.name}`), el("thead", {}, el("tr", {}, el("th", { scope: "col" }, "Time"), ...series.map((s) => el("th", { scope: "col", class: "num" }, s.label)))), el("tbody", {}, ...rows)));

@@ -25,7 +25,7 @@ const memory = { id: "memory-management", title: "Memory management", format: by
 export function panels() {
   const counts = el("div", { class: "tiles" }, ...[["prom-vms", "Active VMs"], ["prom-cloudlets", "Active Cloudlets"], ["prom-fragmentation", "Fragmentation"]].map(([id, label]) =>
     el("div", { class: "tile", id }, el("span", { class: "label" }, label), el("span", { class: "value", "data-k": "value" }, "—"), el("span", { class: "note", "data-k": "note" }))));
-  const grid = el("div", { class: "charts" });
+  const grid = el("div", { class: "charts two" });
   const memoryPanel = panel(memory), memoryRing = new Ring(seconds, step);
   grid.append(withExpr(memoryPanel.node, memory.expr));
   const charts = byVM.map((spec) => new ByVM(spec, grid));
