@@ -68,7 +68,7 @@ export async function chartPages({ page, origin, step, eventually, shots, fits, 
   await step("a VM that is not there is named", async () => {
     await page.goto(`${origin}/vms/nobody`);
     await page.getByRole("heading", { name: "No such VM" }).waitFor();
-    await eventually("its name", async () => /nobody/.test(await page.textContent("#vm-gone")));
+    await eventually("its name", async () => /^(?!Looking).*nobody/.test(await page.textContent("#vm-gone")));
     complaints.splice(0, complaints.length, ...complaints.filter((c) => !c.includes("/vms/nobody"))); // Chromium logs each 404
     assert.equal((await page.request.get(origin + "/vms")).status(), 404);
     assert.equal((await page.request.get(origin + "/nothing")).status(), 404);
@@ -113,6 +113,10 @@ async function memoryPage({ page, origin, step, eventually, shots, complaints, v
     await shots("memory-owner");
     await page.locator("#owners").getByRole("button", { name: "web" }).click();
     assert.match(page.url(), new RegExp(`vm=${vm}`));
+    await eventually("its processes", async () => (await page.locator("#processes tbody tr").count()) >= 2);
+    await page.locator("#processes tbody button").first().click();
+    await eventually("mappings of one", async () => (await page.locator("#mappings tbody tr").count()) >= 2);
+    await shots("memory-vm");
     await page.getByRole("button", { name: "State" }).click();
   });
 

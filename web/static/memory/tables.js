@@ -5,7 +5,8 @@ import { bytes, percent } from "/lib/format.js";
 const ratio = (r) => (r === null || r === undefined ? "—" : percent(r));
 const count = (n) => n.toLocaleString("en");
 
-function table(id, label, head) {
+// table makes a table of texts; head are [text, class, title].
+export function table(id, label, head) {
   const body = el("tbody");
   const node = el("div", { class: "scroll", tabIndex: 0, role: "region", "aria-label": label }, el("table", { id }, el("thead", {}, el("tr", {}, ...head.map(([text, kind, title]) => el("th", { scope: "col", class: kind, title }, text)))), body));
   return { node, rows(list) {

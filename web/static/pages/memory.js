@@ -8,6 +8,7 @@ import { cellCard, spoken } from "/memory/cell.js";
 import { Poll, readCells } from "/memory/data.js";
 import { legend, ownerLines, signed, stateLines } from "/memory/legend.js";
 import { MapCanvas } from "/memory/map.js";
+import { processes } from "/memory/processes.js";
 import { ownerColors, ownerParts, stateParts } from "/memory/palette.js";
 import { scanControl, summary } from "/memory/summary.js";
 import { ownerTable, zoneTable } from "/memory/tables.js";
@@ -59,10 +60,11 @@ class MemoryPage {
     this.coverage = el("p", { class: "small-text muted under" });
     this.ownersSection = section("Owners", "owners-title", this.ownerTable.node, this.coverage);
     this.ownersSection.firstChild.append(this.ownerTable.csv);
+    this.processes = processes();
     root.append(el("h1", { tabIndex: -1 }, "Memory"), this.summary.node,
       el("section", { "aria-labelledby": "map-title" }, el("div", { class: "section-head wrap" }, el("h2", { id: "map-title" }, "Map of physical pages"), this.scan.node, this.mode, el("div", { class: "choice" }, this.before, this.after, this.outButton, this.inButton)),
         this.trouble, this.whole, el("p", { class: "sr", id: "map-keys" }, "Arrow keys move between cells, Home and End within a row, Page Up and Page Down by eight rows. Enter or plus zooms in, Escape or minus zooms out, brackets move to the addresses before and after."), this.live),
-      this.ownersSection, section("Zones", "zones-title", this.zones.node));
+      this.ownersSection, this.processes.node, section("Zones", "zones-title", this.zones.node));
     this.whole.hidden = this.ownersSection.hidden = true;
   }
 
@@ -84,6 +86,7 @@ class MemoryPage {
     this.chosen = mode === "owner" ? q.get("vm") ?? "" : "";
     this.inMode = mode;
     this.mode.mark(mode);
+    this.processes.choose(this.chosen);
     this.view.to(Number(q.get("from")), Number(q.get("span")));
     this.mapPoll?.soon();
   }
@@ -114,6 +117,7 @@ class MemoryPage {
       this.colors = ownerColors(this.owners);
       this.excuse("");
       this.draw();
+      this.processes.read(this.name);
     } catch (refusal) {
       this.excuse(refusal.problem?.status === 503 ? "Nothing has been scanned yet. The first cells appear within seconds." : refusal.message);
       if (refusal.problem?.status === 422 && this.view.deep) { this.view.to(0, 0); this.moved(); }
