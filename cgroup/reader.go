@@ -57,6 +57,9 @@ func (g group) OpenReader() (*Reader, error) {
 	return &Reader{path: g.path, buf: make([]byte, 4096)}, nil
 }
 
+// OpenReader makes a Reader of any cgroup, by its path.
+func OpenReader(dir string) (*Reader, error) { return group{dir}.OpenReader() }
+
 // Close closes the kept files.
 func (r *Reader) Close() error {
 	var errs []error

@@ -39,7 +39,7 @@ type digester struct {
 	classes [classes]uint64
 	stats   map[uint16]*ownerStats // nil: not wanted
 
-	headClass Class // of the compound page that the last page was in
+	headClass Class // of the compound page that the last page was in; classes: not known
 	headOwner uint16
 	runOwner  uint16
 	runLength uint64
@@ -48,13 +48,13 @@ type digester struct {
 }
 
 func newDigester(owners *registry, uninit bool) *digester {
-	return &digester{owners: owners, uninit: uninit, stats: map[uint16]*ownerStats{}}
+	return &digester{owners: owners, uninit: uninit, stats: map[uint16]*ownerStats{}, headClass: classes}
 }
 
 // gap tells that the next frame does not follow the last.
 func (d *digester) gap() {
 	d.run(host)
-	d.headClass, d.headOwner = Kernel, host
+	d.headClass = classes
 }
 
 func (d *digester) statsOf(owner uint16) *ownerStats {
@@ -98,7 +98,7 @@ func kindOf(flags []uint64) kind {
 	switch {
 	case or == 0:
 		return empty
-	case or&(flagNoPage|flagHWPoison|flagOffline) != 0:
+	case or&special != 0:
 		return mixed
 	case and&first&flagBuddy != 0:
 		return free
@@ -130,40 +130,54 @@ func (d *digester) block(k kind, flags, cgroups []uint64) tally {
 // huge digests a block that is one folio.
 func (d *digester) huge(flags, cgroups []uint64) tally {
 	n := uint16(len(flags))
-	d.head(flags[0], cgroups[0])
-	d.classes[d.headClass] += uint64(n)
+	class, owner := d.look(flags[0], cgroups[0])
+	d.classes[class] += uint64(n)
 	var t tally
-	if d.headOwner != d.runOwner {
-		d.run(d.headOwner)
+	if owner != d.runOwner {
+		d.run(owner)
 	}
-	if d.headOwner != host {
+	if owner != host {
 		d.runLength += uint64(n)
-		t.owners = []ownerPages{{d.headOwner, n}}
+		t.owners = []ownerPages{{owner, n}}
 		if d.stats != nil {
-			d.statsOf(d.headOwner).huge += uint64(n)
+			d.statsOf(owner).huge += uint64(n)
 		}
 	}
 	return t
 }
 
-// head notes the page whose tails follow; a tail notes nothing.
-func (d *digester) head(flags, inode uint64) {
-	if flags&flagTail != 0 {
-		return
+// special are flags of a page alone, whatever it is a part of.
+const special = flagNoPage | flagHWPoison | flagOffline
+
+// look classes a page that is not free. A tail is what its head is.
+func (d *digester) look(flags, inode uint64) (Class, uint16) {
+	if flags&special != 0 {
+		if flags&flagTail == 0 {
+			d.headClass = classes
+		}
+		return classify(flags), host
 	}
-	d.headClass = classify(flags)
+	if flags&flagTail != 0 && d.headClass != classes {
+		return d.headClass, d.headOwner
+	}
+	class := classify(flags)
 	if inode != d.inode {
 		d.inode, d.owner = inode, d.owners.of(inode)
 	}
-	d.headOwner = d.owner
+	if flags&flagTail == 0 {
+		d.headClass, d.headOwner = class, d.owner
+	}
+	return class, d.owner
 }
 
 // pages digests page by page.
 func (d *digester) pages(flags, cgroups []uint64) tally {
 	var t tally
 	run := uint16(0)
+	class, owner := classes, uint16(host)
+	last, lastCgroup := uint64(flagBuddy), uint64(0)
 	for i, f := range flags {
-		if f&flagBuddy != 0 && f&(flagNoPage|flagHWPoison|flagOffline) == 0 {
+		if f&(flagBuddy|special) == flagBuddy {
 			run++
 			t.free++
 			if d.runLength > 0 {
@@ -175,10 +189,9 @@ func (d *digester) pages(flags, cgroups []uint64) tally {
 			t.freeRun(run, i)
 			run = 0
 		}
-		d.head(f, cgroups[i])
-		class, owner := d.headClass, d.headOwner
-		if f&(flagNoPage|flagHWPoison|flagOffline) != 0 { // of this page alone
-			class, owner = classify(f), host
+		if f != last || cgroups[i] != lastCgroup { // neighbours are often alike
+			class, owner = d.look(f, cgroups[i])
+			last, lastCgroup = f, cgroups[i]
 		}
 		d.classes[class]++
 		if class == Absent {

@@ -5,6 +5,8 @@ import (
 	"os"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // native opens the files of this machine, or skips with what is missing.
@@ -63,4 +65,14 @@ func TestScanAgreesWithTheKernelsCounters(t *testing.T) {
 		}
 	}
 	t.Log(s.Status())
+}
+
+// processCPU is the CPU time of this process.
+func processCPU(t testing.TB) time.Duration {
+	t.Helper()
+	var ts unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_PROCESS_CPUTIME_ID, &ts); err != nil {
+		t.Fatal(err)
+	}
+	return time.Duration(ts.Nano())
 }

@@ -43,6 +43,15 @@ func (c code) binary() float64 {
 	return math.Ldexp(1+float64(c&1023)/1024, int(c>>10)+lowest)
 }
 
+// round rounds to a multiple of a power of ten, which is exact when it is whole.
+func round(v float64, power int) float64 {
+	unit := math.Pow10(max(power, -power))
+	if power < 0 {
+		return math.Round(v*unit) / unit
+	}
+	return math.Round(v/unit) * unit
+}
+
 // decimal is the roundest number that has this code: 100 Mbit/s comes out as it
 // went in, and 0.3 does not turn into 0.2999.
 func (c code) decimal() float64 {
@@ -52,8 +61,7 @@ func (c code) decimal() float64 {
 	}
 	// Ten bits are three digits and a bit: with four, the nearest always has the code.
 	for digits := range 5 {
-		unit := math.Pow10(digits - int(math.Floor(math.Log10(v))))
-		if r := math.Round(v*unit) / unit; encode(r) == c {
+		if r := round(v, int(math.Floor(math.Log10(v)))-digits); encode(r) == c {
 			return r
 		}
 	}

@@ -17,6 +17,7 @@ const (
 type timeline struct {
 	log  *slog.Logger
 	last time.Time
+	wall time.Time // the same, by the clock that may be set
 	sec  int64
 }
 
@@ -24,13 +25,18 @@ type timeline struct {
 // mostly one, two when the sampler has just missed one. A clock that is set
 // forward leaves a gap, one that is set back makes the history begin again there.
 func (t *timeline) advance(now time.Time) (from, to int64) {
-	sec := now.Unix()
-	if t.last.IsZero() {
-		t.last, t.sec = now, sec
+	elapsed := now.Sub(t.last) // by the clock that nobody sets
+	t.last = now
+	return t.seconds(now.Round(0), elapsed)
+}
+
+func (t *timeline) seconds(wall time.Time, elapsed time.Duration) (from, to int64) {
+	sec := wall.Unix()
+	if t.wall.IsZero() {
+		t.wall, t.sec = wall, sec
 		return sec, sec
 	}
-	elapsed := now.Sub(t.last) // by the clock that nobody sets
-	step := now.Round(0).Sub(t.last.Round(0)) - elapsed
+	step := wall.Sub(t.wall) - elapsed
 	from = sec
 	switch {
 	case step > stepped || step < -stepped:
@@ -40,6 +46,6 @@ func (t *timeline) advance(now time.Time) (from, to int64) {
 	case sec == t.sec+2 && elapsed < lateness:
 		from = sec - 1
 	}
-	t.last, t.sec = now, sec
+	t.wall, t.sec = wall, sec
 	return from, sec
 }

@@ -43,6 +43,7 @@ type Metrics struct {
 	rendered prometheus.Gauge
 
 	fresh    time.Duration // for how long an answer is given again
+	patience time.Duration // with a scraper that does not read
 	inFlight chan struct{}
 
 	mu      sync.Mutex // held while an answer is put together
@@ -62,7 +63,7 @@ func New(from Source, version string, log *slog.Logger) *Metrics {
 			Help: "Scrapes refused with 503 because too many were under way."}),
 		rendered: prometheus.NewGauge(prometheus.GaugeOpts{Name: "cloudflash_metrics_render_seconds",
 			Help: "Time it took to put together the page before this one."}),
-		fresh: freshFor, inFlight: make(chan struct{}, maxInFlight), logged: map[string]string{},
+		fresh: freshFor, patience: writeWait, inFlight: make(chan struct{}, maxInFlight), logged: map[string]string{},
 	}
 	m.own.MustRegister(m.requests, m.took, m.refused, m.rendered,
 		// MemStats stops the world; process_resident_memory_bytes tells what counts.

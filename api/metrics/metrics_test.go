@@ -55,6 +55,7 @@ func withVMs(n int) *agent.Snapshot {
 	s.Host.Usage.CPURatio, s.Host.MemoryBytes = 0.25, 8<<30
 	s.Host.Usage.Collectors = map[string]agent.Collector{"vms": {OK: true, Seconds: .001}, "gpu": {Error: "no driver"}}
 	half := 0.5
+	s.Outcomes.Events = map[string]int64{"vm.created": 0}
 	s.Memory.HugeOrder, s.Memory.Map.Owners = 2, map[string]int64{agent.OwnerHost: 9, agent.OwnerDeleted: 8, "id00000000": 7}
 	s.Memory.Map.Classes, s.Memory.FragmentationRatio = map[string]int64{"slab": 6}, &half
 	s.Memory.Zones = []agent.MemoryZone{{Node: 1, Zone: "Normal", FreeBlocks: []int64{5, 0, 4}, UnusableFreeRatio: []float64{0, .25, .25}}}

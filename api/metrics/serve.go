@@ -51,7 +51,7 @@ func (m *Metrics) serve(w http.ResponseWriter, r *http.Request) {
 	}
 	// One that stalls must hold neither its place nor its connection.
 	out := http.NewResponseController(w)
-	_ = out.SetWriteDeadline(time.Now().Add(writeWait)) // not all writers can
+	_ = out.SetWriteDeadline(time.Now().Add(m.patience)) // not all writers can
 	if _, err := w.Write(body); err == nil && out.Flush() == nil {
 		_ = out.SetWriteDeadline(time.Time{})
 	}

@@ -1,22 +1,27 @@
 package metrics
 
 import (
+	"bufio"
 	"compress/gzip"
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"cloudflash/agent"
+	"github.com/gin-gonic/gin"
 	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sys/unix"
 )
 
 type counted struct {
@@ -109,11 +114,46 @@ func TestStalledScrapersKeepNobodyElseWaiting(t *testing.T) {
 	wantLines(t, scrape(m, ""), "cloudflash_metrics_refused_total 1")
 }
 
-func TestAStalledConnectionIsBrokenOff(t *testing.T) {
+func TestAConnectionThatStallsIsBrokenOff(t *testing.T) {
+	m, _ := open(withVMs(3000)) // more than the buffers of a socket hold
+	m.patience = 300 * time.Millisecond
+	engine := gin.New() // as the API has it
+	engine.GET("/metrics", gin.WrapH(m.Handler()))
+	srv := httptest.NewServer(engine)
+	defer srv.Close()
+	dialer := net.Dialer{Control: func(_, _ string, c syscall.RawConn) error {
+		return c.Control(func(fd uintptr) { _ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF, 4096) })
+	}}
+	conn, err := dialer.Dial("tcp", srv.Listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if _, err := io.WriteString(conn, "GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	for len(m.inFlight) == 0 {
+		time.Sleep(time.Millisecond)
+	}
+	for len(m.inFlight) > 0 { // or the test never ends
+		time.Sleep(10 * time.Millisecond)
+	}
+	res, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	if n, err := io.Copy(io.Discard, res.Body); err == nil {
+		t.Errorf("all %d bytes came after the deadline", n)
+	}
+}
+
+func TestTheDeadlineOfAnAnswerIsNotThatOfTheNext(t *testing.T) {
 	m, _ := open(withVMs(100))
+	m.patience = 2 * time.Second
 	srv := httptest.NewServer(m.Handler())
 	defer srv.Close()
-	for range 3 { // the deadline of one answer is not that of the next on the same connection
+	for range 3 { // on one connection, for longer than that
 		res, err := http.Get(srv.URL)
 		if err != nil {
 			t.Fatal(err)
@@ -123,6 +163,7 @@ func TestAStalledConnectionIsBrokenOff(t *testing.T) {
 		if err != nil || n < 100000 {
 			t.Fatalf("%d bytes, %v", n, err)
 		}
+		time.Sleep(m.patience * 3 / 5)
 	}
 }
 

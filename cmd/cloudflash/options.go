@@ -34,6 +34,7 @@ type options struct {
 	Memory       float64 `yaml:"overcommit-memory"`
 	Storage      float64 `yaml:"overcommit-storage"`
 	OutputKeep   string  `yaml:"output-keep"`
+	PageScan     string  `yaml:"page-scan"`
 	Backend      string  `yaml:"storage"`
 	Bridge       string  `yaml:"network-bridge"`
 	NetworkPool  string  `yaml:"network-pool"`
@@ -50,7 +51,7 @@ func defaultOptions() options {
 		CgroupParent: "/sys/fs/cgroup/cloudflash", Init: beside("cloudflash-init"), Burn: beside("burn"),
 		CPUs: d.Overcommit.CPUs, Memory: d.Overcommit.Memory, Storage: d.Overcommit.Storage,
 		Backend: d.Storage, Bridge: d.Bridge, NetworkPool: d.NetworkPool, NetworkULA: d.NetworkULA,
-		OutputKeep: "64MiB", LogFormat: "text", LogLevel: "info",
+		OutputKeep: "64MiB", PageScan: "1%", LogFormat: "text", LogLevel: "info",
 	}
 }
 
@@ -89,6 +90,7 @@ func (o *options) flags(out io.Writer) *flag.FlagSet {
 	fs.StringVar(&o.NetworkULA, "network-ula", o.NetworkULA, "and IPv6 addresses")
 	fs.StringVar(&o.OutputKeep, "output-keep", o.OutputKeep, "how much of each output stream is kept, the newest")
 	fs.StringVar(&o.MetricsDir, "metrics-dir", o.MetricsDir, "directory whose *.prom files are served with /metrics; empty for metrics.d in the state directory")
+	fs.StringVar(&o.PageScan, "page-scan", o.PageScan, "share of one core that the scan of memory pages may take, such as 1%; 0% scans on request only, off never")
 	fs.StringVar(&o.LogFormat, "log-format", o.LogFormat, "text or json")
 	fs.StringVar(&o.LogLevel, "log-level", o.LogLevel, "debug, info, warn or error")
 	return fs
@@ -167,8 +169,24 @@ func (o options) check() error {
 	if (o.TLSCert == "") != (o.TLSKey == "") {
 		return fmt.Errorf("--tls-cert and --tls-key go together")
 	}
+	if _, err := pageScan(o.PageScan); err != nil {
+		return err
+	}
 	_, err := o.logger(io.Discard)
 	return err
+}
+
+// pageScan reads a share of one core. Off is negative.
+func pageScan(s string) (float64, error) {
+	if s == "off" {
+		return -1, nil
+	}
+	digits, ok := strings.CutSuffix(s, "%")
+	v, err := strconv.ParseFloat(strings.TrimSpace(digits), 64)
+	if !ok || err != nil || !(v >= 0 && v <= 100) {
+		return 0, fmt.Errorf("--page-scan must be off, or 0%% to 100%% of one core, such as 1%%, not %q", s)
+	}
+	return v / 100, nil
 }
 
 func (o options) logger(w io.Writer) (*slog.Logger, error) {
@@ -197,7 +215,12 @@ func (o options) config(log *slog.Logger) (agent.Config, error) {
 			return agent.Config{}, fmt.Errorf("--%s: %s is no executable file", name, path)
 		}
 	}
+	scan, err := pageScan(o.PageScan)
+	if err != nil {
+		return agent.Config{}, err
+	}
 	c := agent.DefaultConfig()
+	c.PageScan = scan
 	c.StateDir, c.RunDir, c.CgroupParent = o.StateDir, o.RunDir, o.CgroupParent
 	c.InitPath, c.Binaries = o.Init, []string{o.Burn}
 	c.Overcommit = agent.Overcommit{CPUs: o.CPUs, Memory: o.Memory, Storage: o.Storage}

@@ -1,0 +1,168 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"strconv"
+	"testing"
+	"time"
+
+	"cloudflash/agent"
+)
+
+func fetch[T any](s *shell, path string) T {
+	s.t.Helper()
+	var v T
+	if err := json.Unmarshal([]byte(s.out("api", "GET", "/api/v1/memory"+path)), &v); err != nil {
+		s.t.Fatal(err)
+	}
+	return v
+}
+
+// pagesOf scans everything and returns what an owner has then.
+func (s *shell) pagesOf(owner string) agent.MemoryOwner {
+	s.t.Helper()
+	s.out("mem", "scan")
+	for _, o := range fetch[struct{ Owners []agent.MemoryOwner }](s, "/owners").Owners {
+		if o.Owner == owner || o.Name == owner {
+			return o
+		}
+	}
+	return agent.MemoryOwner{}
+}
+
+func TestKernelCommandLineMemoryIsOwned(t *testing.T) {
+	s := newShell(t)
+	s.out("vm", "create", "web", "--memory", "512MiB")
+	s.out("vm", "create", "idle", "--memory", "64MiB")
+	id := show[agent.VM](s, "vm", "web").ID
+	// One that holds nothing: what burn itself takes is there before.
+	s.out("cloudlet", "submit", "--vm", "web", "--name", "empty", "--", "burn", "--cpus", "0", "--seconds", "3600")
+	s.await("empty", agent.CloudletRunning)
+	time.Sleep(2 * time.Second)
+	before := s.pagesOf("web")
+	s.out("cloudlet", "submit", "--vm", "web", "--name", "hold", "--", "burn", "--cpus", "0", "--memory", "256MiB", "--seconds", "3600")
+	pid := s.await("hold", agent.CloudletRunning).PID
+	until(t, "256 MiB are held", func() bool {
+		n, _ := strconv.ParseInt(s.cgroupFile("web", "memory.current"), 10, 64)
+		return n > 256<<20
+	})
+	during := s.pagesOf("web")
+	t.Logf("web has %d pages, had %d before: %+v", during.Pages, before.Pages, during)
+	if grew := during.Pages - before.Pages; grew < 65536*98/100 || grew > 65536*102/100 {
+		t.Errorf("256 MiB are %d pages", grew)
+	}
+	if during.ResidualBytes > 16<<20 || during.ResidualBytes < -16<<20 {
+		t.Errorf("residual of %d bytes: %+v", during.ResidualBytes, during)
+	}
+	s.everyPageOnce(id, during.Pages)
+	s.zoomed(id)
+	s.mapped("web", pid)
+	t.Log("\n" + s.out("mem", "summary") + s.out("mem", "owners") + s.out("mem", "map", "--mode", "owner", "--cells", "512"))
+
+	s.out("cloudlet", "cancel", "hold")
+	s.run("cloudlet", "wait", "hold")
+	after := s.pagesOf("web")
+	t.Logf("after it ended: %d pages", after.Pages)
+	if after.Pages > before.Pages+65536*2/100 {
+		t.Errorf("%d pages stay", after.Pages-before.Pages)
+	}
+	s.out("vm", "delete", "web", "--grace", "0s")
+	if gone := s.pagesOf("web"); gone.Pages != 0 || gone.Owner != "" {
+		t.Errorf("the deleted VM is listed: %+v", gone)
+	}
+	t.Logf("left by deleted VMs: %d pages", s.pagesOf(agent.OwnerDeleted).Pages)
+}
+
+// everyPageOnce checks that each page frame is counted once.
+func (s *shell) everyPageOnce(id string, pages int64) {
+	s.t.Helper()
+	m := fetch[agent.Memory](s, "")
+	var owned int64
+	for _, n := range m.Map.Owners {
+		owned += n
+	}
+	if owned != m.Map.UsedPages {
+		s.t.Errorf("owners have %d pages, %d are used", owned, m.Map.UsedPages)
+	}
+	if sum := owned + m.Map.FreePages + m.Map.UninitialisedPages; sum != m.TotalPages {
+		s.t.Errorf("owners %d, free %d, uninitialised %d are %d, not the %d there are", owned, m.Map.FreePages, m.Map.UninitialisedPages, sum, m.TotalPages)
+	}
+	picture := fetch[agent.MemoryMap](s, "/map?cells=4096&owner="+id)
+	var all, of int64
+	for _, c := range picture.Cells {
+		all += c.Free + c.Used + c.Absent + c.Uninitialised
+		of += c.Owned
+		if c.Unknown > 0 {
+			s.t.Errorf("cell %d is unknown after a whole pass", c.First)
+		}
+	}
+	if all != picture.Span || picture.Span < m.SpanPages {
+		s.t.Errorf("cells have %d frames of %d, the map %d", all, picture.Span, m.SpanPages)
+	}
+	if d := of - pages; d > 200 || d < -200 { // the rolling scan goes on
+		s.t.Errorf("cells give %d pages to the VM, the list of owners %d", of, pages)
+	}
+	s.t.Logf("total %d = used %d + free %d + uninitialised %d; absent %d; residual %d; reserved %d; fragmentation %.4f", m.TotalPages, m.UsedPages, m.FreePages,
+		m.UninitialisedPages, m.AbsentPages, m.ResidualPages, m.ReservedPages, *m.FragmentationRatio)
+	if m.UsedPages+m.FreePages+m.UninitialisedPages != m.TotalPages || m.TotalPages+m.AbsentPages != m.SpanPages {
+		s.t.Errorf("%+v does not add up", m)
+	}
+}
+
+// zoomed checks that single pages have the owner of the cell they make up.
+func (s *shell) zoomed(id string) {
+	s.t.Helper()
+	blocks := fetch[agent.MemoryMap](s, "/map?cells=1024&owner="+id)
+	for _, c := range blocks.Cells {
+		if c.Owned < 300 {
+			continue
+		}
+		single := fetch[agent.MemoryMap](s, fmt.Sprintf("/map?from=%d&span=512&cells=512&owner=%s", c.First, id))
+		var owned int64
+		for _, p := range single.Cells {
+			owned += p.Owned
+		}
+		if single.PagesPerCell != 1 || len(single.Cells) != 512 || owned < 300 {
+			s.t.Errorf("%d pages of %d of the VM when looked at one by one, %d of the block", owned, len(single.Cells), c.Owned)
+		}
+		return
+	}
+	s.t.Error("the VM has no block nearly to itself")
+}
+
+// mapped checks that the drill-down finds the memory where the process has it.
+func (s *shell) mapped(vm string, pid int) {
+	s.t.Helper()
+	p := fetch[agent.MemoryProcess](s, fmt.Sprintf("/owners/%s/processes/%d", vm, pid))
+	var present int64
+	for _, m := range p.Mappings {
+		present += m.Present
+	}
+	s.t.Logf("%s, process %d: %d pages present in %d mappings, %d MiB resident", p.Name, pid, present, len(p.Mappings), p.ResidentBytes>>20)
+	if present < 65536 || p.Name != "burn" {
+		s.t.Errorf("%d pages present in %q", present, p.Name)
+	}
+	if _, _, code := s.run("mem", "processes", "idle", strconv.Itoa(pid)); code != 3 {
+		s.t.Errorf("a process of another VM: exit code %d, want 3", code)
+	}
+	if _, _, code := s.run("mem", "processes", vm, "1"); code != 3 {
+		s.t.Errorf("a process of the host: exit code %d, want 3", code)
+	}
+}
+
+// The rolling scan keeps to its budget and goes through on its own.
+func TestKernelCommandLineRollingScan(t *testing.T) {
+	s := newShell(t)
+	until(t, "the scan rolls", func() bool { return fetch[agent.Memory](s, "").Scan.PagesScanned > 0 })
+	began := fetch[agent.Memory](s, "").Scan
+	time.Sleep(10 * time.Second)
+	now := fetch[agent.Memory](s, "").Scan
+	t.Logf("%+v\n%+v", began, now)
+	if spent := now.CPUSeconds - began.CPUSeconds; spent > 0.3 { // 1 % of 10 s, and one window more
+		t.Errorf("%.3f s of CPU in 10 s", spent)
+	}
+	if now.State != "rolling" && now.Passes == 0 {
+		t.Errorf("state %s", now.State)
+	}
+}
