@@ -43,8 +43,13 @@ type digester struct {
 	headOwner uint16
 	runOwner  uint16
 	runLength uint64
-	inode     uint64 // last one asked for, and its owner
-	owner     uint16
+	known     [64]cgroupOwner // those asked for last, to ask once a window
+}
+
+// cgroupOwner is whose a cgroup is. The inode 0 is none's: the host's.
+type cgroupOwner struct {
+	inode uint64
+	owner uint16
 }
 
 func newDigester(owners *registry, uninit bool) *digester {
@@ -161,13 +166,14 @@ func (d *digester) look(flags, inode uint64) (Class, uint16) {
 		return d.headClass, d.headOwner
 	}
 	class := classify(flags)
-	if inode != d.inode {
-		d.inode, d.owner = inode, d.owners.of(inode)
+	k := &d.known[inode%uint64(len(d.known))]
+	if k.inode != inode {
+		*k = cgroupOwner{inode, d.owners.of(inode)}
 	}
 	if flags&flagTail == 0 {
-		d.headClass, d.headOwner = class, d.owner
+		d.headClass, d.headOwner = class, k.owner
 	}
-	return class, d.owner
+	return class, k.owner
 }
 
 // pages digests page by page.

@@ -33,6 +33,7 @@ func (w *window) read(src source, ram []Range, d *digester, block, first, count 
 func (w *window) load(src source, ram []Range, d *digester, block, first, count uint64) error {
 	w.flags, w.cgroups = grown(w.flags, count), grown(w.cgroups, count)
 	w.kinds = grown(w.kinds, count/block)
+	clear(d.known[:]) // a cgroup may be new
 	n, err := src.Flags(first, w.flags)
 	if err != nil {
 		return err
