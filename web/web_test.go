@@ -6,6 +6,7 @@ import (
 	"io"
 	"io/fs"
 	"net/http/httptest"
+	"os"
 	"regexp"
 	"strings"
 	"testing"
@@ -94,6 +95,17 @@ func TestModulesFindEachOther(t *testing.T) {
 	})
 	if !seen["/vendor/chart.js"] {
 		t.Errorf("only %d modules found", len(seen))
+	}
+}
+
+// The rules that the page offers are those that promtool has tested.
+func TestRulesAreTheTestedOnes(t *testing.T) {
+	want, err := os.ReadFile("../scripts/monitoring/rules/cloudflash.yml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if get("/prometheus/rules.yml").Body.String() != string(want) {
+		t.Error("they differ: cp scripts/monitoring/rules/cloudflash.yml web/static/prometheus/rules.yml")
 	}
 }
 
