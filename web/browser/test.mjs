@@ -32,7 +32,10 @@ const eventually = async (what, check) => {
     await new Promise((next) => setTimeout(next, 100));
   }
 };
-const shot = (name) => page.screenshot({ path: `${dir}/${name}.png`, fullPage: true });
+const shot = async (name) => {
+  await page.evaluate(() => scrollTo(0, 0)); // else the bar is in the middle
+  await page.screenshot({ path: `${dir}/${name}.png`, fullPage: true });
+};
 // shots takes a picture in each width and colour.
 const shots = async (name) => {
   const before = page.viewportSize();

@@ -26,14 +26,14 @@ function facts(cells, i, name) {
   const list = [["Address", `${hex(first * size)} – ${hex((first + cells.per) * size - 1)}, ${bytes(cells.per * size)}`]];
   for (const s of states) if (cells[s.key][i]) list.push([s.word, amount(cells[s.key][i], cells), "sw-" + s.tone]);
   if (cells.unmovable[i]) list.push(["of the used, unmovable", amount(cells.unmovable[i], cells)]);
-  if (cells.run[i]) list.push(["longest free run", `${cells.run[i].toLocaleString("en")} pages, ${bytes(cells.run[i] * size)}`]);
+  if (cells.run[i] && cells.per > 1) list.push(["longest free run", `${cells.run[i].toLocaleString("en")} page${cells.run[i] === 1 ? "" : "s"}, ${bytes(cells.run[i] * size)}`]);
   for (const o of cells.owners[i]) list.push([name(o.owner), amount(o.pages, cells)]);
   if (cells.node[i] >= 0) list.push(["NUMA node", String(cells.node[i])]);
   if (cells.unknown[i] < cells.per && cells.absent[i] < cells.per) list.push(["read", cells.age[i] < 1 ? "just now" : `${span(cells.age[i])} ago`]);
   return list;
 }
 
-const amount = (n, cells) => (cells.per === 1 ? "yes" : `${n.toLocaleString("en")} pages, ${percent(n / cells.per)}`);
+const amount = (n, cells) => (cells.per === 1 ? "yes" : `${n.toLocaleString("en")} page${n === 1 ? "" : "s"}, ${percent(n / cells.per)}`);
 
 // spoken is the cell for who does not see it.
 export function spoken(cells, i, name) {

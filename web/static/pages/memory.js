@@ -31,6 +31,7 @@ class MemoryPage {
     this.memory = this.cells = null;
     this.owners = [];
     this.ownersAt = 0;
+    this.page = null;
     this.colors = ownerColors([]);
     this.cursor = -1;
     this.name = (owner) => this.owners.find((o) => o.owner === owner)?.name ?? state.vms.find((vm) => vm.id === owner)?.name ?? owner;
@@ -151,6 +152,10 @@ class MemoryPage {
     write(this.age, ageText(cells));
     this.outButton.disabled = this.before.disabled = this.after.disabled = !this.view.deep;
     this.inButton.disabled = cells.per <= 1;
+    if (this.page !== null) { // the cursor stays on the page that it was on
+      this.cursor = Math.max(0, Math.floor((this.page - cells.from) / cells.per));
+      this.page = null;
+    }
     this.point(Math.min(this.cursor, cells.count - 1), false);
   }
 
@@ -165,7 +170,7 @@ class MemoryPage {
 
   drawCrumbs() {
     const parts = this.view.stack.map((w, i) => {
-      const text = w ? `${bytes(w.from * this.cells.pageSize)} + ${bytes(w.span * this.cells.pageSize)}` : "All memory";
+      const text = w ? `${bytes(w.span * this.cells.pageSize)} at ${bytes(w.from * this.cells.pageSize)}` : "All memory";
       return i === this.view.stack.length - 1 ? el("span", { "aria-current": "page" }, text) : el("button", { type: "button", class: "link", onclick: () => { this.view.stack.length = i + 1; this.moved(); } }, text);
     });
     this.crumbs.replaceChildren(...parts.flatMap((node, i) => (i ? [" › ", node] : [node])));
@@ -203,6 +208,7 @@ class MemoryPage {
   // moved shows another part: the address names it, so that Back leads out again.
   moved() {
     const w = this.view.window;
+    if (this.cells && this.cursor >= 0) this.page = this.cells.first[this.cursor];
     setQuery({ from: w ? w.from : null, span: w?.span }, true);
     this.mapPoll.soon();
   }

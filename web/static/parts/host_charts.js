@@ -10,7 +10,7 @@ const specs = [
   { id: "host-memory", title: "Memory", format: bytes, binary: true, top: () => state.host?.memory_bytes ?? 0, series: [
     { key: "memory_used_bytes", label: "used", tone: 1, fill: "origin", max: true }, { key: "total", label: "installed", tone: 6, dash: true, needs: [] }],
     derive(data) { data.series.total = { avg: data.t.map(() => state.host?.memory_bytes ?? null) }; } },
-  { id: "host-network", title: "Network", format: bits, series: [
+  { id: "host-network", title: "Network", format: bits, top: () => 1000, series: [
     { key: "received_bps", label: "received", tone: 1, max: true }, { key: "sent_bps", label: "sent", tone: 3, max: true }] },
 ];
 

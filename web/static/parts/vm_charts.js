@@ -16,10 +16,10 @@ const specs = (vm) => [
     { key: "anon_bytes", label: "anonymous", tone: 1, stack: true }, { key: "file_bytes", label: "files", tone: 3, stack: true },
     { key: "rest_bytes", label: "kernel and other", tone: 5, stack: true, needs: ["memory_bytes"] }, { key: "memory_limit_bytes", label: "limit", tone: 6, dash: true }],
     derive: deriveRest },
-  { id: "bandwidth", title: "Bandwidth", format: bits, series: [
+  { id: "bandwidth", title: "Bandwidth", format: bits, top: () => 1000, series: [
     { key: "received_bps", label: "received", tone: 1, max: true }, { key: "sent_bps", label: "sent", tone: 3, max: true },
     { key: "bandwidth_limit_bps", label: "limit", tone: 6, dash: true }] },
-  { id: "io", title: "Disk", format: perSecond, binary: true, series: [
+  { id: "io", title: "Disk", format: perSecond, binary: true, top: () => 4096, series: [
     { key: "read_bytes_per_second", label: "read", tone: 1, max: true }, { key: "written_bytes_per_second", label: "written", tone: 3, max: true }] },
   { id: "pressure", title: "Waiting for", format: percent, top: () => 0.1, series: [
     { key: "cpu_pressure", label: "CPU", tone: 1, max: true }, { key: "memory_pressure", label: "memory", tone: 2, max: true }, { key: "io_pressure", label: "disk", tone: 3, max: true }] },

@@ -14,9 +14,9 @@ const two = (n) => String(+n.toFixed(2));
 // Panels by VM: read answers a value for each id. seed names the series of the history they begin with.
 const byVM = [
   { id: "cpu-by-vm", title: "CPU by VM, cores", format: two, expr: "sum by (vm) (rate(cloudflash_vm_cpu_seconds_total[1m]))", seed: "cpus", read: (f, rate) => rate("cloudflash_vm_cpu_seconds_total", 1) },
-  { id: "bandwidth-by-vm", title: "Bandwidth by VM", format: bits, expr: "8 * sum by (vm) (rate(cloudflash_vm_network_receive_bytes_total[1m]) + rate(cloudflash_vm_network_transmit_bytes_total[1m]))",
+  { id: "bandwidth-by-vm", title: "Bandwidth by VM", format: bits, top: () => 1000, expr: "8 * sum by (vm) (rate(cloudflash_vm_network_receive_bytes_total[1m]) + rate(cloudflash_vm_network_transmit_bytes_total[1m]))",
     seed: ["received_bps", "sent_bps"], read: (f, rate) => sum(rate("cloudflash_vm_network_receive_bytes_total", 8), rate("cloudflash_vm_network_transmit_bytes_total", 8)) },
-  { id: "gpu-by-vm", title: "GPU by VM", format: percent, expr: "cloudflash_vm_gpu_busy", seed: "gpu_busy", read: (f) => byLabel(f.get("cloudflash_vm_gpu_busy"), "vm"), why: "No VM has a GPU whose driver tells how busy it is." },
+  { id: "gpu-by-vm", title: "GPU by VM", format: percent, top: () => 1, expr: "cloudflash_vm_gpu_busy", seed: "gpu_busy", read: (f) => byLabel(f.get("cloudflash_vm_gpu_busy"), "vm"), why: "No VM has a GPU whose driver tells how busy it is." },
 ];
 
 const memory = { id: "memory-management", title: "Memory management", format: bytes, binary: true, expr: "cloudflash_host_memory_used_bytes",
