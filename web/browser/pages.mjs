@@ -31,9 +31,9 @@ export async function chartPages({ page, origin, step, eventually, shots, fits, 
       const { t, series } = await api(page, `/vms/${vm}/metrics?range=5m&fields=cpus`);
       compared = await page.evaluate(([t, cpus]) => {
         const at = new Map(t.map((s, k) => [new Date(s * 1000).toLocaleTimeString([], { hour12: false }), cpus[k]]));
-        return [...document.querySelectorAll("#chart-cpu tbody tr")].map((tr) => [at.get(tr.cells[0].textContent), parseFloat(tr.cells[1].textContent)]).filter(([a, b]) => typeof a === "number" && !Number.isNaN(b));
+        return [...document.querySelectorAll("#chart-cpu tbody tr")].slice(1).map((tr) => [at.get(tr.cells[0].textContent), parseFloat(tr.cells[1].textContent)]).filter(([a, b]) => typeof a === "number" && !Number.isNaN(b));
       }, [t, series.cpus.avg]);
-      return compared.length >= 5;
+      return compared.length >= 5; // without the newest second, which may not be over
     });
     for (const [want, got] of compared) assert.ok(Math.abs(want - got) < 0.011, `${got} is drawn for ${want}`);
     console.log(`    ${compared.length} points of CPU are those of the API`);

@@ -20,6 +20,7 @@ export class History {
 
   clear() {
     this.version++;
+    this.inLast = 1;
     this.step = 1;
     this.t = [];
     this.series = Object.fromEntries(this.keys.map((key) => [key, { avg: [], max: null }]));
@@ -64,12 +65,12 @@ export class History {
     return from < 0 ? [] : this.t.slice(from).map((t, i) => [t, Object.fromEntries(this.keys.map((key) => [key, this.series[key].avg[from + i]]))]);
   }
 
-  // push adds a streamed sample.
-  push(at, values) {
+  // push adds a streamed sample. As in the history, samples of the same second are one point, their mean.
+  push(time, values) {
     if (this.range !== "5m") return;
-    const last = this.t.at(-1);
-    if (last !== undefined && at <= last + 0.2) return;
-    this.append(at, values);
+    const at = Math.floor(time), last = this.t.at(-1);
+    if (last !== undefined && at < last) return;
+    if (at === last) this.mix(values); else this.append(at, values);
     const old = this.t.findIndex((t) => t >= at - ranges["5m"].seconds - 2);
     if (old > 0) {
       this.t.splice(0, old);
@@ -77,7 +78,17 @@ export class History {
     }
   }
 
+  mix(values) {
+    this.version++;
+    const n = this.inLast++;
+    for (const key of this.keys) {
+      const of = this.series[key].avg, k = of.length - 1, v = values[key] ?? null;
+      if (v !== null) of[k] = of[k] === null ? v : (of[k] * n + v) / (n + 1);
+    }
+  }
+
   append(at, values) {
+    this.inLast = 1;
     this.version++;
     this.t.push(at);
     for (const key of this.keys) this.series[key].avg.push(values[key] ?? null);
