@@ -4,6 +4,8 @@
 package web
 
 import (
+	"bytes"
+	"compress/gzip"
 	"crypto/sha256"
 	"embed"
 	"encoding/hex"
@@ -11,7 +13,9 @@ import (
 	"mime"
 	"net/http"
 	"path"
+	"regexp"
 	"strings"
+	"sync"
 )
 
 //go:embed static
@@ -22,9 +26,14 @@ var files embed.FS
 const policy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; " +
 	"font-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 
+// page matches the paths that are pages of the dashboard. They are told apart in
+// the browser; whatever else is unknown here stays unknown.
+var page = regexp.MustCompile(`^/(|memory|prometheus|vms/[^/]+)$`)
+
 // asset is one embedded file, ready to send.
 type asset struct {
 	body        []byte
+	packed      func() []byte // body in gzip, or nil where that does not pay
 	etag        string
 	contentType string
 }
@@ -42,12 +51,12 @@ func Handler() http.Handler {
 			return err
 		}
 		sum := sha256.Sum256(b)
-		assets[strings.TrimPrefix(name, "static")] = asset{b, `"` + hex.EncodeToString(sum[:12]) + `"`, contentType(name)}
+		assets[strings.TrimPrefix(name, "static")] = asset{b, sync.OnceValue(func() []byte { return pack(b) }), hex.EncodeToString(sum[:12]), contentType(name)}
 		return nil
 	}) // an embedded tree cannot fail to be walked
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		name := path.Clean("/" + r.URL.Path)
-		if name == "/" {
+		if page.MatchString(name) {
 			name = "/index.html"
 		}
 		a, ok := assets[name]
@@ -60,20 +69,56 @@ func Handler() http.Handler {
 			http.Error(w, "method not allowed", http.StatusMethodNotAllowed)
 			return
 		}
-		h := w.Header()
-		h.Set("Content-Security-Policy", policy)
-		h.Set("X-Content-Type-Options", "nosniff")
-		h.Set("Referrer-Policy", "no-referrer")
-		h.Set("Cross-Origin-Opener-Policy", "same-origin")
-		h.Set("Cache-Control", "no-cache")
-		h.Set("ETag", a.etag)
-		if r.Header.Get("If-None-Match") == a.etag {
-			w.WriteHeader(http.StatusNotModified)
-			return
-		}
-		h.Set("Content-Type", a.contentType)
-		_, _ = w.Write(a.body) // the browser is gone: nobody to tell
+		a.send(w, r)
 	})
+}
+
+func (a asset) send(w http.ResponseWriter, r *http.Request) {
+	h := w.Header()
+	h.Set("Content-Security-Policy", policy)
+	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set("Referrer-Policy", "no-referrer")
+	h.Set("Cross-Origin-Opener-Policy", "same-origin")
+	h.Set("Cache-Control", "no-cache")
+	h.Set("Vary", "Accept-Encoding")
+	body, etag := a.body, `"`+a.etag+`"`
+	if packed := a.packed(); packed != nil && acceptsGzip(r.Header.Get("Accept-Encoding")) {
+		body, etag = packed, `"`+a.etag+`-gzip"`
+		h.Set("Content-Encoding", "gzip")
+	}
+	h.Set("ETag", etag)
+	if r.Header.Get("If-None-Match") == etag {
+		h.Del("Content-Encoding")
+		w.WriteHeader(http.StatusNotModified)
+		return
+	}
+	h.Set("Content-Type", a.contentType)
+	_, _ = w.Write(body) // the browser is gone: nobody to tell
+}
+
+// pack compresses b, or answers nil when little would be won.
+func pack(b []byte) []byte {
+	var out bytes.Buffer
+	w, _ := gzip.NewWriterLevel(&out, gzip.BestCompression) // the level is a valid one
+	_, _ = w.Write(b)                                       // memory does not fail
+	_ = w.Close()
+	if out.Len() > len(b)*9/10 {
+		return nil
+	}
+	return out.Bytes()
+}
+
+// acceptsGzip reads Accept-Encoding as browsers write it: a list of names, of
+// which one that is refused has q=0.
+func acceptsGzip(header string) bool {
+	for item := range strings.SplitSeq(header, ",") {
+		name, params, _ := strings.Cut(item, ";")
+		if strings.EqualFold(strings.TrimSpace(name), "gzip") {
+			q, ok := strings.CutPrefix(strings.ReplaceAll(params, " ", ""), "q=")
+			return !ok || strings.Trim(q, "0.") != ""
+		}
+	}
+	return false
 }
 
 func contentType(name string) string {

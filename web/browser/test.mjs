@@ -2,6 +2,7 @@
 // The agent has no VMs at the start, and dies and comes back when a VM called restart-agent appears.
 import assert from "node:assert/strict";
 import { chromium } from "playwright-core";
+import { budgets, chartPages } from "./pages.mjs";
 
 const [link, dir] = process.argv.slice(2);
 const origin = new URL(link).origin;
@@ -15,7 +16,7 @@ page.setDefaultTimeout(30000);
 let restarting = false;
 const complaints = [];
 page.on("pageerror", (e) => complaints.push(`page error: ${e.message}`));
-page.on("console", (m) => { if (m.type() === "error" && !restarting) complaints.push(`console: ${m.text()}`); });
+page.on("console", (m) => { if (m.type() === "error" && !restarting) complaints.push(`console: ${m.text()} ${m.location()?.url ?? ""}`); });
 page.on("dialog", (d) => { complaints.push(`a dialog opened: ${d.message()}`); d.dismiss(); });
 await page.route((url) => url.origin !== origin, (route) => { complaints.push(`asks for ${route.request().url()}`); route.abort(); });
 
@@ -31,7 +32,23 @@ const eventually = async (what, check) => {
     await new Promise((next) => setTimeout(next, 100));
   }
 };
-const shot = (name) => page.screenshot({ path: `${dir}/${name}.png`, fullPage: true });
+const shot = async (name) => {
+  await page.evaluate(() => scrollTo(0, 0)); // else the bar is in the middle
+  await page.screenshot({ path: `${dir}/${name}.png`, fullPage: true });
+};
+// shots takes a picture in each width and colour.
+const shots = async (name) => {
+  const before = page.viewportSize();
+  for (const [width, colorScheme] of [[1400, "dark"], [1400, "light"], [400, "dark"], [400, "light"]]) {
+    await page.setViewportSize({ width, height: 900 });
+    await page.emulateMedia({ colorScheme });
+    await page.waitForTimeout(300);
+    await fits(`${name} at ${width} px`);
+    await shot(`${name}-${width}-${colorScheme}`);
+  }
+  await page.setViewportSize(before);
+  await page.emulateMedia({ colorScheme: "dark" });
+};
 const card = (name) => page.locator(".card").filter({ has: page.getByRole("heading", { name, exact: true }) });
 const row = (name) => page.locator("#cloudlets tr").filter({ has: page.locator("td.name div", { hasText: new RegExp(`^${name}$`) }) });
 const live = () => page.locator("#link.good", { hasText: "live" }).waitFor();
@@ -138,8 +155,12 @@ try {
 
   await step("the log tells of it", async () => {
     await eventually("events", async () => /VM web created[^]*/.test(await page.textContent("#events")));
-    await shot("busy");
+    await shots("busy");
   });
+
+  await chartPages({ page, origin, step, eventually, shots, fits, complaints, card });
+  await budgets({ browser, page, origin, step });
+  await live();
 
   await step("the agent dies: the page says so and comes back by itself", async () => {
     restarting = true;

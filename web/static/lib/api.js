@@ -7,8 +7,9 @@ export class Refusal extends Error {
   }
 }
 
-export async function call(method, path, body) {
-  const options = { method, headers: {}, credentials: "same-origin" };
+// call asks the agent. The answer is the JSON of it; text or bytes when such a type was asked for.
+export async function call(method, path, body, accept) {
+  const options = { method, headers: accept ? { Accept: accept } : {}, credentials: "same-origin" };
   if (body !== undefined) {
     options.headers["Content-Type"] = "application/json";
     options.body = JSON.stringify(body);
@@ -19,11 +20,12 @@ export async function call(method, path, body) {
   } catch {
     throw new Refusal({ status: 0, detail: "the agent cannot be reached" });
   }
+  if (response.ok && accept === "application/octet-stream") return response.arrayBuffer();
   const text = await response.text();
   let answer = {};
   try { answer = text ? JSON.parse(text) : {}; } catch { /* plain text */ }
   if (!response.ok) throw new Refusal({ status: response.status, detail: response.statusText, ...answer });
-  return answer;
+  return accept ? text : answer;
 }
 
 // Stream calls back for every frame and every change of the connection. It
