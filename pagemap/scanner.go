@@ -28,6 +28,7 @@ type Scanner struct {
 	fs     FS
 	owners *registry
 
+	work   window     // of Run
 	exact  sync.Mutex // guards window
 	window window
 
