@@ -30,10 +30,6 @@ type memory struct {
 
 	view   sync.Mutex // guards mapped, and the order in which current is replaced
 	mapped time.Time  // when Memory.Map was made
-
-	mu      sync.Mutex // guards what follows
-	readErr error      // of the last read of the counters
-	took    time.Duration
 }
 
 // openMemory opens the files. A kernel without them is no reason not to run.
@@ -82,7 +78,6 @@ func (a *Agent) runMemory(ctx context.Context) {
 	}
 	tick := time.NewTicker(sampleEvery)
 	defer tick.Stop()
-	failed := ""
 	for refreshed := time.Now(); ; {
 		select {
 		case <-ctx.Done():
@@ -96,20 +91,7 @@ func (a *Agent) runMemory(ctx context.Context) {
 				a.log.Warn("find memory", "err", err)
 			}
 		}
-		failed = a.tellScan(failed)
 	}
-}
-
-// tellScan logs a scan that stopped, once.
-func (a *Agent) tellScan(told string) string {
-	if a.memory.scanner == nil {
-		return told
-	}
-	reason := a.memory.scanner.Status().Reason
-	if reason != "" && reason != told {
-		a.log.Warn("scan of memory pages stopped", "err", reason)
-	}
-	return reason
 }
 
 // readMemory reads the counters and publishes them.
@@ -117,14 +99,8 @@ func (a *Agent) readMemory() {
 	m := &a.memory
 	began := time.Now()
 	t, err := m.counters.Read()
-	m.mu.Lock()
-	news := err != nil && m.readErr == nil
-	m.readErr, m.took = err, time.Since(began)
-	m.mu.Unlock()
+	a.meter.Report("pagemap", time.Since(began), errors.Join(err, m.scanFailed()))
 	if err != nil {
-		if news {
-			a.log.Warn("read numbers of memory pages", "err", err)
-		}
 		return
 	}
 	if m.scanner != nil {
@@ -135,19 +111,18 @@ func (a *Agent) readMemory() {
 	m.current.Store(a.viewMemory(t, began))
 }
 
-// MemoryCollector tells whether the page-level numbers could be read, and how
-// long that took.
-func (a *Agent) MemoryCollector() (ok bool, took time.Duration) {
-	m := &a.memory
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.counters == nil || m.readErr != nil {
-		return false, m.took
+// scanFailed is why there is no scan of single pages, though there should be.
+func (m *memory) scanFailed() error {
+	switch {
+	case m.off:
+		return nil
+	case m.scanner == nil:
+		return m.scannerErr
 	}
-	if m.off {
-		return true, m.took
+	if reason := m.scanner.Status().Reason; reason != "" {
+		return errors.New(reason)
 	}
-	return m.scanner != nil && m.scanner.Status().Reason == "", m.took
+	return nil
 }
 
 // Memory returns the numbers of the last second. It counts as looking at the map.

@@ -42,5 +42,10 @@ func hostUsageOf(s meter.HostSample, collectors map[string]meter.Collector) Host
 	return u
 }
 
-// fragmentation is that of the host's memory, NaN while nobody has looked.
-func (a *Agent) fragmentation() float64 { return math.NaN() }
+// fragmentation is that of the host's memory, NaN while it is not known.
+func (a *Agent) fragmentation() float64 {
+	if m := a.memory.current.Load(); m != nil && m.FragmentationRatio != nil {
+		return *m.FragmentationRatio
+	}
+	return math.NaN()
+}
