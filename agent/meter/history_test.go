@@ -85,7 +85,7 @@ func TestHistoryTiers(t *testing.T) {
 			}
 			a := w.Series[0]
 			for i, sec := range w.Times {
-				if want := int64(w.Times[0]) + int64(i)*int64(w.Step/time.Second); sec != want {
+				if want := w.Times[0] + int64(i)*int64(w.Step/time.Second); sec != want {
 					t.Fatalf("point %d at %d, want %d", i, sec, want)
 				}
 				if tt.step == time.Second {
