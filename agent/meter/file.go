@@ -2,6 +2,7 @@ package meter
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"strconv"
 
@@ -31,7 +32,7 @@ func (f *file) read() ([]byte, error) {
 	for {
 		n, err := unix.Pread(f.fd, f.buf, 0)
 		switch {
-		case err == unix.EINTR:
+		case errors.Is(err, unix.EINTR):
 		case err != nil:
 			f.close()
 			return nil, fmt.Errorf("read %s: %w", f.path, err)

@@ -1,10 +1,9 @@
 package cli
 
 import (
+	"context"
 	"fmt"
 	"net/http"
-	"strings"
-	"time"
 
 	"cloudflash/agent"
 	"github.com/spf13/cobra"
@@ -26,30 +25,25 @@ func (w withAccept) RoundTrip(r *http.Request) (*http.Response, error) {
 	return w.next.RoundTrip(r)
 }
 
-func (a *app) topCommand() *cobra.Command { return a.topOf("top") }
+func (a *app) topCommand() *cobra.Command {
+	return a.topOf("top", "Watch what VMs and cloudlets use", false)
+}
 
-func (a *app) topOf(name string) *cobra.Command {
+const topKeys = `Keys: c m n d p a sort by CPU, memory, network, disk, processes or name, r turns the order round; Tab changes between
+VMs and cloudlets, arrows and Page keys move; e shows cloudlets that have ended; Space stands still; q ends.
+Where the output is no terminal, and with --once, it prints one picture and ends.`
+
+func (a *app) topOf(name, short string, onlyVMs bool) *cobra.Command {
 	var once bool
-	c := &cobra.Command{Use: name, Short: "Watch what VMs and cloudlets use", Args: exactly(0, "no arguments"),
+	c := &cobra.Command{Use: name, Short: short, Long: short + " on the whole screen.\n\n" + topKeys, Args: exactly(0, "no arguments"),
 		RunE: func(c *cobra.Command, _ []string) error {
-			live := a.terminal && !once
-			if live && a.output != "table" && a.output != "wide" {
+			if !a.terminal || once {
+				return a.frame(c, onlyVMs)
+			}
+			if a.output != "table" && a.output != "wide" {
 				return usage("top never ends: for --output %s add --once", a.output)
 			}
-			for {
-				err := a.frame(c, live)
-				if c.Context().Err() != nil {
-					return nil
-				}
-				if err != nil || !live {
-					return err
-				}
-				select {
-				case <-c.Context().Done():
-					return nil
-				case <-time.After(time.Second):
-				}
-			}
+			return a.watch(c.Context(), onlyVMs)
 		}}
 	c.Flags().BoolVar(&once, "once", false, "one picture, then end")
 	return c
@@ -59,7 +53,7 @@ func (a *app) topOf(name string) *cobra.Command {
 type picture struct {
 	Host      agent.Host       `json:"host"`
 	VMs       []agent.VM       `json:"vms"`
-	Cloudlets []agent.Cloudlet `json:"cloudlets"`
+	Cloudlets []agent.Cloudlet `json:"cloudlets,omitempty"`
 }
 
 func (a *app) encodePicture(p picture) error {
@@ -69,35 +63,35 @@ func (a *app) encodePicture(p picture) error {
 	return printOne(a, p, nil, nil)
 }
 
-func (a *app) frame(c *cobra.Command, live bool) error {
+// look fetches a picture.
+func (a *app) look(ctx context.Context, onlyVMs bool) (p picture, err error) {
 	client := a.client()
-	var h agent.Host
-	if err := client.get(c.Context(), "/host", nil, &h); err != nil {
-		return err
+	if err = client.get(ctx, "/host", nil, &p.Host); err != nil {
+		return p, err
 	}
-	vms, err := list[agent.VM](c.Context(), client, "/vms", nil)
-	if err != nil {
-		return err
+	if p.VMs, err = list[agent.VM](ctx, client, "/vms", nil); err != nil || onlyVMs {
+		return p, err
 	}
-	cloudlets, err := list[agent.Cloudlet](c.Context(), client, "/cloudlets", nil)
+	p.Cloudlets, err = list[agent.Cloudlet](ctx, client, "/cloudlets", nil)
+	return p, err
+}
+
+// frame prints one picture.
+func (a *app) frame(c *cobra.Command, onlyVMs bool) error {
+	p, err := a.look(c.Context(), onlyVMs)
 	if err != nil {
 		return err
 	}
 	if a.output != "table" && a.output != "wide" {
-		return a.encodePicture(picture{h, vms, cloudlets})
+		return a.encodePicture(p)
 	}
-	var b strings.Builder
-	shown := *a
-	shown.Out, shown.output = &b, "table"
-	shown.describeHost(h)
-	fmt.Fprintln(&b)
-	printTable(&shown, vms, vmColumns)
-	fmt.Fprintln(&b)
-	printTable(&shown, cloudlets[:min(len(cloudlets), 20)], cloudletColumns)
-	text := b.String()
-	if live { // home, draw, erase what is left of each line and below
-		text = "\x1b[H" + strings.ReplaceAll(text, "\n", "\x1b[K\n") + "\x1b[J"
+	a.describeHost(p.Host)
+	fmt.Fprintln(a.Out)
+	printTable(a, p.VMs, vmColumns)
+	if onlyVMs {
+		return nil
 	}
-	_, err = fmt.Fprint(a.Out, text)
-	return err
+	fmt.Fprintln(a.Out)
+	printTable(a, p.Cloudlets[:min(len(p.Cloudlets), 20)], cloudletColumns)
+	return nil
 }

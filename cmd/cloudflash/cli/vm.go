@@ -18,7 +18,7 @@ import (
 
 func (a *app) vmCommand() *cobra.Command {
 	return group("vm", "Create, resize and delete VMs", a.vmCreate(), a.vmList(), a.vmShow(), a.vmSet(), a.vmDelete(),
-		a.vmAction("freeze", "Stop all cloudlets of VMs where they stand"), a.vmAction("thaw", "Let frozen VMs run on"), a.vmExec(), a.vmWait(), a.topOf("top"))
+		a.vmAction("freeze", "Stop all cloudlets of VMs where they stand"), a.vmAction("thaw", "Let frozen VMs run on"), a.vmExec(), a.vmWait(), a.topOf("top", "Watch what VMs use", true))
 }
 
 func vmName(v agent.VM) string { return v.Name }
