@@ -35,7 +35,7 @@ type ownerStats struct {
 // digester turns words of the kernel into tallies, in address order.
 type digester struct {
 	owners  *registry
-	uninit  bool // empty blocks are memory that the kernel has not initialised
+	uninit  []Range // where empty blocks are memory that the kernel has not initialised
 	classes [classes]uint64
 	stats   map[uint16]*ownerStats // nil: not wanted
 
@@ -43,11 +43,16 @@ type digester struct {
 	headOwner uint16
 	runOwner  uint16
 	runLength uint64
-	inode     uint64 // last one asked for, and its owner
-	owner     uint16
+	known     [64]cgroupOwner // those asked for last, to ask once a window
 }
 
-func newDigester(owners *registry, uninit bool) *digester {
+// cgroupOwner is whose a cgroup is. The inode 0 is none's: the host's.
+type cgroupOwner struct {
+	inode uint64
+	owner uint16
+}
+
+func newDigester(owners *registry, uninit []Range) *digester {
 	return &digester{owners: owners, uninit: uninit, stats: map[uint16]*ownerStats{}, headClass: classes}
 }
 
@@ -78,10 +83,11 @@ func (d *digester) run(owner uint16) {
 type kind uint8
 
 const (
-	mixed   kind = iota // needs to be looked at page by page
-	empty               // no flag at all: no owner is asked for where it was never initialised
-	free                // all in the buddy allocator
-	oneHuge             // one folio
+	mixed     kind = iota // needs to be looked at page by page
+	empty                 // no flag at all
+	untouched             // the same, where the kernel has memory that it has not initialised
+	free                  // all in the buddy allocator
+	oneHuge               // one folio
 )
 
 // kindOf looks at a block's flags; it is what makes most of a scan cheap.
@@ -117,7 +123,7 @@ func (d *digester) block(k kind, flags, cgroups []uint64) tally {
 		d.run(host)
 		d.classes[Free] += uint64(n)
 		return tally{free: n, largest: n, prefix: n, suffix: n}
-	case k == empty && d.uninit:
+	case k == untouched:
 		d.run(host)
 		d.classes[Uninitialised] += uint64(n)
 		return tally{uninit: n}
@@ -161,13 +167,14 @@ func (d *digester) look(flags, inode uint64) (Class, uint16) {
 		return d.headClass, d.headOwner
 	}
 	class := classify(flags)
-	if inode != d.inode {
-		d.inode, d.owner = inode, d.owners.of(inode)
+	k := &d.known[inode%uint64(len(d.known))]
+	if k.inode != inode {
+		*k = cgroupOwner{inode, d.owners.of(inode)}
 	}
 	if flags&flagTail == 0 {
-		d.headClass, d.headOwner = class, d.owner
+		d.headClass, d.headOwner = class, k.owner
 	}
-	return class, d.owner
+	return class, k.owner
 }
 
 // pages digests page by page.
