@@ -43,7 +43,7 @@ func (s *Scanner) Status() Status {
 		out.State, out.Reason = StateUnavailable, p.failure.Error()
 	case s.full != nil:
 		out.State, out.FullID = StateFull, s.full.id
-		out.FullProgress = float64(p.pages) / float64(max(out.Pages, 1))
+		out.FullProgress = min(float64(p.pages)/float64(max(out.Pages, 1)), 1) // whole blocks are counted
 	case p.scanning:
 		out.State = StateRolling
 	}

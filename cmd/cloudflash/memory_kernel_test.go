@@ -115,7 +115,7 @@ func (s *shell) zoomed(id string) {
 	s.t.Helper()
 	blocks := fetch[agent.MemoryMap](s, "/map?cells=1024&owner="+id)
 	for _, c := range blocks.Cells {
-		if c.Owned < 300 {
+		if c.Owned < blocks.PagesPerCell*9/10 {
 			continue
 		}
 		single := fetch[agent.MemoryMap](s, fmt.Sprintf("/map?from=%d&span=512&cells=512&owner=%s", c.First, id))
@@ -124,11 +124,11 @@ func (s *shell) zoomed(id string) {
 			owned += p.Owned
 		}
 		if single.PagesPerCell != 1 || len(single.Cells) != 512 || owned < 300 {
-			s.t.Errorf("%d pages of %d of the VM when looked at one by one, %d of the block", owned, len(single.Cells), c.Owned)
+			s.t.Errorf("%d pages of %d of the VM when looked at one by one, %d of the cell", owned, len(single.Cells), c.Owned)
 		}
 		return
 	}
-	s.t.Error("the VM has no block nearly to itself")
+	s.t.Error("the VM has no cell nearly to itself")
 }
 
 // mapped checks that the drill-down finds the memory where the process has it.
@@ -159,7 +159,8 @@ func TestKernelCommandLineRollingScan(t *testing.T) {
 	time.Sleep(10 * time.Second)
 	now := fetch[agent.Memory](s, "").Scan
 	t.Logf("%+v\n%+v", began, now)
-	if spent := now.CPUSeconds - began.CPUSeconds; spent > 0.3 { // 1 % of 10 s, and one window more
+	// 1 % of 10 s, and one burst more, which a busy emulator makes long.
+	if spent := now.CPUSeconds - began.CPUSeconds; spent > 0.3 {
 		t.Errorf("%.3f s of CPU in 10 s", spent)
 	}
 	if now.State != "rolling" && now.Passes == 0 {

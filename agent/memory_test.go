@@ -1,0 +1,81 @@
+package agent
+
+import (
+	"encoding/json"
+	"errors"
+	"testing"
+	"time"
+
+	"cloudflash/pagemap"
+	"github.com/google/go-cmp/cmp"
+)
+
+func TestViewMemory(t *testing.T) {
+	a := &Agent{}
+	a.memory.scannerErr = errors.New("no kpageflags")
+	totals := pagemap.Totals{PageSize: 4096, HugeOrder: 1, Span: 120, Total: 100, Absent: 20, Free: 40, Fragmented: 10, Uninitialised: 5, Used: 55,
+		Reserved: 3, Residual: -2, HugeBlocks: 15, Fragmentation: 0.25, HasFree: true,
+		Zones: []pagemap.ZoneTotals{{Zone: pagemap.Zone{Name: "Normal", Present: 100, Managed: 97}, FreeList: pagemap.FreeList{Zone: "Normal", Blocks: []uint64{10, 15}}}}}
+	m := a.viewMemory(totals, time.Unix(1, 0))
+	if m.UsedPages+m.FreePages+m.UninitialisedPages != m.TotalPages || m.TotalPages+m.AbsentPages != m.SpanPages {
+		t.Errorf("%+v does not add up", m)
+	}
+	b, err := json.Marshal(m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const want = `{"at":"1970-01-01T00:00:01Z","page_size":4096,"span_pages":120,"total_pages":100,"total_bytes":409600,"free_pages":40,"free_bytes":163840,` +
+		`"used_pages":55,"used_bytes":225280,"fragmented_pages":10,"absent_pages":20,"uninitialised_pages":5,"reserved_pages":3,"residual_pages":-2,` +
+		`"mem_total_bytes":0,"mem_free_bytes":0,"huge_order":1,"huge_block_bytes":8192,"fragmentation_ratio":0.25,` +
+		`"worst_zone":{"node":0,"zone":"Normal","fragmentation_ratio":0.25},"free_huge_blocks":15,"compactable_ratio":null,` +
+		`"zones":[{"node":0,"zone":"Normal","free_pages":40,"present_pages":100,"managed_pages":97,"free_blocks":[10,15],"unusable_free_ratio":[0,0.25]}],` +
+		`"scan":{"state":"unavailable","reason":"no kpageflags","pages_scanned":0,"pages":0,"started_at":null,"finished_at":null,"age_seconds":null,` +
+		`"cpu_ratio":0,"budget_ratio":0,"cpu_seconds":0,"passes":0,"full":null},"map":null}`
+	if diff := cmp.Diff(want, string(b)); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	totals.HasFree, totals.Worst = false, -1
+	if m := a.viewMemory(totals, time.Unix(1, 0)); m.FragmentationRatio != nil || m.WorstZone != nil {
+		t.Errorf("nothing is free: %+v", m)
+	}
+}
+
+func TestWithoutPageFiles(t *testing.T) {
+	a := &Agent{}
+	a.memory.scannerErr = errors.New("no kpageflags")
+	_, mapErr := a.MemoryMap(0, 0, 1, "")
+	_, _, ownersErr := a.MemoryOwners()
+	_, scanErr := a.ScanMemory()
+	for _, err := range []error{mapErr, ownersErr, scanErr} {
+		var e *Error
+		if !errors.As(err, &e) || !errors.Is(err, ErrUnsupported) || e.Code != "unsupported" {
+			t.Errorf("%v", err)
+		}
+	}
+	if err := a.CancelMemoryScan(); !errors.Is(err, ErrConflict) {
+		t.Error(err)
+	}
+	if _, err := a.Memory(); !errors.Is(err, ErrNotYet) {
+		t.Error(err)
+	}
+	a.memory.countersErr = errors.New("no buddyinfo")
+	if _, err := a.Memory(); !errors.Is(err, ErrUnsupported) {
+		t.Error(err)
+	}
+	if ok, _ := a.MemoryCollector(); ok {
+		t.Error("the collector is well")
+	}
+	if c := a.memoryCheck(); c.OK || c.Fix == "" {
+		t.Errorf("%+v", c)
+	}
+}
+
+// What was scanned as a VM's is a leftover once the VM is gone.
+func TestOwnerNow(t *testing.T) {
+	names := map[string]string{"v1": "web"}
+	for owner, want := range map[string]string{"v1": "v1", "v2": OwnerDeleted, OwnerHost: OwnerHost, OwnerDeleted: OwnerDeleted} {
+		if got := ownerNow(names, owner); got != want {
+			t.Errorf("%s is %s, want %s", owner, got, want)
+		}
+	}
+}
