@@ -213,7 +213,7 @@ func (r *cloudletRecord) conclude(end ending, use Usage, at time.Time) {
 	case r.Stop == stopDeadline:
 		r.State, r.Reason = CloudletDeadlineExceeded, "killed at its deadline"
 	case r.Stop == stopDelete:
-		r.State, r.Reason = CloudletCancelled, "its VM was deleted"
+		r.State, r.Reason = CloudletCancelled, reasonVMDeleted
 	case end.oom && (end.signal != 0 || end.code != 0):
 		r.State, r.Reason = CloudletFailed, "oom"
 	case end.signal != 0:

@@ -89,6 +89,9 @@ type MemoryMapTotal struct {
 	MovableBlocks      int64            `json:"movable_blocks" doc:"Of those, the ones without unmovable pages"`
 	Classes            map[string]int64 `json:"classes" doc:"Pages by what they are, in the last whole pass"`
 	Owners             map[string]int64 `json:"owners" doc:"Used pages by VM id, deleted or host"`
+	// Of VMs, in the last whole pass; see MemoryOwner.
+	HugeRatios    map[string]float64 `json:"huge_ratios"`
+	ScatterRatios map[string]float64 `json:"scatter_ratios"`
 }
 
 // Owners of pages beside VMs.

@@ -28,10 +28,12 @@ type memory struct {
 	countersErr, scannerErr error
 	current                 atomic.Pointer[Memory]
 
+	view   sync.Mutex // guards mapped, and the order in which current is replaced
+	mapped time.Time  // when Memory.Map was made
+
 	mu      sync.Mutex // guards what follows
 	readErr error      // of the last read of the counters
 	took    time.Duration
-	scan    Operation // the last full pass
 }
 
 // openMemory opens the files. A kernel without them is no reason not to run.
@@ -128,12 +130,14 @@ func (a *Agent) readMemory() {
 	if m.scanner != nil {
 		m.scanner.Layout(t)
 	}
+	m.view.Lock()
+	defer m.view.Unlock()
 	m.current.Store(a.viewMemory(t, began))
 }
 
-// memoryCollector tells whether the page-level numbers could be read, and how
+// MemoryCollector tells whether the page-level numbers could be read, and how
 // long that took.
-func (a *Agent) memoryCollector() (ok bool, took time.Duration) {
+func (a *Agent) MemoryCollector() (ok bool, took time.Duration) {
 	m := &a.memory
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -184,9 +188,7 @@ func (a *Agent) endScan(op Operation, err error) {
 	if err != nil {
 		op.State, op.Error = OperationFailed, err.Error()
 	}
-	if m := a.memory.current.Load(); m != nil {
-		a.readScan()
-	}
+	a.readScan()
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.operations[op.ID] = op
@@ -221,7 +223,7 @@ func notYet(what string) error {
 	return refuse(ErrNotYet, "not_yet", "try again in a moment", "%s", what)
 }
 
-// pagesLabel is for the log and checks.
+// memoryCheck is the line of `cloudflash host check`.
 func (a *Agent) memoryCheck() Check {
 	m := &a.memory
 	switch {

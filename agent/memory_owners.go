@@ -95,7 +95,7 @@ func viewOwner(o pagemap.OwnerStats, pageSize int, whole bool) MemoryOwner {
 		out.Runs = append(out.Runs, MemoryRun{PagesLog2: r.Log2, Count: int64(r.Count), Pages: int64(r.Pages)})
 	}
 	if whole && o.PassPages > 0 {
-		huge, scatter := float64(o.Huge)/float64(o.PassPages), 1-float64(o.InRuns)/float64(o.PassPages)
+		huge, scatter := o.HugeRatio(), o.ScatterRatio()
 		out.HugeRatio, out.ScatterRatio = &huge, &scatter
 	}
 	return out

@@ -116,7 +116,7 @@ func (a *Agent) MemoryMappings(ref string, pid int) (MemoryProcess, error) {
 	if err != nil {
 		return out, err
 	}
-	defer p.Close()
+	defer func() { _ = p.Close() }() // an O_PATH descriptor: nothing can be lost
 	order := pagemap.FS("/").HugeOrder(os.Getpagesize())
 	found, truncated, err := p.Mappings(os.Getpagesize(), order)
 	if errors.Is(err, pagemap.ErrGone) {

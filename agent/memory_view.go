@@ -29,13 +29,27 @@ func (a *Agent) viewMemory(t pagemap.Totals, at time.Time) *Memory {
 		ratio, _ := z.FreeList.Unusable(t.HugeOrder)
 		m.WorstZone = &WorstZone{Node: z.Node, Zone: z.Name, FragmentationRatio: ratio}
 	}
+	last := a.memory.current.Load()
+	if last != nil && last.Map != nil && at.Sub(a.memory.mapped) < mapEvery {
+		m.Map = last.Map
+	}
 	a.viewScan(m, at)
 	return m
 }
 
+// mapEvery is how often the sums over all owners are made.
+const mapEvery = 5 * time.Second
+
 // readScan publishes the newest of the scan without waiting for the next second.
 func (a *Agent) readScan() {
-	m := *a.memory.current.Load()
+	a.memory.view.Lock()
+	defer a.memory.view.Unlock()
+	last := a.memory.current.Load()
+	if last == nil {
+		return
+	}
+	m := *last
+	m.Map = nil
 	a.viewScan(&m, time.Now())
 	a.memory.current.Store(&m)
 }
@@ -72,7 +86,11 @@ func (a *Agent) viewScan(m *Memory, now time.Time) {
 	if st.State == pagemap.StateFull {
 		m.Scan.Full = &MemoryFullScan{ID: st.FullID, Progress: min(st.FullProgress, 1)}
 	}
-	m.CompactableRatio, m.Map = nil, a.viewMapTotals(s, st)
+	if m.Map == nil {
+		m.Map = a.viewMapTotals(s, st)
+		a.memory.mapped = now
+	}
+	m.CompactableRatio = nil
 	if st.Passes > 0 && st.Map.Blocks > 0 {
 		ratio := float64(st.Map.MovableBlocks) / float64(st.Map.Blocks)
 		m.CompactableRatio = &ratio
@@ -87,7 +105,8 @@ func (a *Agent) viewMapTotals(s *pagemap.Scanner, st pagemap.Status) *MemoryMapT
 	t := st.Map
 	out := &MemoryMapTotal{ScannedPages: int64(t.Scanned), FreePages: int64(t.Free), FragmentedPages: int64(t.Fragmented),
 		UsedPages: int64(t.Used), UnmovablePages: int64(t.Unmovable), AbsentPages: int64(t.Absent),
-		UninitialisedPages: int64(t.Uninitialised), Blocks: int64(t.Blocks), MovableBlocks: int64(t.MovableBlocks), Owners: map[string]int64{}}
+		UninitialisedPages: int64(t.Uninitialised), Blocks: int64(t.Blocks), MovableBlocks: int64(t.MovableBlocks), Owners: map[string]int64{},
+		HugeRatios: map[string]float64{}, ScatterRatios: map[string]float64{}}
 	if st.Classes != nil {
 		out.Classes = map[string]int64{}
 		for class, n := range st.Classes {
@@ -96,7 +115,11 @@ func (a *Agent) viewMapTotals(s *pagemap.Scanner, st pagemap.Status) *MemoryMapT
 	}
 	names := a.vmNames()
 	for _, o := range owners {
-		out.Owners[ownerNow(names, o.Owner)] += int64(o.Pages)
+		owner := ownerNow(names, o.Owner)
+		out.Owners[owner] += int64(o.Pages)
+		if _, ok := names[owner]; ok && o.PassPages > 0 {
+			out.HugeRatios[owner], out.ScatterRatios[owner] = o.HugeRatio(), o.ScatterRatio()
+		}
 	}
 	return out
 }

@@ -14,6 +14,9 @@ type Outcomes struct {
 	Events    map[string]int64 // by kind
 }
 
+// reasonVMDeleted is the reason of cloudlets that their VM took with it.
+const reasonVMDeleted = "its VM was deleted"
+
 // Outcome is how a cloudlet ended, in one of few words: its Reason tells more.
 type Outcome struct {
 	State  CloudletState
@@ -107,7 +110,7 @@ func (r cloudletRecord) cause() string {
 		return r.failure()
 	case CloudletCancelled:
 		switch {
-		case r.Stop == stopDelete:
+		case r.Reason == reasonVMDeleted:
 			return "vm_deleted"
 		case never:
 			return "queued"

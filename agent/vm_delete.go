@@ -103,6 +103,7 @@ func (a *Agent) delete(ctx context.Context, v *vm, grace time.Duration) {
 	done()
 	for id, rec := range orphans {
 		a.cloudlets[id].cloudletRecord = rec
+		a.outcomes.ended(rec)
 	}
 	delete(a.vms, v.ID)
 	a.meter.Forget(v.ID)
@@ -119,7 +120,7 @@ func (a *Agent) orphans(v *vm) ([]store.Change, map[string]cloudletRecord) {
 		}
 		rec := c.cloudletRecord
 		now := time.Now().UTC()
-		rec.State, rec.FinishedAt, rec.Reason, rec.PID = CloudletCancelled, &now, "its VM was deleted", 0
+		rec.State, rec.FinishedAt, rec.Reason, rec.PID = CloudletCancelled, &now, reasonVMDeleted, 0
 		rec.VMName = v.Name
 		recs[id] = rec
 		changes = append(changes, putCloudlet(rec))

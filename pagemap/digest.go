@@ -35,7 +35,7 @@ type ownerStats struct {
 // digester turns words of the kernel into tallies, in address order.
 type digester struct {
 	owners  *registry
-	uninit  bool // empty blocks are memory that the kernel has not initialised
+	uninit  []Range // where empty blocks are memory that the kernel has not initialised
 	classes [classes]uint64
 	stats   map[uint16]*ownerStats // nil: not wanted
 
@@ -52,7 +52,7 @@ type cgroupOwner struct {
 	owner uint16
 }
 
-func newDigester(owners *registry, uninit bool) *digester {
+func newDigester(owners *registry, uninit []Range) *digester {
 	return &digester{owners: owners, uninit: uninit, stats: map[uint16]*ownerStats{}, headClass: classes}
 }
 
@@ -83,10 +83,11 @@ func (d *digester) run(owner uint16) {
 type kind uint8
 
 const (
-	mixed   kind = iota // needs to be looked at page by page
-	empty               // no flag at all: no owner is asked for where it was never initialised
-	free                // all in the buddy allocator
-	oneHuge             // one folio
+	mixed     kind = iota // needs to be looked at page by page
+	empty                 // no flag at all
+	untouched             // the same, where the kernel has memory that it has not initialised
+	free                  // all in the buddy allocator
+	oneHuge               // one folio
 )
 
 // kindOf looks at a block's flags; it is what makes most of a scan cheap.
@@ -122,7 +123,7 @@ func (d *digester) block(k kind, flags, cgroups []uint64) tally {
 		d.run(host)
 		d.classes[Free] += uint64(n)
 		return tally{free: n, largest: n, prefix: n, suffix: n}
-	case k == empty && d.uninit:
+	case k == untouched:
 		d.run(host)
 		d.classes[Uninitialised] += uint64(n)
 		return tally{uninit: n}

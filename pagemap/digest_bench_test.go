@@ -18,7 +18,7 @@ func BenchmarkDigest(b *testing.B) {
 	if _, err := k.Owners(0x100000, cgroups); err != nil {
 		b.Fatal(err)
 	}
-	d := newDigester(newRegistry(func() map[uint64]string { return nil }), true)
+	d := newDigester(newRegistry(func() map[uint64]string { return nil }), nil)
 	b.SetBytes(WindowPages)
 	b.ReportAllocs()
 	before := processCPU(b) // the machine may be busy with something else

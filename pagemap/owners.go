@@ -13,6 +13,15 @@ type OwnerStats struct {
 	Runs      []RunCount
 }
 
+// HugeRatio is the share of the pages that are in folios of the huge page size.
+func (o OwnerStats) HugeRatio() float64 { return float64(o.Huge) / float64(max(o.PassPages, 1)) }
+
+// ScatterRatio is the share of the pages outside of runs of adjacent ones at least
+// as long as a huge page.
+func (o OwnerStats) ScatterRatio() float64 {
+	return float64(o.PassPages-o.InRuns) / float64(max(o.PassPages, 1))
+}
+
 // RunCount is how many runs of 2^Log2 to less than 2^(Log2+1) adjacent pages there
 // are, and their pages.
 type RunCount struct {

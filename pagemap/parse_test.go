@@ -184,8 +184,12 @@ func FuzzDigest(f *testing.F) {
 			}
 		}
 		r := newRegistry(func() map[uint64]string { return map[uint64]string{uint64(owner): "a", uint64(owner) * 2: "b"} })
-		d := newDigester(r, uninit)
-		got := d.block(kindOf(flags), flags, cgroups)
+		d := newDigester(r, nil)
+		k := kindOf(flags)
+		if k == empty && uninit {
+			k = untouched
+		}
+		got := d.block(k, flags, cgroups)
 		d.gap()
 		var owned, classed uint64
 		for _, o := range got.owners {

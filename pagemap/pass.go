@@ -111,7 +111,6 @@ func (s *Scanner) pass(ctx context.Context, full bool, interrupted func() bool) 
 	if full {
 		size = WindowPages
 	}
-	w := window{}
 	for i := 0; i < len(s.m.segments); i++ {
 		d.gap()
 		seg := s.m.segments[i]
@@ -123,7 +122,7 @@ func (s *Scanner) pass(ctx context.Context, full bool, interrupted func() bool) 
 				return errInterrupted
 			}
 			began := time.Now()
-			cpu, err := s.scan(&w, d, first, min(size, seg.end<<s.m.order-first))
+			cpu, err := s.scan(d, first, min(size, seg.end<<s.m.order-first))
 			if err != nil {
 				return err
 			}
@@ -174,11 +173,11 @@ func (s *Scanner) finish(d *digester) {
 
 // scan scans count page frames, which are whole blocks, and returns the CPU time
 // it took.
-func (s *Scanner) scan(w *window, d *digester, first, count uint64) (time.Duration, error) {
+func (s *Scanner) scan(d *digester, first, count uint64) (time.Duration, error) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	before := threadCPU()
-	found, err := w.read(s.src, s.ramNow(), d, s.m.blockPages(), first, count)
+	found, err := s.work.read(s.src, s.ramNow(), d, s.m.blockPages(), first, count)
 	if err != nil {
 		return 0, err
 	}

@@ -28,6 +28,7 @@ type Scanner struct {
 	fs     FS
 	owners *registry
 
+	work   window     // of Run
 	exact  sync.Mutex // guards window
 	window window
 
@@ -35,7 +36,7 @@ type Scanner struct {
 	m      *pageMap
 	ram    []Range
 	node   func(uint64) int
-	uninit bool
+	uninit []Range
 	state  progress
 	looked time.Time
 	full   *fullPass // asked for or under way
@@ -97,7 +98,7 @@ func (s *Scanner) Close() error { return s.src.Close() }
 func (s *Scanner) Layout(t Totals) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.node, s.uninit = t.NodeOf, t.Uninitialised > 0
+	s.node, s.uninit = t.NodeOf, t.untouched()
 }
 
 // Look says that somebody looks at the map, which keeps the scan rolling.

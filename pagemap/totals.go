@@ -110,6 +110,21 @@ func freeListOf(lists []FreeList, z Zone) FreeList {
 	return FreeList{Node: z.Node, Zone: z.Name}
 }
 
+// untouched is where there may be memory that was never initialised: the kernel
+// leaves it out by sections, of 128 MiB with pages of 4 KiB.
+func (t Totals) untouched() []Range {
+	if t.Uninitialised == 0 {
+		return nil
+	}
+	var all []Range
+	for _, z := range t.Zones {
+		if (z.Present-min(z.Present, z.Managed))*uint64(t.PageSize) >= 128<<20 {
+			all = append(all, Range{z.Start, z.Start + z.Spanned})
+		}
+	}
+	return all
+}
+
 // NodeOf is the NUMA node whose zone spans the frame, -1 when none does.
 func (t Totals) NodeOf(frame uint64) int {
 	for _, z := range t.Zones {

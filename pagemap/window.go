@@ -1,5 +1,7 @@
 package pagemap
 
+import "slices"
+
 // window is the buffers for one read of page frames.
 type window struct {
 	flags, cgroups []uint64
@@ -45,10 +47,13 @@ func (w *window) load(src source, ram []Range, d *digester, block, first, count 
 	for i := range w.kinds {
 		from := uint64(i) * block
 		w.kinds[i] = kindOf(w.flags[from : from+block])
+		if w.kinds[i] == empty && slices.ContainsFunc(d.uninit, func(r Range) bool { return first+from >= r.First && first+from < r.End }) {
+			w.kinds[i] = untouched
+		}
 	}
 	for i := 0; i < len(w.kinds); {
 		j := i
-		for j < len(w.kinds) && w.needsOwners(j, d) {
+		for j < len(w.kinds) && w.kinds[j].hasOwners() {
 			j++
 		}
 		if j > i {
@@ -64,9 +69,7 @@ func (w *window) load(src source, ram []Range, d *digester, block, first, count 
 	return nil
 }
 
-func (w *window) needsOwners(i int, d *digester) bool {
-	return w.kinds[i] == mixed || w.kinds[i] == oneHuge || w.kinds[i] == empty && !d.uninit
-}
+func (k kind) hasOwners() bool { return k == mixed || k == oneHuge || k == empty }
 
 // mask marks frames that no memory is behind: newer kernels have no flag for them.
 func (w *window) mask(ram []Range, first uint64) {

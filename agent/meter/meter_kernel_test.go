@@ -118,27 +118,29 @@ func TestKernelSampleUnderLoad(t *testing.T) {
 		}
 	}
 	s := vm.Last()
-	if s.CPUs < 0.1 || s.CPUs > 0.3 {
-		t.Errorf("%v cpus at a limit of 0.2", s.CPUs)
-	}
-	if s.throttled < 0.5 || s.CPUAvg10 <= 0 && s.cpuWait <= 0 {
-		t.Errorf("throttled %v of periods, waiting %v", s.throttled, s.cpuWait)
+	if n := s.Counters; 2*n[ThrottledPeriods] < n[Periods] || n[Periods] == 0 || n[CPUWaiting] == 0 {
+		t.Errorf("%d of %d periods throttled, %d us waiting", n[ThrottledPeriods], n[Periods], n[CPUWaiting])
 	}
 	now := kernelSays(t, dir, "memory.current", "")
 	if s.Memory <= 0 || s.Memory > int64(now)+1<<20 || s.WorkingSet > s.Memory || s.Anon <= 0 || s.Kernel <= 0 || s.PIDs != 1 {
 		t.Errorf("memory %d (now %d), working set %d, anon %d, kernel %d; %d pids", s.Memory, now, s.WorkingSet, s.Anon, s.Kernel, s.PIDs)
 	}
-	if c := cl.Last(); c.Counters[CPUTime] > s.Counters[CPUTime]+1000 || math.Abs(c.CPUs-s.CPUs) > 0.1 {
-		t.Errorf("the cloudlet used %d us (%v cpus), its VM %d (%v)", c.Counters[CPUTime], c.CPUs, s.Counters[CPUTime], s.CPUs)
+	if c, v := float64(cl.Last().Counters[CPUTime]), float64(s.Counters[CPUTime]); math.Abs(c/v-1) > 0.1 {
+		t.Errorf("the cloudlet used %v us, its VM %v", c, v)
 	}
 	w, err := m.VMWindow("load", time.Now(), 10*time.Second, []string{"cpus", "pids"})
 	if err != nil {
 		t.Fatal(err)
 	}
+	sum := 0.0
 	for i, v := range w.Series[0].Avg {
-		if v < 0.05 || v > 0.4 || w.Series[1].Avg[i] != 1 { // NaN is neither
+		sum += v // single seconds may be anything where the kernel that runs this one is busy
+		if !(v >= 0) || w.Series[1].Avg[i] != 1 {
 			t.Errorf("second %d: %v cpus, %v pids", i, v, w.Series[1].Avg[i])
 		}
+	}
+	if mean := sum / float64(len(w.Times)); mean < 0.1 || mean > 0.3 {
+		t.Errorf("%v cpus on average, at a limit of 0.2", mean)
 	}
 	for name, c := range m.Collectors() {
 		if !c.OK {

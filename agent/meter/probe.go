@@ -33,7 +33,6 @@ type Probe struct {
 	raw     Counters       // as the kernel has them, at the last sample
 	now     Counters
 	given   Given
-	gone    bool // the cgroup is
 	closed  bool
 	last    Sample
 

@@ -25,14 +25,14 @@ func saved(t testing.TB, file string) *Meter {
 	noise := rand.New(rand.NewPCG(5, 6))
 	for _, id := range []string{"vm1", "vm2"} {
 		m.past[id] = newHistory(vmSeries)
-		feed(m.past[id], start, start+25*3600+33, func(_ int64, s int) float64 {
+		feedDay(m.past[id], start, start+25*3600+33, func(_ int64, s int) float64 {
 			if s == vmGPUBusy {
 				return math.NaN()
 			}
 			return noise.Float64() * float64(s)
 		})
 	}
-	feed(m.hostPast, start+20*3600, start+25*3600+33, func(int64, int) float64 { return noise.Float64() })
+	feedDay(m.hostPast, start+20*3600, start+25*3600+33, func(int64, int) float64 { return noise.Float64() })
 	if err := m.Save(); err != nil {
 		t.Fatal(err)
 	}

@@ -105,15 +105,15 @@ func (p *page) head(h head) {
 
 // series appends a line; either kind of labels may be empty.
 func (p *page) series(name, labels, more string, v float64) {
-	p.b = append(p.b, name...)
+	b := append(p.b, name...)
 	if labels != "" || more != "" {
-		p.b = append(append(p.b, '{'), labels...)
+		b = append(append(b, '{'), labels...)
 		if labels != "" && more != "" {
-			p.b = append(p.b, ',')
+			b = append(b, ',')
 		}
-		p.b = append(append(p.b, more...), '}')
+		b = append(append(b, more...), '}')
 	}
-	p.b = append(appendNumber(append(p.b, ' '), v), '\n')
+	p.b = append(appendNumber(append(b, ' '), v), '\n')
 }
 
 func appendNumber(b []byte, v float64) []byte {

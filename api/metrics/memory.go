@@ -38,6 +38,12 @@ var memoryFamilies = []family[agent.Memory]{
 	}),
 	gauge("host_free_huge_blocks", "Huge pages that could be had now, /proc/buddyinfo.", func(m *agent.Memory) float64 { return float64(m.FreeHugeBlocks) }),
 	gauge("host_huge_block_bytes", "Size of a huge page.", func(m *agent.Memory) float64 { return float64(m.HugeBlockBytes) }),
+	rows(gaugeKind, "host_huge_blocks", "Blocks of the size of a huge page by whether a page in them is unmovable, by the scan of /proc/kpageflags.", func(m *agent.Memory, row func(string, float64)) {
+		if m.Map != nil {
+			row(`state="movable"`, float64(m.Map.MovableBlocks))
+			row(`state="unmovable"`, float64(m.Map.Blocks-m.Map.MovableBlocks))
+		}
+	}),
 	gauge("host_compactable_ratio", "Share of the blocks of a huge page's size without unmovable pages, by the scan of /proc/kpageflags.", func(m *agent.Memory) float64 { return optional(m.CompactableRatio) }),
 	rows(gaugeKind, "host_class_pages", "Pages by what they are, in the last whole pass over /proc/kpageflags.", func(m *agent.Memory, row func(string, float64)) {
 		if m.Map != nil {

@@ -10,6 +10,7 @@
 package metrics
 
 import (
+	"compress/gzip"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -48,6 +49,7 @@ type Metrics struct {
 
 	mu      sync.Mutex // held while an answer is put together
 	answers [2]answer  // text, OpenMetrics
+	zip     *gzip.Writer
 	logged  map[string]string
 }
 

@@ -84,16 +84,21 @@ func (m *Metrics) body(openMetrics, zip bool) []byte {
 		return a.plain
 	}
 	if a.zipped == nil {
-		a.zipped = compress(a.plain)
+		a.zipped = m.compress(a.plain)
 	}
 	return a.zipped
 }
 
-func compress(plain []byte) []byte {
+// compress zips with a kept writer: a new one costs a megabyte. The caller holds
+// m.mu.
+func (m *Metrics) compress(plain []byte) []byte {
 	var b bytes.Buffer
 	b.Grow(len(plain)/8 + 1024)
-	z, _ := gzip.NewWriterLevel(&b, gzip.BestSpeed) // the level is right
-	_, _ = z.Write(plain)                           // a Buffer takes everything
-	_ = z.Close()
+	if m.zip == nil {
+		m.zip, _ = gzip.NewWriterLevel(nil, gzip.BestSpeed) // the level is right
+	}
+	m.zip.Reset(&b)
+	_, _ = m.zip.Write(plain) // a Buffer takes everything
+	_ = m.zip.Close()
 	return b.Bytes()
 }

@@ -1,0 +1,63 @@
+package agent
+
+import (
+	"testing"
+)
+
+// TestKernelOutcomesAreCounted ends cloudlets in every way that a test can bring
+// about, each once.
+func TestKernelOutcomesAreCounted(t *testing.T) {
+	l := newLive(t)
+	v := l.create("o", small())
+	run := func(req CloudletSubmit) Cloudlet {
+		req.VM, req.SLA = v.ID, SLAHigh
+		return l.submit(req)
+	}
+	sh := func(script string) []string { return []string{"sh", "-c", script} }
+	l.ended(run(CloudletSubmit{Argv: sh("exit 0"), DeadlineSeconds: 300}).ID)
+	l.ended(run(CloudletSubmit{Argv: sh("exit 3")}).ID)
+	l.ended(run(CloudletSubmit{Argv: sh("kill -SEGV $$")}).ID)
+	l.ended(run(CloudletSubmit{Argv: []string{"burn", "--cpus", "0", "--memory", "256MiB", "--seconds", "60"}}).ID)
+	l.ended(run(CloudletSubmit{Argv: []string{"no-such-command"}}).ID)
+	l.ended(run(CloudletSubmit{Argv: sh("sleep 300"), DeadlineSeconds: 2}).ID)
+	l.ended(run(CloudletSubmit{Argv: sh("sleep 3"), DeadlineSeconds: 1, OnDeadline: OnDeadlineContinue}).ID)
+
+	c := run(CloudletSubmit{Argv: sh("sleep 300"), Request: Request{CPUs: 1}})
+	l.state(c.ID, CloudletRunning)
+	late := run(CloudletSubmit{Argv: sh("true"), DeadlineSeconds: 1, Request: Request{CPUs: 1}}) // there is no room for it
+	l.ended(late.ID)
+	queued := run(CloudletSubmit{Argv: sh("true"), Request: Request{CPUs: 1}})
+	for _, id := range []string{queued.ID, c.ID} {
+		if _, err := l.CancelCloudlet(t.Context(), id); err != nil {
+			t.Fatal(err)
+		}
+		l.ended(id)
+	}
+	last := run(CloudletSubmit{Argv: sh("sleep 300")})
+	l.state(last.ID, CloudletRunning)
+	l.delete(v.ID)
+
+	o := l.Snapshot().Outcomes
+	for _, e := range Endings {
+		want := int64(1)
+		if e.State == CloudletLost {
+			want = 0
+		}
+		if o.Ended[e] != want {
+			t.Errorf("%s, %s is counted %d times, want %d", e.State, e.Reason, o.Ended[e], want)
+		}
+	}
+	if got, want := o.Deadlines[SLAHigh], (Deadlines{Met: 1, Missed: 3}); got != want {
+		t.Errorf("deadlines %+v, want %+v", got, want)
+	}
+	started := int64(0)
+	for _, n := range o.Waiting[SLAHigh].Buckets {
+		started += n
+	}
+	if started != 8 { // all but the one without a command and two of the queue
+		t.Errorf("%d have waited, want 8", started)
+	}
+	if o.Events["cloudlet.finished"] != 10 || o.Events["vm.deleted"] != 1 {
+		t.Errorf("events %v", o.Events)
+	}
+}
