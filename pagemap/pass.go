@@ -98,23 +98,37 @@ func (s *Scanner) interrupted() bool {
 	return s.full != nil
 }
 
-// rollingPages is how many page frames are scanned at a time under a budget: a
-// burst of 2 ms on the machine this was measured on.
-const rollingPages = WindowPages / 4
+// Under a budget so many page frames are scanned at a time that a burst takes no
+// longer than this.
+const (
+	rollingPages = WindowPages / 4
+	burst        = 4 * time.Millisecond
+)
+
+// nextSize is how many frames to scan next, after so many took that CPU time.
+func nextSize(size, block uint64, took time.Duration) uint64 {
+	switch {
+	case took > burst:
+		return max(size/2, block)
+	case took < burst/4:
+		return min(size*2, rollingPages)
+	}
+	return size
+}
 
 // pass scans everything once. Unless full, it keeps to the budget.
 func (s *Scanner) pass(ctx context.Context, full bool, interrupted func() bool) error {
 	s.owners.refresh()
 	d := s.begin()
 	defer s.end()
-	size := uint64(rollingPages)
+	size := max(s.size, s.m.blockPages())
 	if full {
 		size = WindowPages
 	}
 	for i := 0; i < len(s.m.segments); i++ {
 		d.gap()
 		seg := s.m.segments[i]
-		for first := seg.first << s.m.order; first < seg.end<<s.m.order; first += size {
+		for first := seg.first << s.m.order; first < seg.end<<s.m.order; {
 			if err := ctx.Err(); err != nil {
 				return err
 			}
@@ -122,11 +136,15 @@ func (s *Scanner) pass(ctx context.Context, full bool, interrupted func() bool) 
 				return errInterrupted
 			}
 			began := time.Now()
-			cpu, err := s.scan(d, first, min(size, seg.end<<s.m.order-first))
+			count := min(size, seg.end<<s.m.order-first)
+			cpu, err := s.scan(d, first, count)
 			if err != nil {
 				return err
 			}
+			first += count
 			if !full {
+				size = nextSize(size, s.m.blockPages(), cpu)
+				s.size = size
 				s.rest(ctx, time.Duration(float64(cpu)/s.opts.Budget)-time.Since(began))
 			}
 		}

@@ -28,7 +28,8 @@ type Scanner struct {
 	fs     FS
 	owners *registry
 
-	work   window     // of Run
+	work   window     // of Run, as is size
+	size   uint64     // of the next window of a rolling scan
 	exact  sync.Mutex // guards window
 	window window
 

@@ -159,7 +159,8 @@ func TestKernelCommandLineRollingScan(t *testing.T) {
 	time.Sleep(10 * time.Second)
 	now := fetch[agent.Memory](s, "").Scan
 	t.Logf("%+v\n%+v", began, now)
-	if spent := now.CPUSeconds - began.CPUSeconds; spent > 0.3 { // 1 % of 10 s, and one window more
+	// 1 % of 10 s, and one burst more, which a busy emulator makes long.
+	if spent := now.CPUSeconds - began.CPUSeconds; spent > 0.3 {
 		t.Errorf("%.3f s of CPU in 10 s", spent)
 	}
 	if now.State != "rolling" && now.Passes == 0 {
