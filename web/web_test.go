@@ -82,7 +82,7 @@ func TestModulesFindEachOther(t *testing.T) {
 		if strings.HasPrefix(name, "/vendor/") {
 			return
 		}
-		for _, m := range regexp.MustCompile(`(?m)^import .*?"([^"]+)";$`).FindAllStringSubmatch(w.Body.String(), -1) {
+		for _, m := range regexp.MustCompile(`(?m)(?:^import .*?|\bimport\()"([^"]+)"`).FindAllStringSubmatch(w.Body.String(), -1) {
 			load(m[1])
 		}
 	}

@@ -3,16 +3,14 @@ import { $, write } from "/lib/dom.js";
 import { pause, state, watch } from "/lib/live.js";
 import { render, serve } from "/lib/router.js";
 import { begin } from "/lib/session.js";
-import * as memory from "/pages/memory.js";
 import * as overview from "/pages/overview.js";
-import * as prometheus from "/pages/prometheus.js";
 import * as vm from "/pages/vm.js";
 
-serve([
-  [/^\/$/, overview.open],
-  [/^\/vms\/([^/]+)$/, vm.open],
-  [/^\/memory$/, memory.open],
-  [/^\/prometheus$/, prometheus.open],
+serve([ // what is not looked at first is loaded when it is
+  [/^\/$/, () => overview],
+  [/^\/vms\/([^/]+)$/, () => vm],
+  [/^\/memory$/, () => import("/pages/memory.js")],
+  [/^\/prometheus$/, () => import("/pages/prometheus.js")],
 ]);
 
 watch({ draw() { if (state.host) write($("hostname"), `${state.host.name} · Linux ${state.host.kernel}`); } });

@@ -1,11 +1,11 @@
 // Pages by path, over the history API.
-import { $ } from "/lib/dom.js";
+import { $, el } from "/lib/dom.js";
 import { schedule, watch } from "/lib/live.js";
 
-let routes = [], page = null, shown = "", unwatch = () => {};
+let routes = [], page = null, shown = "", first = true, unwatch = () => {};
 
-// A route is [pattern, open]; open fills the element it is given and returns
-// {title, draw?, frame?, resumed?, query?, close?}.
+// A route is [pattern, load]; load answers a module whose open fills the element
+// it is given and returns {title, draw?, frame?, resumed?, query?, close?}.
 export function serve(table) {
   routes = table;
   addEventListener("popstate", render);
@@ -32,25 +32,30 @@ export function leave() {
   shown = "";
 }
 
-export function render() {
+export async function render() {
   if (page && shown === location.pathname) { // only the query differs
     page.query?.(query());
     return;
   }
   const found = match(location.pathname);
   if (!found) return;
-  const first = !page;
   leave();
-  shown = location.pathname;
-  const board = $("board");
+  const path = shown = location.pathname, board = $("board");
+  for (const link of $("nav").querySelectorAll("a")) {
+    if (link.pathname === path) link.setAttribute("aria-current", "page"); else link.removeAttribute("aria-current");
+  }
+  let module;
+  try { module = await found.load(); } catch {
+    if (path === location.pathname) board.replaceChildren(el("p", { class: "empty", role: "alert" }, "This page could not be loaded. ", el("a", { href: path, target: "_self" }, "Try again")));
+    return;
+  }
+  if (path !== location.pathname || page) return; // somewhere else meanwhile
   board.replaceChildren();
-  page = found.open(board, found.params, query());
+  page = module.open(board, found.params, query());
   unwatch = watch(page);
   document.title = page.title ? `${page.title} · CloudFlash` : "CloudFlash";
-  for (const link of $("nav").querySelectorAll("a")) {
-    if (link.pathname === shown) link.setAttribute("aria-current", "page"); else link.removeAttribute("aria-current");
-  }
   if (!first) board.querySelector("h1")?.focus();
+  first = false;
   schedule();
 }
 
@@ -67,9 +72,9 @@ export function setQuery(values, push = false) {
 }
 
 function match(path) {
-  for (const [pattern, open] of routes) {
+  for (const [pattern, load] of routes) {
     const params = pattern.exec(path);
-    if (params) return { open, params: params.slice(1).map(decodeURIComponent) };
+    if (params) return { load, params: params.slice(1).map(decodeURIComponent) };
   }
   return null;
 }

@@ -14,7 +14,7 @@ export function processes() {
   const title = el("h2", { id: "processes-title" }), detail = el("h3", { id: "mappings-title" });
   const list = table("processes", "Processes", [["Process"], ["Belongs to"], ["Resident", "num"]]);
   const maps = table("mappings", "Mappings", [["Mapping"], ["Access"], ["Size", "num"], ["Present", "num"], ["Its own", "num", "of the present, what no other process maps"], ["Runs", "num", "of adjacent page frames"], ["Longest", "num"], ["In huge pages", "num"]]);
-  const more = el("div", { class: "under", hidden: true }, detail, maps.node);
+  const more = el("div", { class: "under mappings", hidden: true }, detail, maps.node);
   const node = el("section", { "aria-labelledby": "processes-title", hidden: true }, el("div", { class: "section-head" }, title), list.node, more);
   let vm = "";
 
@@ -36,9 +36,10 @@ export function processes() {
   async function open(of, pid) {
     const p = await call("GET", `/memory/owners/${encodeURIComponent(of)}/processes/${pid}`);
     if (of !== vm) return;
-    const all = (p.mappings ?? []).sort((a, b) => b.present - a.present), shown = all.slice(0, mostMappings);
-    write(detail, `Mappings of ${p.name} (${p.pid})${all.length > shown.length ? `, the ${shown.length} largest of ${all.length}` : ""}${p.truncated ? "; more is mapped than was looked at" : ""}`);
-    maps.rows(shown.map((m) => [m.name || "memory without a name", m.permissions, `${count(m.pages)} pages`, `${count(m.present)}${m.swapped ? `, ${count(m.swapped)} swapped` : ""}`, count(m.exclusive), count(m.runs), count(m.largest_run), m.present ? percent(m.huge_pages / m.present) : "—"]));
+    const all = (p.mappings ?? []).filter((m) => m.present || m.swapped).sort((a, b) => b.present - a.present), shown = all.slice(0, mostMappings);
+    const empty = (p.mappings ?? []).length - all.length;
+    write(detail, `Mappings of ${p.name} (${p.pid})${all.length > shown.length ? `, the ${shown.length} largest of ${all.length}` : ""}${empty ? `; ${empty} more have nothing in memory` : ""}${p.truncated ? "; more is mapped than was looked at" : ""}`);
+    maps.rows(shown.map((m) => [m.name || "memory without a name", m.permissions, `${count(m.pages)} page${m.pages === 1 ? "" : "s"}`, `${count(m.present)}${m.swapped ? `, ${count(m.swapped)} swapped` : ""}`, count(m.exclusive), count(m.runs), count(m.largest_run), m.present ? percent(m.huge_pages / m.present) : "—"]));
     more.hidden = false;
   }
 

@@ -56,6 +56,7 @@ class MemoryPage {
     this.outButton = button("−", "Zoom out", () => this.zoomOut());
     this.before = button("‹", "Earlier addresses", () => this.pan(-0.5));
     this.after = button("›", "Later addresses", () => this.pan(0.5));
+    this.only = el("button", { type: "button", class: "small", hidden: true, title: "Show all owners", onclick: () => this.choose("owner", "") }, "");
     this.whole = el("div", { class: "map-grid" }, el("div", { class: "map-side" }, this.crumbs, this.map.node, this.age),
       el("div", { class: "side" }, this.legend.node, this.card.node));
     this.coverage = el("p", { class: "small-text muted under" });
@@ -63,7 +64,7 @@ class MemoryPage {
     this.ownersSection.firstChild.append(this.ownerTable.csv);
     this.processes = processes();
     root.append(el("h1", { tabIndex: -1 }, "Memory"), this.summary.node,
-      el("section", { "aria-labelledby": "map-title" }, el("div", { class: "section-head wrap" }, el("h2", { id: "map-title" }, "Map of physical pages"), this.scan.node, this.mode, el("div", { class: "choice" }, this.before, this.after, this.outButton, this.inButton)),
+      el("section", { "aria-labelledby": "map-title" }, el("div", { class: "section-head wrap" }, el("h2", { id: "map-title" }, "Map of physical pages"), this.scan.node, this.only, this.mode, el("div", { class: "choice" }, this.before, this.after, this.outButton, this.inButton)),
         this.trouble, this.whole, el("p", { class: "sr", id: "map-keys" }, "Arrow keys move between cells, Home and End within a row, Page Up and Page Down by eight rows. Enter or plus zooms in, Escape or minus zooms out, brackets move to the addresses before and after."), this.live),
       this.ownersSection, this.processes.node, section("Zones", "zones-title", this.zones.node));
     this.whole.hidden = this.ownersSection.hidden = true;
@@ -162,6 +163,9 @@ class MemoryPage {
   drawLegend(owner) {
     const { cells, memory } = this, part = this.view.deep ? " in this part" : "";
     const lines = owner ? ownerLines(cells, this.owners, this.colors) : stateLines(cells);
+    if (this.chosen) for (const line of lines) if (line.id !== this.chosen && !["free", "unknown", "absent"].includes(line.id)) line.tone = "dimmed";
+    this.only.hidden = !this.chosen;
+    write(this.only, `Only ${this.name(this.chosen)} ✕`);
     const counters = !memory || this.view.deep || owner ? "" : ` The kernel's own counters say ${(memory.free_pages + memory.uninitialised_pages).toLocaleString("en")} free; MemFree differs from them by ${signed(memory.residual_pages)} pages.`;
     this.legend.show(lines, cells.pageSize, cells.count * cells.per, (sum, total) => `Together ${sum.toLocaleString("en")} page frames${part}${sum === total ? "" : `, of ${total.toLocaleString("en")}`}.${counters}`);
     const map = memory?.map, done = map ? map.scanned_pages / memory.total_pages : 0;

@@ -14,6 +14,9 @@ const specs = [
     { key: "received_bps", label: "received", tone: 1, max: true }, { key: "sent_bps", label: "sent", tone: 3, max: true }] },
 ];
 
+// A little more than all of a second is how exactly samples are taken.
+const share = (ratio) => (ratio === null ? null : Math.min(ratio, 1));
+
 export function hostCharts(range) {
   const past = [];
   const all = charts({ title: "Host", id: "host-title", path: "/host", specs, range, name: "host" });
@@ -21,7 +24,7 @@ export function hostCharts(range) {
     past.push(usage);
     if (past.length > 10) past.shift();
     const times8 = (key) => { const r = rate(past, key); return r === null ? null : r * 8; };
-    all.push(at, { cpu_ratio: usage.cpu_ratio, memory_used_bytes: usage.memory_used_bytes, cpu_pressure: rate(past, "cpu_waiting_seconds"), received_bps: times8("received_bytes"), sent_bps: times8("sent_bytes") });
+    all.push(at, { cpu_ratio: usage.cpu_ratio, memory_used_bytes: usage.memory_used_bytes, cpu_pressure: share(rate(past, "cpu_waiting_seconds")), received_bps: times8("received_bytes"), sent_bps: times8("sent_bytes") });
   });
   return { ...all, frame: (topic) => { if (topic === "host") take(state.host?.usage); } };
 }
