@@ -74,6 +74,7 @@ func (a *Agent) runMemory(ctx context.Context) {
 		wg.Go(func() { _ = m.scanner.Run(ctx) }) // its errors are in its status
 	}
 	if m.counters == nil {
+		a.meter.Report("pagemap", 0, m.countersErr)
 		return
 	}
 	tick := time.NewTicker(sampleEvery)
