@@ -13,7 +13,10 @@ func TestKernelMeteringLeavesNothing(t *testing.T) {
 			name := fmt.Sprintf("m%d", i)
 			v := l.create(name, small())
 			c := l.sh(name, "i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done")
-			l.until(func() bool { now, err := l.VM(v.ID); return err == nil && now.Usage.AnonBytes > 0 && now.Usage.Periods > 0 }, "the VM is metered")
+			l.until(func() bool {
+				now, err := l.VM(v.ID)
+				return err == nil && now.Usage.AnonBytes > 0 && now.Usage.Periods > 0
+			}, "the VM is metered")
 			if c = l.ended(c.ID); c.Usage.CPUSeconds <= 0 || c.Usage.UserSeconds <= 0 {
 				t.Errorf("the cloudlet's usage is not kept: %+v", c.Usage)
 			}
