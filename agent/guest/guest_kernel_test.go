@@ -227,8 +227,10 @@ func TestKernelExitsSurviveTheAgent(t *testing.T) {
 	}
 	_, r := v.start("sleep 0.3; exit 9")
 	_ = v.Close() // the agent dies
-	time.Sleep(time.Second)
 	past, err := guest.ReadJournal(v.cfg.RunDir)
+	for end := time.Now().Add(30 * time.Second); len(past) == 0 && time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
+		past, err = guest.ReadJournal(v.cfg.RunDir)
+	}
 	if err != nil || len(past) != 1 || past[0].Code != 9 || past[0].FinishedAt.Sub(past[0].StartedAt) < 200*time.Millisecond {
 		t.Errorf("journal %+v %v", past, err)
 	}
