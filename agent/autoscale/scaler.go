@@ -1,0 +1,299 @@
+package autoscale
+
+import (
+	"fmt"
+	"math"
+	"slices"
+	"time"
+)
+
+// A Scaler follows one VM. It is not safe for concurrent use.
+type Scaler struct {
+	vm     string
+	policy Policy
+	last   Sample
+	io     Sample // when io.stat was read last
+	seen   bool
+	step   time.Duration // usual time between samples
+	loops  [Resources]loop
+	memory memory
+	spent  []int64 // when limits were changed, in the last hour
+	hot    bool    // saturated now
+}
+
+// loop is what is remembered of one resource.
+type loop struct {
+	limit    float64 // as it should be; 0 is not known
+	changed  int64   // when, 0 is never
+	since    int64   // use is known without a gap
+	peaks    peaks   // of what was needed
+	hold     hold
+	shrunk   shrunk
+	trimmed  bool  // the limit was sized to a whole window
+	waiting  int64 // since more is wished for, 0 is not
+	proposed int64 // when, in dry runs
+	wanted   float64
+	pegged   bool // more is needed than the bounds allow
+}
+
+// shrunk is the last shrink that has not been undone by growing.
+type shrunk struct {
+	at             int64
+	from, fromHigh float64
+	window         time.Duration
+}
+
+const (
+	remembered = 2 * longestHold // of use; enough to see that a need came back
+	deadBand   = 0.1             // changes of less are not worth it (HPA, VPA and Captain all have 10 %)
+	mostGrowth = 2               // times the limit, in one tick (HPA)
+	gentle     = 0.2             // most that a shrink on short evidence takes
+	gapFactor  = 10              // times the usual time between samples: the machine slept
+)
+
+// NewScaler follows the VM of that id by a valid policy.
+func NewScaler(vm string, p Policy) (*Scaler, error) {
+	if err := p.Validate(); err != nil {
+		return nil, fmt.Errorf("policy of %s: %w", vm, err)
+	}
+	s := &Scaler{vm: vm, policy: p}
+	for r := range s.loops {
+		s.loops[r].peaks.keep = max(remembered, 2*p.Rules[r].Window)
+	}
+	s.memory.day.keep = mostHalf
+	return s, nil
+}
+
+// Policy is the policy in force.
+func (s *Scaler) Policy() Policy { return s.policy }
+
+// SetPolicy changes the policy; what has been learned stays.
+func (s *Scaler) SetPolicy(p Policy) error {
+	if err := p.Validate(); err != nil {
+		return fmt.Errorf("policy of %s: %w", s.vm, err)
+	}
+	s.policy = p
+	return nil
+}
+
+// Next is when the VM should be looked at again: soon while it is saturated.
+func (s *Scaler) Next() time.Duration {
+	if s.hot {
+		return 100 * time.Millisecond
+	}
+	return time.Second
+}
+
+// Observe takes a new sample and the limits as the kernel has them now (high is
+// memory.high, 0 for none), and appends to out what should be done. Nothing has
+// changed until Applied says so. A sample that is not later than the last one is
+// no news; one after a long gap (the machine slept) begins anew.
+func (s *Scaler) Observe(sample *Sample, now Limits, high float64, out []Decision) []Decision {
+	dt := sample.At.Sub(s.last.At)
+	if !s.seen || dt <= 0 || (s.step > 0 && dt > gapFactor*max(s.step, time.Second)) {
+		s.begin(sample)
+		return out
+	}
+	r := compare(&s.last, sample, &s.io)
+	if s.step == 0 {
+		s.step = dt
+	}
+	s.step += (dt - s.step) / 8
+	at := sample.At.UnixNano()
+	s.hot = false
+	for res := range Resources {
+		rule, l := &s.policy.Rules[res], &s.loops[res]
+		if rule.Mode == Off || now[res] <= 0 {
+			l.limit = 0
+			continue
+		}
+		if d, ok := s.drift(res, at, now[res]); ok {
+			out = append(out, d)
+		}
+		d, ok := s.decide(res, at, sample, &r, high)
+		if ok && s.permitted(&d, at) {
+			out = append(out, s.complete(d, res, at))
+		} else if !ok || d.Action == Shrink {
+			l.waiting = 0
+		}
+	}
+	s.last = *sample
+	if r.flowFresh {
+		s.io = *sample
+	}
+	return out
+}
+
+// begin takes a sample as the one that others are compared with.
+func (s *Scaler) begin(sample *Sample) {
+	at := sample.At.UnixNano()
+	for r := range s.loops {
+		l := &s.loops[r]
+		if !s.seen || at < s.last.At.UnixNano() { // a clock that was set back: times of before mean nothing
+			l.peaks.forget()
+			l.changed, l.shrunk, l.hold, l.proposed, l.waiting = 0, shrunk{}, hold{}, 0, 0
+		}
+		l.since = at
+	}
+	if s.seen && at < s.last.At.UnixNano() {
+		s.spent = s.spent[:0]
+		s.memory.day.forget()
+		s.memory.born = at
+	}
+	if !s.seen {
+		s.memory.born = at
+	}
+	s.memory.rebase(sample)
+	s.last, s.io, s.seen, s.hot = *sample, *sample, true, false
+}
+
+// drift notices a limit that somebody else changed. Kernels round: a hundredth is
+// no drift.
+func (s *Scaler) drift(res Resource, at int64, now float64) (Decision, bool) {
+	l := &s.loops[res]
+	was := l.limit
+	l.limit = now
+	if was == 0 || math.Abs(now-was) <= 0.01*was {
+		return Decision{}, false
+	}
+	l.shrunk, l.trimmed, l.changed = shrunk{}, false, at
+	return Decision{VM: s.vm, Resource: res, At: s.time(at), Action: Drift, Signal: ByHand, From: was, To: now, Status: Granted, SLA: s.policy.SLA}, true
+}
+
+func (s *Scaler) time(at int64) time.Time { return time.Unix(0, at).UTC() }
+
+func (s *Scaler) decide(res Resource, at int64, sample *Sample, r *rates, high float64) (Decision, bool) {
+	l := &s.loops[res]
+	if unknown(res, sample) || unknown(res, &s.last) {
+		l.since = at // nothing is done on what is not known, and the window begins anew
+		return Decision{}, false
+	}
+	if rule := &s.policy.Rules[res]; l.limit < 0.99*rule.Min || l.limit > 1.01*rule.Max {
+		return s.intoBounds(res, sample, high)
+	}
+	switch res {
+	case CPU:
+		return s.cpu(at, sample, r)
+	case Memory:
+		return s.mem(at, sample, r, high)
+	case Storage:
+		return s.follow(res, at, float64(sample.StorageBytes), true)
+	case Bandwidth:
+		return s.follow(res, at, r.flow[res], true)
+	}
+	if !r.flowFresh {
+		return Decision{}, false
+	}
+	// Tasks wait for a slow disk too: only near the cap does it say that the cap is tight.
+	return s.follow(res, at, r.flow[res], sample.NoPressure || r.ioWaiting >= pressed)
+}
+
+func unknown(res Resource, s *Sample) bool {
+	switch res {
+	case CPU:
+		return s.NoCPU
+	case Memory:
+		return s.NoMemory
+	case Storage:
+		return s.NoStorage
+	case Bandwidth:
+		return s.NoNetwork
+	}
+	return s.NoIO
+}
+
+// intoBounds brings a limit that the policy does not allow to where it does.
+// Memory in use is the one thing that may keep it out.
+func (s *Scaler) intoBounds(res Resource, sample *Sample, high float64) (Decision, bool) {
+	l, rule := &s.loops[res], &s.policy.Rules[res]
+	d := Decision{Signal: ByBounds, Action: Grow, From: l.limit, To: rule.clamp(l.limit)}
+	if d.To < l.limit {
+		d.Action = Shrink
+	}
+	if res == Memory {
+		floor := 1.2 * float64(sample.MemoryBytes)
+		if d.Action == Shrink && d.To < floor {
+			d.Reclaim = float64(sample.MemoryBytes) - d.To/1.2
+			d.To = min(floor, l.limit)
+		}
+		d.HighFrom, d.HighTo = high, page(highShare*d.To)
+		if d.To > 0.99*l.limit && d.Action == Shrink {
+			return d, false
+		}
+	}
+	return d, true
+}
+
+// permitted holds the budget of changes. Shrinking may spend half of it, so that
+// growing, which without shrinking ends at the bounds, is hardly ever refused. An
+// OOM kill is always answered.
+func (s *Scaler) permitted(d *Decision, at int64) bool {
+	s.spent = slices.DeleteFunc(s.spent, func(t int64) bool { return t <= at-int64(time.Hour) })
+	minute := 0
+	for _, t := range s.spent {
+		if t > at-int64(time.Minute) {
+			minute++
+		}
+	}
+	hour := len(s.spent)
+	if !d.Up() {
+		return minute < (s.policy.PerMinute+1)/2 && hour < (s.policy.PerHour+1)/2
+	}
+	if d.Signal != ByOOM && (minute >= s.policy.PerMinute || hour >= s.policy.PerHour) {
+		d.Status, d.Why = Deferred, fmt.Sprintf("the limits were changed %d times in a minute and %d times in an hour, of %d and %d",
+			minute, hour, s.policy.PerMinute, s.policy.PerHour)
+	}
+	return true
+}
+
+// complete fills in what all decisions have. A dry run says the same thing once in
+// a cooldown, not with every sample.
+func (s *Scaler) complete(d Decision, res Resource, at int64) Decision {
+	l, rule := &s.loops[res], &s.policy.Rules[res]
+	d.VM, d.Resource, d.At, d.SLA = s.vm, res, s.time(at), s.policy.SLA
+	if d.Status == "" {
+		d.Status = Proposed
+	}
+	d.DryRun = rule.Mode == Recommend
+	if d.Up() {
+		if l.waiting == 0 {
+			l.waiting = at
+		}
+		d.Waiting = s.time(l.waiting)
+	}
+	return d
+}
+
+// Applied says that a decision was carried out, at a time, with what the kernel
+// has then: limit, and for memory high.
+func (s *Scaler) Applied(d Decision, at time.Time, limit float64) {
+	l := &s.loops[d.Resource]
+	if d.Action == Drift {
+		return
+	}
+	t := at.UnixNano()
+	l.trimmed = d.Action == Shrink && d.Signal == ByWindow
+	if d.Action == Shrink {
+		l.shrunk = shrunk{at: t, from: d.From, fromHigh: d.HighFrom, window: d.Window}
+	} else {
+		l.shrunk = shrunk{}
+	}
+	l.limit, l.changed, l.waiting = limit, t, 0
+	s.spent = append(s.spent, t)
+}
+
+// Expect says that a limit was changed on a user's request, which is no drift.
+func (s *Scaler) Expect(res Resource, limit float64, at time.Time) {
+	l := &s.loops[res]
+	l.limit, l.changed, l.shrunk, l.trimmed, l.waiting = limit, at.UnixNano(), shrunk{}, false, 0
+}
+
+// Pegged reports whether more is needed of a resource than the bounds allow.
+func (s *Scaler) Pegged(res Resource) bool { return s.loops[res].pegged }
+
+// Held is how long a need of a resource is held on to now, and how much of that
+// was learned from needs that came back.
+func (s *Scaler) Held(res Resource) (window, learned time.Duration) {
+	w := s.windows(res, s.last.At.UnixNano())
+	return w.long, s.loops[res].hold.length(s.last.At.UnixNano())
+}
