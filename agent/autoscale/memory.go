@@ -40,16 +40,16 @@ func (m *memory) rebase(s *Sample) {
 	m.calm = s.At.UnixNano()
 }
 
-// now estimates the working set and what can not be reclaimed: as memory.stat said
-// last, and all that has come since.
-func (m *memory) now(s *Sample, r *rates) (workingSet, unreclaimed float64) {
+// now estimates the working set: as memory.stat said last, and all that has come
+// since.
+func (m *memory) now(s *Sample, r *rates) float64 {
 	current := float64(s.MemoryBytes)
 	if r.statFresh {
 		m.statAt, m.base = s.statAt().UnixNano(), current
 		m.workingSet, m.unreclaimed = float64(s.WorkingSetBytes), float64(s.UnreclaimableBytes)
 	}
 	more := max(current-m.base, 0)
-	return min(m.workingSet+more, current), min(m.unreclaimed+more, current)
+	return min(m.workingSet+more, current)
 }
 
 // floor is what high may not go below: what cannot be reclaimed and a margin, or
@@ -61,11 +61,11 @@ func (m *memory) floor() float64 {
 
 // mem scales memory.high and memory.max.
 func (s *Scaler) mem(at int64, sample *Sample, r *rates, high float64) (Decision, bool) {
-	l, rule, m := &s.loops[Memory], &s.policy.Rules[Memory], &s.memory
+	l, m := &s.loops[Memory], &s.memory
 	if high <= 0 || high > l.limit {
 		high = l.limit
 	}
-	use, _ := m.now(sample, r)
+	use := m.now(sample, r)
 	r.workingSet = use
 	l.pegged = false
 	storm := r.refaults*pageSize > stormShare*high

@@ -79,7 +79,9 @@ type hold struct {
 }
 
 const (
-	longestHold = time.Hour // Autopilot: the most that was advised in the last hour
+	// Autopilot takes the most that was advised in the last hour. An hour is also
+	// what many jobs run by, and a hold of as long would lose just those: twice it.
+	longestHold = 2 * time.Hour
 	holdHalf    = 12 * time.Hour
 )
 

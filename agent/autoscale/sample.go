@@ -45,26 +45,25 @@ type Sample struct {
 
 // rates are two samples compared.
 type rates struct {
-	dt          time.Duration
-	cpus        float64 // cores in use
-	throttled   float64 // share of periods
-	anyPeriods  bool    // enough to tell
-	cpuStalled  float64 // shares of the time
-	cpuWaiting  float64
-	memWaiting  float64
-	memStalled  float64
-	ioWaiting   float64
-	refaults    float64 // pages per second
-	highEvents  int64
-	maxEvents   int64
-	oomKills    int64
-	memGrowth   float64 // bytes per second
-	dropped     int64
-	flow        [Resources]float64 // bandwidth and IO
-	flowFresh   bool               // io.stat is new
-	statFresh   bool
-	workingSet  float64 // bytes, what grew since memory.stat was read included
-	unreclaimed float64
+	dt         time.Duration
+	cpus       float64 // cores in use
+	throttled  float64 // share of periods
+	anyPeriods bool    // enough to tell
+	cpuStalled float64 // shares of the time
+	cpuWaiting float64
+	memWaiting float64
+	memStalled float64
+	ioWaiting  float64
+	refaults   float64 // pages per second
+	highEvents int64
+	maxEvents  int64
+	oomKills   int64
+	memGrowth  float64 // bytes per second
+	dropped    int64
+	flow       [Resources]float64 // bandwidth and IO
+	flowFresh  bool               // io.stat is new
+	statFresh  bool
+	workingSet float64 // bytes, what grew since memory.stat was read included
 }
 
 func share(seconds, dt float64) float64 { return min(max(seconds/dt, 0), 1) }

@@ -44,7 +44,7 @@ type shrunk struct {
 }
 
 const (
-	remembered = 2 * longestHold // of use; enough to see that a need came back
+	remembered = longestHold // of use: what comes back later could not have been held
 	deadBand   = 0.1             // changes of less are not worth it (HPA, VPA and Captain all have 10 %)
 	mostGrowth = 2               // times the limit, in one tick (HPA)
 	gentle     = 0.2             // most that a shrink on short evidence takes

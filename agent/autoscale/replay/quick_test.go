@@ -1,0 +1,26 @@
+package replay
+
+import (
+	"fmt"
+	"testing"
+)
+
+func TestQuick(t *testing.T) {
+	rec, err := Load("/work/shared/traces")
+	if err != nil {
+		t.Fatal(err)
+	}
+	show := func(name string, all []Trace) {
+		fmt.Println("==", name)
+		for _, p := range Policies() {
+			r := RunAll(all, 0, p)
+			fmt.Printf("%-28s slack %5.1f short %7.3f thr %6.2f rs/h %6.2f rev/h %5.2f\n", p.Name, 100*r.Slack, 100*r.Shortfall, 100*r.Throttled, r.PerHour, r.Reversals)
+		}
+	}
+	show("alibaba", []Trace{rec.Alibaba})
+	show("planetlab", rec.PlanetLab)
+	show("bitbrains", []Trace{rec.Bitbrains})
+	for _, s := range Synthetic(1) {
+		show(s.Name, []Trace{s})
+	}
+}
