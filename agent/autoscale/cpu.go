@@ -8,6 +8,7 @@ func (s *Scaler) cpu(at int64, sample *Sample, r *rates) (Decision, bool) {
 	theta := tolerated(s.policy.SLA)
 	need := wanted(r, sample.NoPressure)
 	l.pegged = false
+	s.suffer(CPU, r.dt, r.throttled)
 	bar := s.bar(CPU)
 	d, ok := Decision{}, false
 	switch {

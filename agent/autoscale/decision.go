@@ -30,6 +30,7 @@ const (
 	ByRefaults  Signal = "refaults"
 	ByIdle      Signal = "below"  // below Down for the cooldown
 	ByWindow    Signal = "window" // well below the peak of the window
+	ByShare     Signal = "share"  // well below what is enough nearly all the time
 	ByBounds    Signal = "bounds" // the limit is outside of the policy's bounds
 	ByHost      Signal = "host"   // another VM needs it
 	ByHand      Signal = "by hand"

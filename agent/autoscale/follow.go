@@ -8,6 +8,9 @@ import (
 // pressed is the share of the time that tasks wait when a limit is too tight.
 const pressed = 0.1
 
+// flap is the time within which growing and shrinking are not to alternate.
+const flap = 10 * time.Minute
+
 // windows are how far a shrink looks back: short for use below Down, long for use
 // above.
 type windows struct{ short, long time.Duration }
@@ -35,6 +38,7 @@ func (s *Scaler) follow(res Resource, at int64, use float64, pressed bool) (Deci
 	l, rule := &s.loops[res], &s.policy.Rules[res]
 	l.pegged = false
 	bar := s.bar(res)
+	s.suffer(res, s.step, map[bool]float64{true: 1}[pressed && use >= 0.98*l.limit])
 	if pressed && use >= bar*l.limit {
 		d, ok := s.grow(res, at, use/rule.Target, bar*l.limit)
 		d.Signal, d.Use, d.Value, d.Limit = ByUsage, use, use/l.limit, bar
@@ -49,17 +53,36 @@ func (s *Scaler) follow(res Resource, at int64, use float64, pressed bool) (Deci
 // was reached before the last shrink, that shrink came too early.
 func (s *Scaler) grow(res Resource, at int64, to, level float64) (Decision, bool) {
 	l, rule := &s.loops[res], &s.policy.Rules[res]
-	if seen, ok := l.peaks.reached(level); ok && l.shrunk.at > 0 && seen <= l.shrunk.at {
-		l.hold.regret(at, time.Duration(at-seen))
-	}
+	s.regret(res, at, level)
 	d := Decision{Action: Grow, From: l.limit}
 	if l.shrunk.at > 0 && at-l.shrunk.at <= int64(s.soon()) {
 		d.Action, to = Rollback, max(to, l.shrunk.from)
 	}
-	to = min(max(to, (1+deadBand)*l.limit), max(mostGrowth*l.limit, l.shrunk.from))
+	to = min(max(to, (1+deadBand)*l.limit), max(s.stride*l.limit, l.shrunk.from))
 	d.To = min(to, rule.Max)
 	l.pegged = to > rule.Max
 	return d, d.To > 1.005*l.limit && s.fresh(rule, l, at, d.To)
+}
+
+// regret learns from a need that comes back after a shrink has given it away, where
+// that is more than the VM's class has to bear, or so soon that it is flapping.
+func (s *Scaler) regret(res Resource, at int64, level float64) {
+	l := &s.loops[res]
+	seen, ok := l.peaks.reached(level)
+	if !ok || l.shrunk.at == 0 || seen > l.shrunk.at {
+		return
+	}
+	if gap := time.Duration(at - seen); gap <= flap || l.harm > tolerated(s.policy.SLA) {
+		l.hold.regret(at, gap)
+	}
+}
+
+// suffer keeps count of how much of the time a limit was too small. It looks back on
+// twice the samples that tell the tolerated share from none.
+func (s *Scaler) suffer(res Resource, dt time.Duration, share float64) {
+	span := max(time.Hour, 2*time.Duration(evidence(s.policy.SLA))*s.step)
+	l := &s.loops[res]
+	l.harm += (share - l.harm) * min(float64(dt)/float64(span), 1)
 }
 
 // soon is how long after a shrink trouble is put down to it.

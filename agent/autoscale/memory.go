@@ -68,6 +68,7 @@ func (s *Scaler) mem(at int64, sample *Sample, r *rates, high float64) (Decision
 	use := m.now(sample, r)
 	r.workingSet = use
 	l.pegged = false
+	s.suffer(Memory, r.dt, min(r.memWaiting/pressed, 1))
 	storm := r.refaults*pageSize > stormShare*high
 	if r.memWaiting >= calmShare || storm || r.highEvents > 0 {
 		m.calm = at
@@ -130,10 +131,8 @@ func (s *Scaler) memUp(at int64, sample *Sample, r *rates, high float64, storm b
 // memGrow sizes high, and max where it would stand too close above.
 func (s *Scaler) memGrow(at int64, d Decision, size float64) (Decision, bool) {
 	l, rule := &s.loops[Memory], &s.policy.Rules[Memory]
-	if seen, ok := l.peaks.reached(s.bar(Memory) * d.HighFrom); ok && l.shrunk.at > 0 && seen <= l.shrunk.at {
-		l.hold.regret(at, time.Duration(at-seen))
-	}
-	d.HighTo = min(size, max(mostGrowth*d.HighFrom, l.shrunk.fromHigh))
+	s.regret(Memory, at, s.bar(Memory)*d.HighFrom)
+	d.HighTo = min(size, max(s.stride*d.HighFrom, l.shrunk.fromHigh))
 	if d.Signal == ByOOM {
 		d.HighTo = size
 	}

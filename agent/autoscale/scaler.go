@@ -19,6 +19,7 @@ type Scaler struct {
 	memory memory
 	spent  []int64 // when limits were changed, in the last hour
 	hot    bool    // saturated now
+	stride float64 // most that this look may grow a limit, times it
 }
 
 // loop is what is remembered of one resource.
@@ -28,6 +29,7 @@ type loop struct {
 	since    int64   // use is known without a gap
 	peaks    peaks   // of what was needed
 	hold     hold
+	harm     float64 // share of the time that the limit was too small, of late
 	shrunk   shrunk
 	trimmed  bool  // the limit was sized to a whole window
 	waiting  int64 // since more is wished for, 0 is not
@@ -45,10 +47,10 @@ type shrunk struct {
 
 const (
 	remembered = longestHold // of use: what comes back later could not have been held
-	deadBand   = 0.1             // changes of less are not worth it (HPA, VPA and Captain all have 10 %)
-	mostGrowth = 2               // times the limit, in one tick (HPA)
-	gentle     = 0.2             // most that a shrink on short evidence takes
-	gapFactor  = 10              // times the usual time between samples: the machine slept
+	deadBand   = 0.1         // changes of less are not worth it (HPA, VPA and Captain all have 10 %)
+	mostGrowth = 2           // times the limit, in one tick (HPA)
+	gentle     = 0.2         // most that a shrink on short evidence takes
+	gapFactor  = 10          // times the usual time between samples: the machine slept
 )
 
 // NewScaler follows the VM of that id by a valid policy.
@@ -100,7 +102,7 @@ func (s *Scaler) Observe(sample *Sample, now Limits, high float64, out []Decisio
 	}
 	s.step += (dt - s.step) / 8
 	at := sample.At.UnixNano()
-	s.hot = false
+	s.hot, s.stride = false, stride(dt, sample.NoPressure)
 	for res := range Resources {
 		rule, l := &s.policy.Rules[res], &s.loops[res]
 		if rule.Mode == Off || now[res] <= 0 {
@@ -122,6 +124,16 @@ func (s *Scaler) Observe(sample *Sample, now Limits, high float64, out []Decisio
 		s.io = *sample
 	}
 	return out
+}
+
+// stride bounds what one wrong reading can do. A look back on many seconds is less
+// often wrong than one on a second, but without pressure it does not show how much
+// is missing.
+func stride(dt time.Duration, blind bool) float64 {
+	if blind {
+		return mostGrowth
+	}
+	return math.Pow(mostGrowth, min(max(dt.Seconds(), 1), 10))
 }
 
 // begin takes a sample as the one that others are compared with.
