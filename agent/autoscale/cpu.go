@@ -12,18 +12,18 @@ func (s *Scaler) cpu(at int64, sample *Sample, r *rates) (Decision, bool) {
 	bar := s.bar(CPU)
 	d, ok := Decision{}, false
 	switch {
-	case r.anyPeriods && r.throttled > 3*theta:
+	case r.anyPeriods && r.throttled > intolerable(s.policy.SLA):
 		// Where pressure does not say how much is missing, Captain's step does.
 		to := need / rule.Target
 		if to < (1+deadBand)*l.limit || sample.NoPressure {
-			to = max(to, l.limit*(1+r.throttled-3*theta))
+			to = max(to, l.limit*(1+r.throttled-intolerable(s.policy.SLA)))
 		}
 		if sample.NoPressure && l.shrunk.at > 0 {
 			to = max(to, 2*l.shrunk.from-l.limit)
 		}
 		s.hot = l.limit < rule.Max
 		d, ok = s.grow(CPU, at, to, bar*l.limit)
-		d.Signal, d.Value, d.Limit = ByThrottled, r.throttled, 3*theta
+		d.Signal, d.Value, d.Limit = ByThrottled, r.throttled, intolerable(s.policy.SLA)
 	case r.cpus >= bar*l.limit && (r.dt >= time.Second || r.throttled > 0):
 		// Less than a second is a few periods, and says little about use.
 		s.hot = r.throttled > theta && l.limit < rule.Max

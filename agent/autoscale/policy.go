@@ -154,8 +154,12 @@ func tolerated(sla int) float64 {
 	return 0.06
 }
 
-// evidence is how many samples a shrink has to look back on. The next of n+1 like
-// samples is their greatest with a chance of 1/(n+1), whatever they are
-// distributed like: that many make it as likely as the throttling that is
-// tolerated: 49, 16 or 6. (Captain looks back on 50.)
-func evidence(sla int) int { return int(math.Ceil(1/tolerated(sla))) - 1 }
+// intolerable is the share of throttled periods above which a limit is too small
+// (Captain: three times its target).
+func intolerable(sla int) float64 { return 3 * tolerated(sla) }
+
+// evidence is how many samples a shrink has to look back on at least. The next of
+// n+1 like samples is their greatest with a chance of 1/(n+1), whatever they are
+// distributed like: with so many, a shrink to that peak is no likelier to be too
+// much than what makes a limit grow: 17, 6 or 3. What is missed is learned (hold).
+func evidence(sla int) int { return int(math.Ceil(1 / intolerable(sla))) }
