@@ -6,7 +6,7 @@ import "time"
 func (s *Scaler) cpu(at int64, sample *Sample, r *rates) (Decision, bool) {
 	l, rule := &s.loops[CPU], &s.policy.Rules[CPU]
 	theta := tolerated(s.policy.SLA)
-	need := wanted(r, sample.NoPressure)
+	need := s.needs[CPU]
 	l.pegged = false
 	s.suffer(CPU, r.dt, r.throttled)
 	bar := s.bar(CPU)

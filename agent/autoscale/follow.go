@@ -38,7 +38,11 @@ func (s *Scaler) follow(res Resource, at int64, use float64, pressed bool) (Deci
 	l, rule := &s.loops[res], &s.policy.Rules[res]
 	l.pegged = false
 	bar := s.bar(res)
-	s.suffer(res, s.step, map[bool]float64{true: 1}[pressed && use >= 0.98*l.limit])
+	short := 0.0
+	if pressed && use >= 0.98*l.limit {
+		short = 1
+	}
+	s.suffer(res, s.step, short)
 	if pressed && use >= bar*l.limit {
 		d, ok := s.grow(res, at, use/rule.Target, bar*l.limit)
 		d.Signal, d.Use, d.Value, d.Limit = ByUsage, use, use/l.limit, bar

@@ -65,8 +65,7 @@ func (s *Scaler) mem(at int64, sample *Sample, r *rates, high float64) (Decision
 	if high <= 0 || high > l.limit {
 		high = l.limit
 	}
-	use := m.now(sample, r)
-	r.workingSet = use
+	use := r.workingSet
 	l.pegged = false
 	s.suffer(Memory, r.dt, min(r.memWaiting/pressed, 1))
 	storm := r.refaults*pageSize > stormShare*high

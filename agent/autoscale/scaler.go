@@ -17,6 +17,8 @@ type Scaler struct {
 	step   time.Duration // usual time between samples
 	loops  [Resources]loop
 	memory memory
+	needs  Limits // of the last sample
+	known  [Resources]bool
 	spent  []int64 // when limits were changed, in the last hour
 	hot    bool    // saturated now
 	stride float64 // most that this look may grow a limit, times it
@@ -102,6 +104,7 @@ func (s *Scaler) Observe(sample *Sample, now Limits, high float64, out []Decisio
 	}
 	s.step += (dt - s.step) / 8
 	at := sample.At.UnixNano()
+	s.learn(sample, &r)
 	s.hot, s.stride = false, stride(dt, sample.NoPressure)
 	for res := range Resources {
 		rule, l := &s.policy.Rules[res], &s.loops[res]
@@ -124,6 +127,20 @@ func (s *Scaler) Observe(sample *Sample, now Limits, high float64, out []Decisio
 		s.io = *sample
 	}
 	return out
+}
+
+// learn works out what was needed of each resource since the last sample.
+func (s *Scaler) learn(sample *Sample, r *rates) {
+	for res := range Resources {
+		s.known[res] = !unknown(res, sample) && !unknown(res, &s.last)
+	}
+	if s.known[Memory] {
+		r.workingSet = s.memory.now(sample, r)
+	}
+	fresh := s.known[ReadBPS] && r.flowFresh
+	s.known[ReadBPS], s.known[WriteBPS], s.known[ReadIOPS], s.known[WriteIOPS] = fresh, fresh, fresh, fresh
+	s.needs = r.flow
+	s.needs[CPU], s.needs[Memory], s.needs[Storage] = wanted(r, sample.NoPressure), r.workingSet, float64(sample.StorageBytes)
 }
 
 // stride bounds what one wrong reading can do. A look back on many seconds is less
@@ -176,7 +193,10 @@ func (s *Scaler) time(at int64) time.Time { return time.Unix(0, at).UTC() }
 
 func (s *Scaler) decide(res Resource, at int64, sample *Sample, r *rates, high float64) (Decision, bool) {
 	l := &s.loops[res]
-	if unknown(res, sample) || unknown(res, &s.last) {
+	if !s.known[res] {
+		if res >= ReadBPS && !unknown(res, sample) {
+			return Decision{}, false // io.stat was not read this time
+		}
 		l.since = at // nothing is done on what is not known, and the window begins anew
 		return Decision{}, false
 	}
@@ -192,9 +212,6 @@ func (s *Scaler) decide(res Resource, at int64, sample *Sample, r *rates, high f
 		return s.follow(res, at, float64(sample.StorageBytes), true)
 	case Bandwidth:
 		return s.follow(res, at, r.flow[res], true)
-	}
-	if !r.flowFresh {
-		return Decision{}, false
 	}
 	// Tasks wait for a slow disk too: only near the cap does it say that the cap is tight.
 	return s.follow(res, at, r.flow[res], sample.NoPressure || r.ioWaiting >= pressed)
@@ -258,8 +275,7 @@ func (s *Scaler) permitted(d *Decision, at int64) bool {
 	return true
 }
 
-// complete fills in what all decisions have. A dry run says the same thing once in
-// a cooldown, not with every sample.
+// complete fills in what all decisions have.
 func (s *Scaler) complete(d Decision, res Resource, at int64) Decision {
 	l, rule := &s.loops[res], &s.policy.Rules[res]
 	d.VM, d.Resource, d.At, d.SLA = s.vm, res, s.time(at), s.policy.SLA

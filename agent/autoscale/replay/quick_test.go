@@ -31,3 +31,20 @@ func TestQuick(t *testing.T) {
 		show(s.Name, []Trace{s})
 	}
 }
+
+func TestQuickMemory(t *testing.T) {
+	rec, err := Load("/work/shared/traces")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, look := range []time.Duration{0, time.Second} {
+		tr := rec.BitbrainsRAM
+		if look > 0 {
+			tr = tr.Part(0, 0.2, "")
+		}
+		for _, p := range MemoryPolicies() {
+			r := RunMemory(tr, look, p.New(tr))
+			fmt.Printf("%v %-20s slack %5.1f high %5.1f OOMs %d slow %5.2f %% resizes %d\n", look, p.Name, 100*r.Slack(), 100*r.HighSlack(), r.OOMs, 100*r.SlowDown/r.Seconds, r.Resizes)
+		}
+	}
+}
