@@ -1,15 +1,23 @@
 package replay
 
 import (
+	"hash/fnv"
 	"math"
 	"math/rand/v2"
 	"time"
 )
 
+// newRand draws the same for the same seed and name.
+func newRand(seed uint64, name string) *rand.Rand {
+	h := fnv.New64a()
+	_, _ = h.Write([]byte(name)) // it never fails
+	return rand.New(rand.NewPCG(seed, h.Sum64()))
+}
+
 // Synthetic are made-up demands, the same for the same seed: what a policy that
 // was fitted to recorded traces would fail on.
 func Synthetic(seed uint64) []Trace {
-	rng := rand.New(rand.NewPCG(seed, 1))
+	rng := newRand(seed, "synthetic")
 	make1 := func(name string, n int, step time.Duration, size float64, f func(i int) float64) Trace {
 		t := Trace{Name: name, Step: step, Cap: size, Demand: make([]float64, n)}
 		for i := range t.Demand {
