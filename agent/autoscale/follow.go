@@ -69,14 +69,17 @@ func (s *Scaler) grow(res Resource, at int64, to, level float64) (Decision, bool
 }
 
 // regret learns from a need that comes back after a shrink has given it away, where
-// that is more than the VM's class has to bear, or so soon that it is flapping.
+// that is more than the VM's class has to bear, or so soon or so often that it is
+// flapping: more than once in ten minutes, over an hour.
 func (s *Scaler) regret(res Resource, at int64, level float64) {
 	l := &s.loops[res]
 	seen, ok := l.peaks.reached(level)
 	if !ok || l.shrunk.at == 0 || seen > l.shrunk.at {
 		return
 	}
-	if gap := time.Duration(at - seen); gap <= flap || l.harm > tolerated(s.policy.SLA) {
+	oldest := l.turns[len(l.turns)-1]
+	flaps := oldest > 0 && at-oldest <= int64(len(l.turns))*int64(flap)
+	if gap := time.Duration(at - seen); gap <= flap || flaps || l.harm > tolerated(s.policy.SLA) {
 		l.hold.regret(at, gap)
 	}
 }

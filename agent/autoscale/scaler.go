@@ -33,6 +33,8 @@ type loop struct {
 	hold     hold
 	harm     float64 // share of the time that the limit was too small, of late
 	shrunk   shrunk
+	grew     bool     // the last change did
+	turns    [6]int64 // when growing and shrinking last alternated
 	trimmed  bool  // the limit was sized to a whole window
 	waiting  int64 // since more is wished for, 0 is not
 	proposed int64 // when, in dry runs
@@ -160,7 +162,7 @@ func (s *Scaler) begin(sample *Sample) {
 		l := &s.loops[r]
 		if !s.seen || at < s.last.At.UnixNano() { // a clock that was set back: times of before mean nothing
 			l.peaks.forget()
-			l.changed, l.shrunk, l.hold, l.proposed, l.waiting = 0, shrunk{}, hold{}, 0, 0
+			l.changed, l.shrunk, l.hold, l.proposed, l.waiting, l.turns = 0, shrunk{}, hold{}, 0, 0, [6]int64{}
 		}
 		l.since = at
 	}
@@ -300,6 +302,11 @@ func (s *Scaler) Applied(d Decision, at time.Time, limit float64) {
 		return
 	}
 	t := at.UnixNano()
+	if l.changed > 0 && d.Up() != l.grew && t-l.changed <= int64(flap) {
+		copy(l.turns[1:], l.turns[:])
+		l.turns[0] = t
+	}
+	l.grew = d.Up()
 	l.trimmed = d.Action == Shrink && d.Signal == ByWindow
 	if d.Action == Shrink {
 		l.shrunk = shrunk{at: t, from: d.From, fromHigh: d.HighFrom, window: d.Window}
