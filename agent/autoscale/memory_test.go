@@ -71,13 +71,13 @@ func (r *ram) step(dt time.Duration, bytes float64) []autoscale.Decision {
 
 func TestMemoryThatGrowsIsNeverKilled(t *testing.T) {
 	for name, c := range map[string]struct{ spec, perSecond, to float64 }{
-		"50 MiB/s from a quarter of 512 MiB":  {512 * mib, 50 * mib, 1900 * mib},
-		"50 MiB/s from a quarter of 1 GiB":    {1024 * mib, 50 * mib, 3600 * mib},
-		"50 MiB/s from a quarter of 256 MiB":  {256 * mib, 50 * mib, 900 * mib},
-		"200 MiB/s from a quarter of 4 GiB":   {4096 * mib, 200 * mib, 14000 * mib},
-		"1 MiB/s from a quarter of 64 MiB":    {64 * mib, 1 * mib, 220 * mib},
-		"50 MiB/s, memory.stat every 5 s":     {512 * mib, 50 * mib, 1700 * mib},
-		"20 MiB/s nearly to the bound": {512 * mib, 20 * mib, 1800 * mib},
+		"50 MiB/s from a quarter of 512 MiB": {512 * mib, 50 * mib, 1900 * mib},
+		"50 MiB/s from a quarter of 1 GiB":   {1024 * mib, 50 * mib, 3600 * mib},
+		"50 MiB/s from a quarter of 256 MiB": {256 * mib, 50 * mib, 900 * mib},
+		"200 MiB/s from a quarter of 4 GiB":  {4096 * mib, 200 * mib, 14000 * mib},
+		"1 MiB/s from a quarter of 64 MiB":   {64 * mib, 1 * mib, 220 * mib},
+		"50 MiB/s, memory.stat every 5 s":    {512 * mib, 50 * mib, 1700 * mib},
+		"20 MiB/s nearly to the bound":       {512 * mib, 20 * mib, 1800 * mib},
 	} {
 		for _, look := range []time.Duration{time.Second, 100 * time.Millisecond} {
 			r := newRAM(t, c.spec)

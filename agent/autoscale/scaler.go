@@ -35,9 +35,9 @@ type loop struct {
 	shrunk   shrunk
 	grew     bool     // the last change did
 	turns    [6]int64 // when growing and shrinking last alternated
-	trimmed  bool  // the limit was sized to a whole window
-	waiting  int64 // since more is wished for, 0 is not
-	proposed int64 // when, in dry runs
+	trimmed  bool     // the limit was sized to a whole window
+	waiting  int64    // since more is wished for, 0 is not
+	proposed int64    // when, in dry runs
 	wanted   float64
 	pegged   bool // more is needed than the bounds allow
 }
