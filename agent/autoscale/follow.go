@@ -68,19 +68,24 @@ func (s *Scaler) grow(res Resource, at int64, to, level float64) (Decision, bool
 	return d, d.To > 1.005*l.limit && s.fresh(rule, l, at, d.To)
 }
 
-// regret learns from a need that comes back after a shrink has given it away, where
-// that is more than the VM's class has to bear, or so soon or so often that it is
-// flapping: more than once in ten minutes, over an hour.
+// regret learns from a need that comes back after a shrink has given it away. Where
+// that is more than the VM's class has to bear, the hold becomes twice as long as
+// the need was away. Where it comes so soon or so often that it is flapping (more
+// than once in ten minutes, over an hour), a little more than ten minutes will do:
+// then what grows shrinks no sooner than that.
 func (s *Scaler) regret(res Resource, at int64, level float64) {
 	l := &s.loops[res]
 	seen, ok := l.peaks.reached(level)
 	if !ok || l.shrunk.at == 0 || seen > l.shrunk.at {
 		return
 	}
-	oldest := l.turns[len(l.turns)-1]
-	flaps := oldest > 0 && at-oldest <= int64(len(l.turns))*int64(flap)
-	if gap := time.Duration(at - seen); gap <= flap || flaps || l.harm > tolerated(s.policy.SLA) {
-		l.hold.regret(at, gap)
+	gap, oldest := time.Duration(at-seen), l.turns[len(l.turns)-1]
+	often := oldest > 0 && at-oldest <= int64(len(l.turns))*int64(flap)
+	switch {
+	case l.harm > tolerated(s.policy.SLA):
+		l.hold.learn(at, 2*gap)
+	case gap <= flap || often:
+		l.hold.learn(at, flap+s.policy.Rules[res].Cooldown)
 	}
 }
 

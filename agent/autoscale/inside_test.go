@@ -67,14 +67,14 @@ func TestRoundUp(t *testing.T) {
 
 func TestHoldLearnsAndForgets(t *testing.T) {
 	var h hold
-	h.regret(0, 10*time.Minute)
+	h.learn(0, 20*time.Minute)
 	if got := h.length(0); got != 20*time.Minute {
 		t.Errorf("learned %v", got)
 	}
 	if got := h.length(int64(holdHalf)); got != 10*time.Minute {
 		t.Errorf("half a day later %v", got)
 	}
-	if h.regret(0, time.Hour*24); h.length(0) != longestHold {
+	if h.learn(0, time.Hour*24); h.length(0) != longestHold {
 		t.Errorf("learned %v", h.length(0))
 	}
 }

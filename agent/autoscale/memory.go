@@ -111,7 +111,7 @@ func (s *Scaler) memUp(at int64, sample *Sample, r *rates, high float64, storm b
 			d.Signal, d.Value, d.Limit = ByPressure, r.memWaiting, 10*calmShare
 		}
 		size = max(l.shrunk.fromHigh, high)
-		l.hold.regret(at, max(l.shrunk.window, time.Minute))
+		l.hold.learn(at, 2*max(l.shrunk.window, time.Minute))
 	case (r.highEvents > 0 || r.maxEvents > 0) && (near || waiting || storm):
 		d.Signal, d.Value = ByEvents, float64(r.highEvents+r.maxEvents)
 	case waiting && use >= rule.Up*high:

@@ -71,7 +71,7 @@ func (p *peaks) forget() { p.all, p.head = p.all[:0], 0 }
 
 // A hold is how long a need is held on to. It learns: a need that comes back after
 // it was given away shows how far apart its peaks are, and from then on the hold
-// is twice that. Without such news it is forgotten by half in half a day
+// is longer. Without such news it is forgotten by half in half a day
 // (Autopilot's half-life for CPU).
 type hold struct {
 	learned time.Duration
@@ -85,8 +85,8 @@ const (
 	holdHalf    = 12 * time.Hour
 )
 
-func (h *hold) regret(now int64, gap time.Duration) {
-	h.learned, h.at = max(h.length(now), min(2*gap, longestHold)), now
+func (h *hold) learn(now int64, d time.Duration) {
+	h.learned, h.at = max(h.length(now), min(d, longestHold)), now
 }
 
 func (h *hold) length(now int64) time.Duration {
