@@ -14,8 +14,9 @@ type memory struct {
 	day         peaks   // of the working set, for memory.max
 	born        int64
 	oomAt       int64
-	oomFloor    float64 // memory.max is not lowered below, after an OOM
-	calm        int64   // since when nothing waits or is read back
+	oomFloor    float64 // memory.max is not lowered below, for oomKeep after an OOM
+	oomKeep     time.Duration
+	calm        int64 // since when nothing waits or is read back
 }
 
 const (
@@ -59,6 +60,23 @@ func (m *memory) floor() float64 {
 	return m.unreclaimed + min(growBytes, max(16*mib, m.unreclaimed/4))
 }
 
+// killed notes an OOM, and returns what memory.max is multiplied with: 1.5, since a
+// fifth, the VPA's, is known to be too little; twice when it happens again at once.
+// One that comes back after it was forgotten is remembered for twice as long.
+func (m *memory) killed(at int64) (factor float64) {
+	factor = 1.5
+	switch {
+	case m.oomAt == 0:
+		m.oomKeep = oomMemory
+	case at-m.oomAt <= int64(oomAgain):
+		factor = 2
+	case at-m.oomAt > int64(m.oomKeep):
+		m.oomKeep = min(2*m.oomKeep, 30*oomMemory)
+	}
+	m.oomAt = at
+	return factor
+}
+
 // mem scales memory.high and memory.max.
 func (s *Scaler) mem(at int64, sample *Sample, r *rates, high float64) (Decision, bool) {
 	l, m := &s.loops[Memory], &s.memory
@@ -97,11 +115,7 @@ func (s *Scaler) memUp(at int64, sample *Sample, r *rates, high float64, storm b
 	waiting := !sample.NoPressure && r.memWaiting >= pressed
 	switch {
 	case r.oomKills > 0:
-		factor := 1.5
-		if m.oomAt > 0 && at-m.oomAt <= int64(oomAgain) {
-			factor = 2
-		}
-		m.oomAt = at
+		factor := m.killed(at)
 		d.Signal, d.Value, d.Use = ByOOM, float64(r.oomKills), l.limit
 		size = highShare * max(factor*l.limit, l.limit+growBytes)
 		m.oomFloor = min(size/highShare, rule.Max)
@@ -192,7 +206,7 @@ func (s *Scaler) net(at int64, current, high, step float64) float64 {
 	l, rule, m := &s.loops[Memory], &s.policy.Rules[Memory], &s.memory
 	past := min(max(time.Duration(at-m.born)/2, leastHalf), mostHalf)
 	to := max(cushion*high, cushion*current, (1+rule.Margin)*m.day.over(at, past), (1-step)*l.limit, rule.Min)
-	if m.oomAt > 0 && at-m.oomAt < int64(oomMemory) {
+	if m.oomAt > 0 && at-m.oomAt < int64(m.oomKeep) {
 		to = max(to, m.oomFloor)
 	}
 	return min(page(to), l.limit)

@@ -77,3 +77,16 @@ func TestResourceNames(t *testing.T) {
 		t.Error("cores is a resource")
 	}
 }
+
+func TestEffectiveSaysWhereAValueComesFrom(t *testing.T) {
+	up, mode, least := 0.9, autoscale.Recommend, 2.0
+	rule, from := autoscale.Effective(autoscale.DefaultRule(autoscale.CPU),
+		autoscale.Layer{Name: "host", Change: autoscale.Change{Up: &up, Mode: &mode}},
+		autoscale.Layer{Name: "vm", Change: autoscale.Change{Mode: new(autoscale.Mode), Min: &least}})
+	if rule.Up != 0.9 || rule.Mode != "" || rule.Min != 2 || rule.Down != 0.2 {
+		t.Errorf("rule = %+v", rule)
+	}
+	if len(from) != 3 || from["up"] != "host" || from["mode"] != "vm" || from["min"] != "vm" {
+		t.Errorf("from = %v", from)
+	}
+}
