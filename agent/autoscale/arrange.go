@@ -85,9 +85,14 @@ func Arrange(wishes []Decision, offers []Offer, room Room) []Decision {
 	slices.SortStableFunc(offers, func(a, b Offer) int {
 		return cmp.Or(cmp.Compare(a.SLA, b.SLA), cmp.Compare(b.Spare, a.Spare), cmp.Compare(a.VM, b.VM))
 	})
+	offers = idle(offers, wishes)
 	for i := range out {
-		if d := &out[i]; d.Status == Deferred && d.Why == full {
-			squeezed = append(squeezed, squeeze(d, offers, wishes)...)
+		if d := &out[i]; d.Status == Deferred && d.Why == full && len(offers) > 0 {
+			asked := squeeze(d, offers)
+			squeezed = append(squeezed, asked...)
+			if len(asked) > 0 {
+				offers = slices.DeleteFunc(offers, func(o Offer) bool { return o.Spare <= 0 })
+			}
 		}
 	}
 	return append(squeezed, out...)
@@ -130,16 +135,28 @@ func grant(d *Decision, free *Limits, room Room) {
 	free[res] -= d.To - d.From
 }
 
+// idle are the offers of what is not about to change anyway.
+func idle(offers []Offer, wishes []Decision) []Offer {
+	type one struct {
+		vm  string
+		res Resource
+	}
+	changing := make(map[one]bool, len(wishes))
+	for i := range wishes {
+		changing[one{wishes[i].VM, wishes[i].Resource}] = true
+	}
+	return slices.DeleteFunc(offers, func(o Offer) bool { return changing[one{o.VM, o.Res}] })
+}
+
 // squeeze asks others for what a wish needs.
-func squeeze(d *Decision, offers []Offer, wishes []Decision) (asked []Decision) {
+func squeeze(d *Decision, offers []Offer) (asked []Decision) {
 	missing := d.To - d.From
 	for i := range offers {
 		o := &offers[i]
 		if missing <= 0 {
 			break
 		}
-		busy := slices.ContainsFunc(wishes, func(w Decision) bool { return w.VM == o.VM && w.Resource == o.Res })
-		if o.Res != d.Resource || o.VM == d.VM || o.SLA > d.SLA || o.Spare <= 0 || busy {
+		if o.Res != d.Resource || o.VM == d.VM || o.SLA > d.SLA || o.Spare <= 0 {
 			continue
 		}
 		give := min(o.Spare, max(missing, deadBand*o.From), o.From/2)

@@ -7,10 +7,11 @@ import (
 	"time"
 
 	"cloudflash/agent/autoscale"
+	"golang.org/x/sys/unix"
 )
 
 // BenchmarkSecond is one second of so many VMs, each with its own load, decisions
-// carried out. The last figure is the share of a core, in percent.
+// carried out. %core is CPU time, whatever else the machine does meanwhile.
 func BenchmarkSecond(b *testing.B) {
 	for _, n := range []int{50, 1000} {
 		b.Run(fmt.Sprint(n, "VMs"), func(b *testing.B) {
@@ -37,10 +38,20 @@ func BenchmarkSecond(b *testing.B) {
 				second()
 			}
 			b.ReportAllocs()
+			before := cpuTime(b)
 			for b.Loop() {
 				second()
 			}
-			b.ReportMetric(b.Elapsed().Seconds()/float64(b.N)*100, "%core")
+			b.ReportMetric((cpuTime(b)-before).Seconds()/float64(b.N)*100, "%core")
 		})
 	}
+}
+
+// cpuTime is what the process has used.
+func cpuTime(b *testing.B) time.Duration {
+	var r unix.Rusage
+	if err := unix.Getrusage(unix.RUSAGE_SELF, &r); err != nil {
+		b.Fatal(err)
+	}
+	return time.Duration(r.Utime.Nano() + r.Stime.Nano())
 }

@@ -21,12 +21,12 @@ func (s *Scaler) cpu(at int64, sample *Sample, r *rates) (Decision, bool) {
 		if sample.NoPressure && l.shrunk.at > 0 {
 			to = max(to, 2*l.shrunk.from-l.limit)
 		}
-		s.hot = l.limit < rule.Max
+		s.hot = s.impatient(CPU, at)
 		d, ok = s.grow(CPU, at, to, bar*l.limit)
 		d.Signal, d.Value, d.Limit = ByThrottled, r.throttled, intolerable(s.policy.SLA)
 	case r.cpus >= bar*l.limit && (r.dt >= time.Second || r.throttled > 0):
 		// Less than a second is a few periods, and says little about use.
-		s.hot = r.throttled > theta && l.limit < rule.Max
+		s.hot = r.throttled > theta && s.impatient(CPU, at)
 		d, ok = s.grow(CPU, at, r.cpus/rule.Target, bar*l.limit)
 		d.Signal, d.Value, d.Limit = ByUsage, r.cpus/l.limit, bar
 	default:

@@ -159,7 +159,7 @@ func (s *Scaler) Spare(res Resource) (spare, peak float64, window time.Duration)
 	peak = l.peaks.over(at, w.long)
 	least := peak * (1 + rule.Margin)
 	if res == Memory {
-		least = max(least, s.memory.floor(), 1.2*float64(s.last.MemoryBytes))
+		least = max(least, s.memory.floor()/highShare, cushion*float64(s.last.MemoryBytes))
 	}
 	return max(l.limit-max(least, rule.Min), 0), peak, w.long
 }

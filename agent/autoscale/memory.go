@@ -137,7 +137,7 @@ func (s *Scaler) memUp(at int64, sample *Sample, r *rates, high float64, storm b
 	default:
 		return d, false
 	}
-	s.hot = l.limit < rule.Max
+	s.hot = s.impatient(Memory, at)
 	return s.memGrow(at, d, size)
 }
 

@@ -90,10 +90,17 @@ func (s *Scaler) Next() time.Duration {
 	return time.Second
 }
 
+// impatient reports whether more of a resource is wanted so badly that a second is
+// long. What the host has not had for ten seconds can wait for the next.
+func (s *Scaler) impatient(res Resource, at int64) bool {
+	l := &s.loops[res]
+	return l.limit < s.policy.Rules[res].Max && s.policy.Rules[res].Mode == Auto && (l.waiting == 0 || at-l.waiting < int64(10*time.Second))
+}
+
 // Observe takes a new sample and the limits as the kernel has them now (high is
 // memory.high, 0 for none), and appends to out what should be done. Nothing has
 // changed until Applied says so. A sample that is not later than the last one is
-// no news; one after a long gap (the machine slept) begins anew.
+// no news; one after a long gap (the machine slept, the VM was frozen) begins anew.
 func (s *Scaler) Observe(sample *Sample, now Limits, high float64, out []Decision) []Decision {
 	dt := sample.At.Sub(s.last.At)
 	if !s.seen || dt <= 0 || (s.step > 0 && dt > gapFactor*max(s.step, time.Second)) {
@@ -111,7 +118,7 @@ func (s *Scaler) Observe(sample *Sample, now Limits, high float64, out []Decisio
 	for res := range Resources {
 		rule, l := &s.policy.Rules[res], &s.loops[res]
 		if rule.Mode == Off || now[res] <= 0 {
-			l.limit = 0
+			l.limit, l.since = 0, at // what is not followed is no evidence later
 			continue
 		}
 		if d, ok := s.drift(res, at, now[res]); ok {
@@ -203,6 +210,7 @@ func (s *Scaler) decide(res Resource, at int64, sample *Sample, r *rates, high f
 		return Decision{}, false
 	}
 	if rule := &s.policy.Rules[res]; l.limit < 0.99*rule.Min || l.limit > 1.01*rule.Max {
+		l.since = at
 		return s.intoBounds(res, sample, high)
 	}
 	switch res {

@@ -3,6 +3,7 @@ package autoscale_test
 import (
 	"math/rand/v2"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -286,5 +287,57 @@ func TestFlows(t *testing.T) {
 	}
 	if want := "storage_bytes bandwidth_bps wbps"; strings.Join(kinds, " ") != want {
 		t.Errorf("grew %v, want %s", kinds, want)
+	}
+}
+
+func TestWhatWasOffIsNoEvidence(t *testing.T) {
+	v := newVM(t, autoscale.Limits{autoscale.CPU: 4}, func(p *autoscale.Policy) { p.Rules[autoscale.CPU].Mode = autoscale.Off })
+	v.run(time.Hour, time.Second, steady(2))
+	if err := v.SetPolicy(policy(autoscale.Limits{autoscale.CPU: 4})); err != nil {
+		t.Fatal(err)
+	}
+	if got := v.run(50*time.Second, time.Second, steady(0.1)); len(got) > 0 {
+		t.Errorf("got %v", got)
+	}
+}
+
+func TestAThousandSaturatedVMs(t *testing.T) {
+	const n = 1000
+	vms := make([]*vm, n)
+	for i := range vms {
+		vms[i] = newVM(t, autoscale.Limits{autoscale.CPU: 1}, func(p *autoscale.Policy) { p.SLA = 1 + i%3 })
+		vms[i].keep = true
+	}
+	free := autoscale.Limits{autoscale.CPU: 100}
+	sum := float64(n)
+	for range 30 {
+		var wishes []autoscale.Decision
+		byID := map[string]*vm{}
+		for i, v := range vms {
+			for _, d := range v.look(time.Second, 3) {
+				d.VM = strconv.Itoa(i)
+				byID[d.VM] = v
+				wishes = append(wishes, d)
+			}
+		}
+		for _, d := range autoscale.Arrange(wishes, nil, autoscale.Room{All: autoscale.Limits{autoscale.CPU: 1100}, Free: free}) {
+			if v := byID[d.VM]; d.Status == autoscale.Granted {
+				sum += d.To - d.From
+				free[autoscale.CPU] -= d.To - d.From
+				v.limits[autoscale.CPU] = d.To
+				v.Applied(d, v.sample.At, d.To)
+			}
+		}
+	}
+	if sum > 1100.001 {
+		t.Errorf("%v cores promised of 1100", sum)
+	}
+	for i, v := range vms {
+		if v.limits[autoscale.CPU] > 1 && 1+i%3 != 3 {
+			t.Fatalf("class %d got more before class 3 had enough", 1+i%3)
+		}
+		if v.Next() != time.Second && v.limits[autoscale.CPU] == 1 {
+			t.Fatalf("looks every %v at what the host has no room for", v.Next())
+		}
 	}
 }

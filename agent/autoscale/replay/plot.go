@@ -72,7 +72,11 @@ func panel(b *strings.Builder, rows []Row) {
 	for i := range decades + 1 {
 		short := math.Pow10(lowest + i)
 		line(left, plotY(short), panelWidth-right, plotY(short), "#ddd")
-		text(left-6, plotY(short)+4, "end", fmt.Sprintf("%g %%", 100*short))
+		most := "" // what is less is drawn there too
+		if i == 0 {
+			most = "≤ "
+		}
+		text(left-6, plotY(short)+4, "end", fmt.Sprintf("%s%g %%", most, 100*short))
 	}
 	text((left+panelWidth-right)/2, panelHeight-10, "middle", "slack: share of the limit that is not used")
 	fmt.Fprintf(b, `<text transform="translate(12 %d) rotate(-90)" text-anchor="middle">shortfall</text>`+"\n", panelHeight/2)

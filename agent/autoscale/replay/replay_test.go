@@ -135,10 +135,11 @@ func TestTheSameSeedGivesTheSame(t *testing.T) {
 		}
 		return b.String()
 	}
-	if table(1) != table(1) {
+	first := table(1)
+	if first != table(1) {
 		t.Error("two runs differ")
 	}
-	if table(1) == table(2) || !strings.Contains(table(2), "seed 2") {
+	if other := table(2); first == other || !strings.Contains(other, "seed 2") {
 		t.Error("the seed makes no difference, or is not said")
 	}
 }
@@ -191,7 +192,7 @@ func TestFilesAreWellFormed(t *testing.T) {
 	}
 	d := xml.NewDecoder(&svg)
 	for {
-		if _, err := d.Token(); err == io.EOF {
+		if _, err := d.Token(); errors.Is(err, io.EOF) {
 			break
 		} else if err != nil {
 			t.Fatal(err)
