@@ -341,3 +341,25 @@ func TestAThousandSaturatedVMs(t *testing.T) {
 		}
 	}
 }
+
+// Work that was withheld does not go away: it is wanted later, on top.
+func TestABacklogIsWorkedOffWithoutOvershoot(t *testing.T) {
+	v := newVM(t, autoscale.Limits{autoscale.CPU: 0.5}, func(p *autoscale.Policy) { p.Rules[autoscale.CPU].Max = 32 })
+	const threads, arrives = 4, 1.0
+	backlog, most, late := 30.0, 0.0, 0
+	for i := range 3600 {
+		want := min(threads, arrives+backlog)
+		backlog = max(backlog+arrives-min(want, v.limits[autoscale.CPU]), 0)
+		changes := v.look(time.Second, want)
+		most = max(most, v.limits[autoscale.CPU])
+		if i > 1800 {
+			late += len(changes)
+		}
+	}
+	if backlog > 1e-9 || most > threads/0.7*1.01 || late > 2 {
+		t.Errorf("backlog of %v, at most %v cores, %d changes in the last half hour", backlog, most, late)
+	}
+	if got := v.limits[autoscale.CPU]; got > 1.5 {
+		t.Errorf("limit = %v for a load of %v", got, arrives)
+	}
+}

@@ -67,6 +67,8 @@ func RecordedSets(rec Recorded, seed uint64) []Set {
 		}
 		return all
 	}
+	fast := rec.Alibaba
+	fast.Step = time.Second
 	day := rec.Alibaba.Part(0.25, 0.375, "Alibaba, one day")
 	var roughs []Trace
 	for _, t := range some(12) {
@@ -76,6 +78,7 @@ func RecordedSets(rec Recorded, seed uint64) []Set {
 		{Name: "Alibaba c_29247", Traces: []Trace{rec.Alibaba}},
 		{Name: "Alibaba, first half", Traces: []Trace{rec.Alibaba.Part(0, 0.5, "first half")}},
 		{Name: "Alibaba, second half", Traces: []Trace{rec.Alibaba.Part(0.5, 1, "second half")}},
+		{Name: "Alibaba, a minute made a second", Traces: []Trace{fast}},
 		{Name: "Alibaba, one day", Look: time.Second, Traces: []Trace{day}},
 		{Name: "Alibaba, one day, 30 % unrest", Look: time.Second, Seed: seed, Traces: []Trace{Rough(day, seed, 0.3)}},
 		{Name: "PlanetLab", Traces: rec.PlanetLab},
