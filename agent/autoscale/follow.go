@@ -81,10 +81,10 @@ func (s *Scaler) regret(res Resource, at int64, level float64) {
 	}
 	gap, oldest := time.Duration(at-seen), l.turns[len(l.turns)-1]
 	often := oldest > 0 && at-oldest <= int64(len(l.turns))*int64(flap)
-	switch {
-	case l.harm > tolerated(s.policy.SLA):
+	if l.harm > tolerated(s.policy.SLA) {
 		l.hold.learn(at, 2*gap)
-	case gap <= flap || often:
+	}
+	if gap <= flap || often {
 		l.hold.learn(at, flap+s.policy.Rules[res].Cooldown)
 	}
 }

@@ -53,8 +53,7 @@ func DefaultRule(r Resource) Rule {
 	return rule
 }
 
-// Spans: what is smaller than narrowest is nothing a VM can live on, or the
-// kernel refuses; wider than widest is no bound.
+// Bounds where none are asked for.
 const (
 	below = 0.25 // of the spec: the default Min
 	above = 4    // times the spec: the default Max
@@ -107,8 +106,7 @@ func (p Policy) Validate() error {
 }
 
 // The limits of what a rule may say. Below a second the kernel's own periods of
-// 100 ms show; a cooldown or window of over a day is one that never ends for a
-// VM of usual age. Memory of a shorter past than a cooldown cannot be had.
+// 100 ms show; a cooldown or window of over a day never ends for a VM of usual age.
 const (
 	leastCooldown = time.Second
 	mostCooldown  = 24 * time.Hour

@@ -58,14 +58,11 @@ const (
 
 // NewScaler follows the VM of that id by a valid policy.
 func NewScaler(vm string, p Policy) (*Scaler, error) {
-	if err := p.Validate(); err != nil {
-		return nil, fmt.Errorf("policy of %s: %w", vm, err)
-	}
-	s := &Scaler{vm: vm, policy: p}
-	for r := range s.loops {
-		s.loops[r].peaks.keep = max(remembered, 2*p.Rules[r].Window)
-	}
+	s := &Scaler{vm: vm}
 	s.memory.day.keep = mostHalf
+	if err := s.SetPolicy(p); err != nil {
+		return nil, err
+	}
 	return s, nil
 }
 
@@ -78,6 +75,9 @@ func (s *Scaler) SetPolicy(p Policy) error {
 		return fmt.Errorf("policy of %s: %w", s.vm, err)
 	}
 	s.policy = p
+	for r := range s.loops {
+		s.loops[r].peaks.keep = max(remembered, 2*p.Rules[r].Window)
+	}
 	return nil
 }
 
