@@ -15,11 +15,11 @@ const (
 )
 
 // WritePlot draws slack against shortfall as SVG, a panel for each set of CPU
-// traces. Shortfall is on a scale of powers of ten, which begins with 0.
+// traces but those with other constants. Shortfall is on a scale of powers of ten, which begins with 0.
 func WritePlot(w io.Writer, rows []Row) error {
 	var sets [][]Row
 	for _, r := range rows {
-		if r.Memory {
+		if r.Memory || strings.HasSuffix(r.Set, "other constants") {
 			continue
 		}
 		if n := len(sets); n == 0 || sets[n-1][0].Set+sets[n-1][0].Look != r.Set+r.Look {

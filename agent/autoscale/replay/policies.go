@@ -178,10 +178,37 @@ type Ours struct {
 
 // NewOurs scales the CPU of a VM of that size, by the default policy.
 func NewOurs(size float64, sla int, noPressure bool) *Ours {
+	return newOurs(size, sla, noPressure, func(*autoscale.Rule) {})
+}
+
+// Variants are ours with one value of the default rule changed by a factor of up to
+// two each way: what depends on the exact value was fitted.
+func Variants() []Policy {
+	all := []Policy{{"CloudFlash", func(t Trace) Controller { return NewOurs(t.Cap, 2, false) }}}
+	add := func(name string, change func(*autoscale.Rule)) {
+		all = append(all, Policy{name, func(t Trace) Controller { return newOurs(t.Cap, 2, false, change) }})
+	}
+	add("margin 0.10", func(r *autoscale.Rule) { r.Margin = 0.10 })
+	add("margin 0.20", func(r *autoscale.Rule) { r.Margin = 0.20 })
+	add("margin 0.25", func(r *autoscale.Rule) { r.Margin = 0.25 })
+	add("window 2m30s", func(r *autoscale.Rule) { r.Window = 150 * time.Second })
+	add("window 10m", func(r *autoscale.Rule) { r.Window = 10 * time.Minute })
+	add("cooldown 30s", func(r *autoscale.Rule) { r.Cooldown = 30 * time.Second })
+	add("cooldown 2m", func(r *autoscale.Rule) { r.Cooldown = 2 * time.Minute })
+	add("target 0.60", func(r *autoscale.Rule) { r.Target = 0.6 })
+	add("target 0.75", func(r *autoscale.Rule) { r.Target = 0.75 })
+	add("step 0.25", func(r *autoscale.Rule) { r.Step = 0.25 })
+	add("up 0.70, target 0.60", func(r *autoscale.Rule) { r.Up, r.Target = 0.7, 0.6 })
+	add("up 0.90", func(r *autoscale.Rule) { r.Up = 0.9 })
+	return all
+}
+
+func newOurs(size float64, sla int, noPressure bool, change func(*autoscale.Rule)) *Ours {
 	p := autoscale.Default(autoscale.Limits{}, autoscale.Limits{}, autoscale.Limits{})
 	p.SLA = sla
 	p.Rules[autoscale.CPU] = autoscale.DefaultRule(autoscale.CPU)
 	p.Rules[autoscale.CPU].Min, p.Rules[autoscale.CPU].Max = least, size
+	change(&p.Rules[autoscale.CPU])
 	s, err := autoscale.NewScaler("vm", p)
 	if err != nil {
 		return nil

@@ -56,6 +56,20 @@ func TestAlibabaAim(t *testing.T) {
 	}
 }
 
+// An aim that hangs on one value of a constant was fitted to the trace.
+func TestAlibabaAimWithOtherConstants(t *testing.T) {
+	rec := recorded(t)
+	for _, p := range replay.Variants() {
+		want := 0.2
+		if p.Name == "margin 0.25" { // a fifth of the limit is free at the peak already
+			want = 0.22
+		}
+		if s := replay.RunAll([]replay.Trace{rec.Alibaba}, 0, p); s.Slack > want || s.Shortfall > 0.0001 || s.PerHour > 3 {
+			t.Errorf("%s: slack %.3f (%v), shortfall %.6f, %.2f resizes/h", p.Name, s.Slack, want, s.Shortfall, s.PerHour)
+		}
+	}
+}
+
 // Looked at every step of five minutes, as no live controller does, and every
 // second, as ours does.
 func TestPlanetLabAim(t *testing.T) {

@@ -30,6 +30,7 @@ type Set struct {
 	Seed   uint64
 	Traces []Trace
 	Memory bool
+	With   []Policy // nil is Policies
 }
 
 // Rough gives a trace the unrest that its averages hide: each second its value
@@ -86,6 +87,9 @@ func RecordedSets(rec Recorded, seed uint64) []Set {
 		{Name: "PlanetLab, odd VMs", Traces: odd},
 		{Name: "PlanetLab, some VMs", Look: time.Second, Traces: some(48)},
 		{Name: "PlanetLab, some VMs, 30 % unrest", Look: time.Second, Seed: seed, Traces: roughs},
+		{Name: "Alibaba, other constants", Traces: []Trace{rec.Alibaba}, With: Variants()},
+		{Name: "PlanetLab, other constants", Traces: rec.PlanetLab, With: Variants()},
+		{Name: "PlanetLab, some VMs, other constants", Look: time.Second, Traces: some(12), With: Variants()},
 		{Name: "Bitbrains VM", Traces: []Trace{rec.Bitbrains}},
 		{Name: "Bitbrains VM, memory", Traces: []Trace{rec.BitbrainsRAM}, Memory: true},
 		{Name: "Bitbrains VM, memory, six days", Look: time.Second, Traces: []Trace{rec.BitbrainsRAM.Part(0, 0.2, "six days")}, Memory: true},
@@ -107,7 +111,11 @@ func (s Set) Rows() (rows []Row) {
 		look = "every " + s.Look.String()
 	}
 	if !s.Memory {
-		for _, p := range Policies() {
+		with := s.With
+		if with == nil {
+			with = Policies()
+		}
+		for _, p := range with {
 			rows = append(rows, Row{Set: s.Name, Look: look, Seed: s.Seed, Summary: RunAll(s.Traces, s.Look, p)})
 		}
 		return rows
