@@ -17,6 +17,7 @@ type memory struct {
 	oomFloor    float64 // memory.max is not lowered below, for oomKeep after an OOM
 	oomKeep     time.Duration
 	calm        int64 // since when nothing waits or is read back
+	asked       bool  // for a fresh memory.stat
 }
 
 const (
@@ -46,6 +47,7 @@ func (m *memory) rebase(s *Sample) {
 func (m *memory) now(s *Sample, r *rates) float64 {
 	current := float64(s.MemoryBytes)
 	if r.statFresh {
+		m.asked = false
 		m.statAt, m.base = s.statAt().UnixNano(), current
 		m.workingSet, m.unreclaimed = float64(s.WorkingSetBytes), float64(s.UnreclaimableBytes)
 	}
@@ -90,13 +92,14 @@ func (s *Scaler) mem(at int64, sample *Sample, r *rates, high float64) (Decision
 	if r.memWaiting >= calmShare || storm || r.highEvents > 0 {
 		m.calm = at
 	}
-	if d, ok := s.memUp(at, sample, r, high, storm); ok {
+	d, ok := s.memUp(at, sample, r, high, storm)
+	if r.statFresh { // what is only estimated is no evidence of a need
 		l.peaks.add(at, use)
 		m.day.add(at, use)
+	}
+	if ok {
 		return d, true
 	}
-	l.peaks.add(at, use)
-	m.day.add(at, use)
 	return s.memDown(at, sample, r, high)
 }
 
@@ -111,6 +114,13 @@ func (s *Scaler) memUp(at int64, sample *Sample, r *rates, high float64, storm b
 		ahead = 0 // it is mostly cache that grows
 	}
 	near := use >= nearHigh*high
+	// What has come since memory.stat was read may all be cache of a big file. One look is
+	// given to find out.
+	crossed := near || use >= bar*high || use+ahead >= high
+	if r.oomKills == 0 && crossed && use > m.workingSet && !m.asked {
+		m.asked, s.hot = true, true
+		return d, false
+	}
 	size := max((use+min(ahead, use))/rule.Target, high+max(0.25*high, min(growBytes, high)))
 	waiting := !sample.NoPressure && r.memWaiting >= pressed
 	switch {

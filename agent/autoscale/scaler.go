@@ -89,6 +89,10 @@ func (s *Scaler) Next() time.Duration {
 	return time.Second
 }
 
+// NeedsStat reports whether the next sample should have a fresh memory.stat, however
+// old the last is. Without it, all new memory counts as needed.
+func (s *Scaler) NeedsStat() bool { return s.memory.asked }
+
 // impatient reports whether more of a resource is wanted so badly that a second is
 // long. What the host has not had for ten seconds can wait for the next.
 func (s *Scaler) impatient(res Resource, at int64) bool {
@@ -148,7 +152,7 @@ func (s *Scaler) learn(sample *Sample, r *rates) {
 	fresh := s.known[ReadBPS] && r.flowFresh
 	s.known[ReadBPS], s.known[WriteBPS], s.known[ReadIOPS], s.known[WriteIOPS] = fresh, fresh, fresh, fresh
 	s.needs = r.flow
-	s.needs[CPU], s.needs[Memory], s.needs[Storage] = wanted(r, sample.NoPressure), r.workingSet, float64(sample.StorageBytes)
+	s.needs[CPU], s.needs[Memory], s.needs[Storage] = wanted(r, sample.NoPressure), s.memory.workingSet, float64(sample.StorageBytes)
 }
 
 // stride bounds what one wrong reading can do. A look back on many seconds is less
