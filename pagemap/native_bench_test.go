@@ -79,7 +79,7 @@ func pageTypesTool(t testing.TB) string {
 	t.Helper()
 	tool := os.Getenv("CLOUDFLASH_PAGE_TYPES")
 	if tool == "" {
-		t.Skip("CLOUDFLASH_PAGE_TYPES does not name the kernel's page-types: scripts/bench-pages builds it")
+		t.Skip("CLOUDFLASH_PAGE_TYPES does not name the kernel's page-types: scripts/bench pages builds it")
 	}
 	return tool
 }

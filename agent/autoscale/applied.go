@@ -1,0 +1,85 @@
+package autoscale
+
+import (
+	"fmt"
+	"slices"
+	"time"
+)
+
+// permitted holds the budget of changes. Shrinking may spend half of it, so that
+// growing, which without shrinking ends at the bounds, is hardly ever refused. An
+// OOM kill is always answered.
+func (s *Scaler) permitted(d *Decision, at int64) bool {
+	s.spent = slices.DeleteFunc(s.spent, func(t int64) bool { return t <= at-int64(time.Hour) })
+	minute := 0
+	for _, t := range s.spent {
+		if t > at-int64(time.Minute) {
+			minute++
+		}
+	}
+	hour := len(s.spent)
+	if !d.Up() {
+		return minute < (s.policy.PerMinute+1)/2 && hour < (s.policy.PerHour+1)/2
+	}
+	if d.Signal != ByOOM && (minute >= s.policy.PerMinute || hour >= s.policy.PerHour) {
+		d.Status, d.Why = Deferred, fmt.Sprintf("the limits were changed %d times in a minute and %d times in an hour, of %d and %d",
+			minute, hour, s.policy.PerMinute, s.policy.PerHour)
+	}
+	return true
+}
+
+// complete fills in what all decisions have.
+func (s *Scaler) complete(d Decision, res Resource, at int64) Decision {
+	l, rule := &s.loops[res], &s.policy.Rules[res]
+	d.VM, d.Resource, d.At, d.SLA = s.vm, res, s.time(at), s.policy.SLA
+	if d.Status == "" {
+		d.Status = Proposed
+	}
+	d.DryRun = rule.Mode == Recommend
+	if d.Up() {
+		if l.waiting == 0 {
+			l.waiting = at
+		}
+		d.Waiting = s.time(l.waiting)
+	}
+	return d
+}
+
+// Applied says that a decision was carried out, at a time, with what the kernel
+// has then: limit, and for memory high.
+func (s *Scaler) Applied(d Decision, at time.Time, limit float64) {
+	l := &s.loops[d.Resource]
+	if d.Action == Drift {
+		return
+	}
+	t := at.UnixNano()
+	if l.changed > 0 && d.Up() != l.grew && t-l.changed <= int64(flap) {
+		copy(l.turns[1:], l.turns[:])
+		l.turns[0] = t
+	}
+	l.grew = d.Up()
+	l.trimmed = d.Action == Shrink && d.Signal == ByWindow
+	if d.Action == Shrink {
+		l.shrunk = shrunk{at: t, from: d.From, fromHigh: d.HighFrom, window: d.Window}
+	} else {
+		l.shrunk = shrunk{}
+	}
+	l.limit, l.changed, l.waiting = limit, t, 0
+	s.spent = append(s.spent, t)
+}
+
+// Expect says that a limit was changed on a user's request, which is no drift.
+func (s *Scaler) Expect(res Resource, limit float64, at time.Time) {
+	l := &s.loops[res]
+	l.limit, l.changed, l.shrunk, l.trimmed, l.waiting = limit, at.UnixNano(), shrunk{}, false, 0
+}
+
+// Pegged reports whether more is needed of a resource than the bounds allow.
+func (s *Scaler) Pegged(res Resource) bool { return s.loops[res].pegged }
+
+// Held is how long a need of a resource is held on to now, and how much of that
+// was learned from needs that came back.
+func (s *Scaler) Held(res Resource) (window, learned time.Duration) {
+	w := s.windows(res, s.last.At.UnixNano())
+	return w.long, s.loops[res].hold.length(s.last.At.UnixNano())
+}
