@@ -50,6 +50,7 @@ func TestKernelCommandLineMemoryIsOwned(t *testing.T) {
 		n, _ := strconv.ParseInt(s.cgroupFile("web", "memory.current"), 10, 64)
 		return n > 256<<20
 	})
+	time.Sleep(3 * time.Second) // and dd is at rest
 	during := s.pagesOf("web")
 	t.Logf("web has %d pages, had %d before: %+v", during.Pages, before.Pages, during)
 	if grew := during.Pages - before.Pages; grew < 65536*98/100 || grew > 65536*102/100 {
@@ -103,7 +104,7 @@ func (s *shell) everyPageOnce(id string, pages int64) {
 	if all != picture.Span || picture.Span < m.SpanPages {
 		s.t.Errorf("cells have %d frames of %d, the map %d", all, picture.Span, m.SpanPages)
 	}
-	if d := of - pages; d > 200 || d < -200 { // the rolling scan goes on
+	if d := of - pages; d > 655 || d < -655 { // 1 %: the rolling scan goes on
 		s.t.Errorf("cells give %d pages to the VM, the list of owners %d", of, pages)
 	}
 	s.t.Logf("total %d = used %d + free %d + uninitialised %d; absent %d; residual %d; reserved %d; fragmentation %.4f", m.TotalPages, m.UsedPages, m.FreePages,
