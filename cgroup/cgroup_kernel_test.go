@@ -217,10 +217,16 @@ func TestKernelFreezeWaits(t *testing.T) {
 		if _, frozen, err := r.Events(); err != nil || !frozen {
 			t.Fatalf("after Freeze: frozen %v, %v", frozen, err)
 		}
-		time.Sleep(10 * time.Millisecond) // the last tick is accounted late
-		before, _ := r.CPU()
+		// The last ticks are accounted late, on a busy machine much later.
+		var before, after cgroup.CPUStat
+		until(t, "the last ticks are accounted", func() bool {
+			before, _ = r.CPU()
+			time.Sleep(10 * time.Millisecond)
+			after, _ = r.CPU()
+			return after.Usage == before.Usage
+		})
 		time.Sleep(20 * time.Millisecond)
-		if after, err := r.CPU(); err != nil || after.Usage-before.Usage > time.Millisecond {
+		if after, err = r.CPU(); err != nil || after.Usage-before.Usage > time.Millisecond {
 			t.Errorf("it used %v while frozen, %v", after.Usage-before.Usage, err)
 		}
 		if err := c.Thaw(t.Context()); err != nil {
