@@ -147,9 +147,9 @@ func (a *Agent) Ready() <-chan struct{} { return a.ready }
 // Run makes the kernel obey the store, then keeps it so until ctx ends. VMs and
 // cloudlets live on when it returns.
 func (a *Agent) Run(ctx context.Context) error {
-	defer close(a.stopped)
 	var wg sync.WaitGroup
 	defer wg.Wait()
+	defer close(a.stopped) // before the wait: nobody takes tasks any more, see spawn
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 
@@ -194,6 +194,14 @@ func (a *Agent) spawn(task func(context.Context)) {
 	select {
 	case a.tasks <- task:
 	case <-a.stopped:
+	}
+}
+
+// unmeter closes the kept files of a cloudlet that is not there any more.
+func (c *cloudlet) unmeter() {
+	if c.probe != nil {
+		c.probe.Close()
+		c.probe = nil
 	}
 }
 

@@ -183,8 +183,7 @@ func (a *Agent) end(c *cloudlet, v *vm, end ending, use Usage, at time.Time, sta
 		a.outcomes.began(rec)
 	}
 	a.outcomes.ended(rec)
-	c.probe.Close()
-	c.probe = nil
+	c.unmeter()
 	a.poke()
 	return true
 }
@@ -214,7 +213,7 @@ func (r *cloudletRecord) conclude(end ending, use Usage, at time.Time) {
 		r.State, r.Reason = CloudletDeadlineExceeded, "killed at its deadline"
 	case r.Stop == stopDelete:
 		r.State, r.Reason = CloudletCancelled, reasonVMDeleted
-	case (end.oom || r.Stop == stopOOM) && (end.signal != 0 || end.code != 0):
+	case r.Stop == stopOOM, end.oom && (end.signal != 0 || end.code != 0):
 		r.State, r.Reason = CloudletFailed, "oom"
 	case end.signal != 0:
 		r.State, r.Reason = CloudletFailed, "killed by "+r.Signal

@@ -229,6 +229,7 @@ func (a *Agent) started(c *cloudlet, v *vm, g *guest.Guest, scope *cgroup.Scope,
 	if c.State == CloudletStarting {
 		a.outcomes.began(rec)
 	}
+	c.unmeter() // it may have been known before
 	c.cloudletRecord, c.probe = rec, p
 	if rec.State == CloudletFrozen { // the VM was frozen while it started
 		a.spawn(func(ctx context.Context) { _ = scope.Freeze(ctx) })

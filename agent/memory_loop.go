@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -140,6 +141,9 @@ func (a *Agent) Memory() (Memory, error) {
 	return Memory{}, notYet("the first numbers are being read")
 }
 
+// memoryScan is the kind of operation that a full pass is.
+const memoryScan = "memory.scan"
+
 // ScanMemory starts a full pass over all pages, at the speed of one core.
 func (a *Agent) ScanMemory() (Operation, error) {
 	m := &a.memory
@@ -148,7 +152,7 @@ func (a *Agent) ScanMemory() (Operation, error) {
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	op := newOperation("memory.scan", "memory")
+	op := newOperation(memoryScan, "memory")
 	if err := m.scanner.Full(op.ID, func(err error) { a.endScan(op, err) }); err != nil {
 		return Operation{}, refuse(ErrConflict, "scan_running", "wait for it, or cancel it", "a full pass is under way")
 	}
@@ -168,7 +172,25 @@ func (a *Agent) endScan(op Operation, err error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.operations[op.ID] = op
+	a.forgetScans()
 	a.changed()
+}
+
+// keepScans is how many full passes are remembered; they are not stored.
+const keepScans = 20
+
+// forgetScans drops the oldest of them. The caller holds a.mu.
+func (a *Agent) forgetScans() {
+	var scans []Operation
+	for _, op := range a.operations {
+		if op.Kind == memoryScan && op.State != OperationRunning {
+			scans = append(scans, op)
+		}
+	}
+	slices.SortFunc(scans, func(x, y Operation) int { return x.CreatedAt.Compare(y.CreatedAt) })
+	for _, op := range scans[:max(len(scans)-keepScans, 0)] {
+		delete(a.operations, op.ID)
+	}
 }
 
 // CancelMemoryScan ends the full pass that is under way.
@@ -181,7 +203,7 @@ func (a *Agent) CancelMemoryScan() error {
 
 // withProgress puts into an operation how far it is, where that is known.
 func (a *Agent) withProgress(op Operation) Operation {
-	if op.Kind != "memory.scan" || op.State != OperationRunning || a.memory.scanner == nil {
+	if op.Kind != memoryScan || op.State != OperationRunning || a.memory.scanner == nil {
 		return op
 	}
 	if st := a.memory.scanner.Status(); st.FullID == op.ID {

@@ -248,6 +248,7 @@ func (a *Agent) lose(c *cloudlet, v *vm, use Usage) {
 	rec.Reason = "its VM went down with it (host restart, or the VM's init was killed)"
 	if a.commit([]store.Change{putCloudlet(rec)}, finishedEvent(rec)) == nil {
 		c.cloudletRecord = rec
+		c.unmeter()
 		a.outcomes.ended(rec)
 	}
 }

@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"fmt"
+	"os"
 	"strings"
 	"time"
 
@@ -15,43 +16,57 @@ import (
 // long as reclaim finds pages of the program itself, which is read back at once,
 // the kernel takes that for progress. Meanwhile the VM stands still, and reads
 // from the disk without end. What systemd-oomd does for a whole host by pressure
-// is done here for one VM: by pressure, and only with nothing left to reclaim.
+// is done here for one VM: by pressure, with next to nothing left to reclaim, and
+// only where that little is read again and again. One that is full and writes,
+// or reads files once, waits for memory too, but gets on.
 const (
-	thrashFull    = 0.98 // memory.current, of the limit
-	thrashCache   = 0.03 // page cache that could be dropped, of the limit
-	thrashWaiting = 0.3  // of the time, some task waited for memory
-	thrashFor     = 4 * time.Second
+	thrashFull     = 0.98            // memory.current, of the limit
+	thrashCache    = 0.03            // page cache, of the limit
+	thrashWaiting  = 0.3             // of the time, some task waited for memory
+	thrashRefaults = 4               // times the whole cache was read back since the last sample
+	thrashSamples  = 4               // in a row
+	thrashGap      = 3 * time.Second // a longer one between samples proves nothing
 )
 
 // thrash watches one VM for it.
 type thrash struct {
-	at      time.Time // of the last sample
-	waiting float64   // MemoryWaitingSeconds then
-	since   time.Time // zero: it does not thrash
+	at       time.Time // of the last sample
+	waiting  float64   // MemoryWaitingSeconds then
+	refaults int64     // bytes, at the last look at the cache; -1: none yet
+	times    int       // samples in a row
 }
 
+// cache is the page cache of a slice that is backed by files, in bytes.
+type cache struct{ size, unwritten, refaults int64 }
+
 // observe takes a new sample and tells whether the VM has thrashed for long
-// enough. Cache reads how much page cache could be dropped; it is asked only when
-// all else speaks for thrashing.
-func (t *thrash) observe(u Usage, limit int64, cache func() (int64, error)) bool {
-	took, waited := u.At.Sub(t.at).Seconds(), u.MemoryWaitingSeconds-t.waiting
-	first, began := t.at.IsZero(), t.at
+// enough. Look is called only when all else speaks for it.
+func (t *thrash) observe(u Usage, limit int64, look func() (cache, error)) bool {
+	took, waited := u.At.Sub(t.at), u.MemoryWaitingSeconds-t.waiting
 	if took <= 0 {
 		return false // no news
 	}
 	t.at, t.waiting = u.At, u.MemoryWaitingSeconds
-	if first || float64(u.MemoryBytes) < thrashFull*float64(limit) || waited < thrashWaiting*took {
-		t.since = time.Time{}
+	if took > thrashGap || float64(u.MemoryBytes) < thrashFull*float64(limit) || waited < thrashWaiting*took.Seconds() {
+		t.times, t.refaults = 0, -1
 		return false
 	}
-	if left, err := cache(); err != nil || float64(left) > thrashCache*float64(limit) {
-		t.since = time.Time{}
+	c, err := look()
+	if err != nil || float64(c.size) > thrashCache*float64(limit) || c.unwritten > c.size/2 {
+		t.times, t.refaults = 0, -1
 		return false
 	}
-	if t.since.IsZero() {
-		t.since = began
+	again := c.refaults - t.refaults
+	first := t.refaults < 0
+	t.refaults = c.refaults
+	switch {
+	case first:
+	case again < thrashRefaults*c.size || again == 0:
+		t.times = 0
+	default:
+		t.times++
 	}
-	return u.At.Sub(t.since) >= thrashFor
+	return t.times >= thrashSamples
 }
 
 // endThrash kills the biggest cloudlet of every VM that thrashes.
@@ -60,7 +75,7 @@ func (a *Agent) endThrash() {
 		a.mu.Lock()
 		limit, use, ok := v.limits.MemoryBytes, v.usage, v.State == VMRunning && v.probe != nil
 		a.mu.Unlock()
-		if !ok || limit == nil || !v.thrash.observe(use, *limit, func() (int64, error) { return cacheOf(v.slice) }) {
+		if !ok || limit == nil || !v.thrash.observe(use, *limit, func() (cache, error) { return cacheOf(v.slice) }) {
 			continue
 		}
 		v.thrash = thrash{}
@@ -70,15 +85,15 @@ func (a *Agent) endThrash() {
 	}
 }
 
-// cacheOf is the page cache of a slice that is backed by files.
-func cacheOf(o *cgroup.Slice) (int64, error) {
+func cacheOf(o *cgroup.Slice) (cache, error) {
 	r, err := o.OpenReader()
 	if err != nil {
-		return 0, err
+		return cache{}, err
 	}
 	defer r.Close()
 	m, err := r.MemoryStat()
-	return int64(m.ActiveFile + m.InactiveFile), err
+	return cache{size: int64(m.ActiveFile + m.InactiveFile), unwritten: int64(m.FileDirty + m.FileWriteback),
+		refaults: int64(m.RefaultFile) * int64(os.Getpagesize())}, err
 }
 
 // biggest is the cloudlet or session with the most memory.
@@ -106,10 +121,10 @@ func (a *Agent) killThrashing(v *vm, id string, size int64) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	c, s := a.cloudlets[id], a.sessions[id]
-	e := Event{Level: LevelWarn, Kind: "vm.thrashing", VM: v.ID, Data: map[string]any{"memory_bytes": size, "seconds": thrashFor.Seconds()}}
-	said := "VM %s stood still at its memory limit for " + thrashFor.String() + ": %s, with %d MiB, is killed"
+	e := Event{Level: LevelWarn, Kind: "vm.thrashing", VM: v.ID, Data: map[string]any{"memory_bytes": size, "seconds": thrashSamples}}
+	said := "VM %s stood still at its memory limit, reading its programs again and again: %s, with %d MiB, is killed"
 	switch {
-	case c != nil && !c.State.Final() && c.Stop == "":
+	case c != nil && c.probe != nil && !c.State.Final() && c.Stop == "":
 		rec, now := c.cloudletRecord, time.Now().UTC()
 		rec.Stop, rec.StopAt = stopOOM, &now
 		e.Cloudlet, e.Message = id, fmt.Sprintf(said, v.Name, "cloudlet "+c.Name, size>>20)

@@ -103,6 +103,7 @@ func (a *Agent) delete(ctx context.Context, v *vm, grace time.Duration) {
 	done()
 	for id, rec := range orphans {
 		a.cloudlets[id].cloudletRecord = rec
+		a.cloudlets[id].unmeter()
 		a.outcomes.ended(rec)
 	}
 	delete(a.vms, v.ID)
