@@ -198,6 +198,9 @@ func signalName(sig syscall.Signal) string {
 // conclude works out the final state. What the agent did on purpose comes
 // first, then the OOM killer, then the command's own code.
 func (r *cloudletRecord) conclude(end ending, use Usage, at time.Time) {
+	if r.Stop == stopOOM {
+		use.OOMKills = max(use.OOMKills, 1)
+	}
 	r.FinishedAt, r.PID, r.Usage = &at, 0, use
 	r.OverrunSeconds = overrun(*r, at)
 	r.Signal, r.ExitCode = "", nil

@@ -1,12 +1,17 @@
 package agent
 
 import (
+	"context"
+	"log/slog"
 	"slices"
 	"sort"
 	"time"
 
 	"cloudflash/agent/store"
 )
+
+// logLevels are those of the log for those of events.
+var logLevels = map[string]slog.Level{LevelInfo: slog.LevelInfo, LevelWarn: slog.LevelWarn, LevelError: slog.LevelError}
 
 // keepEvents is how many events are kept; older ones are forgotten.
 const keepEvents = 10000
@@ -33,7 +38,7 @@ func (a *Agent) commit(changes []store.Change, events ...Event) error {
 	a.events = slices.Delete(append(a.events, events...), 0, max(surplus, 0))
 	for _, e := range events {
 		a.outcomes.Events[e.Kind]++
-		a.log.Info(e.Message, "kind", e.Kind, "vm", e.VM, "cloudlet", e.Cloudlet)
+		a.log.Log(context.Background(), logLevels[e.Level], e.Message, "kind", e.Kind, "vm", e.VM, "cloudlet", e.Cloudlet)
 	}
 	a.changed()
 	return nil

@@ -22,6 +22,7 @@ type vmRecord struct {
 	Slot      int               `json:"slot"`           // its id range, see uidBase
 	CreatedAt time.Time         `json:"created_at"`
 	IdleSince *time.Time        `json:"idle_since,omitempty"`
+	Thrashed  int64             `json:"thrashed,omitempty"` // cloudlets killed because it did
 }
 
 // cloudletRecord is a cloudlet and what the agent has decided about it.

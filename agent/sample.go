@@ -95,6 +95,7 @@ func (v *vm) takeUsage(s meter.Sample) {
 	storage := v.usage.StorageBytes // read with the limits
 	v.usage = usageOf(s)
 	v.usage.StorageBytes = storage
+	v.usage.OOMKills += v.Thrashed
 	v.usage.GPUMemoryBytes, v.usage.GPUBusy = v.gpuUse.memory, v.gpuUse.busy
 }
 

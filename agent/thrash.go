@@ -122,25 +122,29 @@ func (a *Agent) killThrashing(v *vm, id string, size int64) {
 	defer a.mu.Unlock()
 	c, s := a.cloudlets[id], a.sessions[id]
 	e := Event{Level: LevelWarn, Kind: "vm.thrashing", VM: v.ID, Data: map[string]any{"memory_bytes": size, "seconds": thrashSamples}}
+	vrec := v.vmRecord
+	vrec.Thrashed++
+	changes := []store.Change{putVM(vrec)}
 	said := "VM %s stood still at its memory limit, reading its programs again and again: %s, with %d MiB, is killed"
 	switch {
 	case c != nil && c.probe != nil && !c.State.Final() && c.Stop == "":
 		rec, now := c.cloudletRecord, time.Now().UTC()
 		rec.Stop, rec.StopAt = stopOOM, &now
 		e.Cloudlet, e.Message = id, fmt.Sprintf(said, v.Name, "cloudlet "+c.Name, size>>20)
-		if a.commit([]store.Change{putCloudlet(rec)}, e) != nil {
+		if a.commit(append(changes, putCloudlet(rec)), e) != nil {
 			return // tried again when it has thrashed on
 		}
 		c.cloudletRecord, c.killing = rec, true
 	case s != nil:
 		s.oom = true
 		e.Message = fmt.Sprintf(said, v.Name, "a command of vm exec", size>>20)
-		if a.commit(nil, e) != nil {
+		if a.commit(changes, e) != nil {
 			return
 		}
 	default:
 		return // it is ending
 	}
+	v.vmRecord = vrec
 	scope := v.slice.Scope(scopeName(id))
 	a.spawn(func(ctx context.Context) {
 		if err := ignoreGone(scope.Kill(ctx)); err != nil {

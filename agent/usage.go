@@ -27,7 +27,7 @@ type Usage struct {
 	MemoryHighEvents int64 `json:"memory_high_events"`
 	MemoryMaxEvents  int64 `json:"memory_max_events"`
 	OOMEvents        int64 `json:"oom_events" doc:"Allocations that the memory limit made fail or kill"`
-	OOMKills         int64 `json:"oom_kills" doc:"Cloudlets that the OOM killer took"`
+	OOMKills         int64 `json:"oom_kills" doc:"Cloudlets killed for want of memory, by the kernel or by the agent (event vm.thrashing)"`
 
 	PIDs         int64 `json:"pids"`
 	ReadBytes    int64 `json:"read_bytes"`

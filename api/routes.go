@@ -103,7 +103,7 @@ func (s *server) refusal(ctx context.Context, err error) error {
 		return nil
 	}
 	p := problem.From(err)
-	if p.Code == "internal" {
+	if p.Code == "internal" && ctx.Err() == nil { // else the client is gone, and took the work with it
 		s.opts.Log.Error("request failed", "err", err, "request_id", requestIDOf(ctx))
 	}
 	return p

@@ -104,12 +104,20 @@ func (p *Probe) release() {
 	_ = p.r.Close()
 }
 
+// lateBy is more than a read takes when nothing comes between.
+const lateBy = time.Millisecond
+
 // sample reads what is due. The caller holds p.mu, or has the probe to itself.
 func (p *Probe) sample(at time.Time) error {
 	first := p.last.At.IsZero()
+	began := time.Now()
 	cpu, err := p.r.CPU()
 	if err != nil {
 		return err
+	}
+	// Who is preempted meanwhile would take the time of one second for the use of two.
+	if late := time.Since(began); late > lateBy {
+		at = at.Add(late)
 	}
 	p.now.setCPU(cpu)
 	moved := p.now[CPUTime] != p.raw[CPUTime]

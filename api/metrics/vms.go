@@ -42,7 +42,7 @@ var vmFamilies = []family[agent.VM]{
 		value[agent.VM]{"high", func(v *agent.VM) float64 { return float64(v.Usage.MemoryHighEvents) }},
 		value[agent.VM]{"max", func(v *agent.VM) float64 { return float64(v.Usage.MemoryMaxEvents) }},
 		value[agent.VM]{"oom", func(v *agent.VM) float64 { return float64(v.Usage.OOMEvents) }}),
-	counter("vm_oom_kills_total", "Cloudlets that the OOM killer took, oom_group_kill of memory.events.", func(v *agent.VM) float64 { return float64(v.Usage.OOMKills) }),
+	counter("vm_oom_kills_total", "Cloudlets killed for want of memory: oom_group_kill of memory.events, and those that the agent killed because the VM thrashed.", func(v *agent.VM) float64 { return float64(v.Usage.OOMKills) }),
 	counter("vm_memory_refault_pages_total", "Pages read back soon after they were dropped, workingset_refault_anon and _file of memory.stat.", func(v *agent.VM) float64 { return float64(v.Usage.Refaults) }),
 
 	counter("vm_pressure_cpu_waiting_seconds_total", "Time that some task waited for a core: PSI some total of cpu.pressure.", func(v *agent.VM) float64 { return v.Usage.CPUWaitingSeconds }),

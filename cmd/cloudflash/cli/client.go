@@ -61,6 +61,14 @@ func (a *app) newClient() *client {
 	return c
 }
 
+// dashboard is where a browser on this machine finds the agent.
+func (c *client) dashboard() string {
+	if strings.HasPrefix(c.host, "unix://") {
+		return "http://localhost:5000"
+	}
+	return c.base
+}
+
 // problemError is an answer of the API that says no.
 type problemError struct {
 	Status int    `json:"status"`

@@ -241,6 +241,9 @@ func (a *app) loginCommand() *cobra.Command {
 			if err := a.client().call(c.Context(), "POST", "/login/codes", nil, map[string]any{"role": role}, &out); err != nil {
 				return err
 			}
+			if address == "" {
+				address = a.client().dashboard()
+			}
 			l := link{strings.TrimSuffix(address, "/") + out.Path, out.ExpiresAt}
 			if a.output != "table" && a.output != "wide" {
 				return printOne(a, l, func(l link) string { return l.URL }, []column[link]{
@@ -252,7 +255,7 @@ func (a *app) loginCommand() *cobra.Command {
 			fmt.Fprintf(a.Err, "good for one login until %s\n", out.ExpiresAt.Local().Format(time.TimeOnly))
 			return nil
 		}}
-	c.Flags().StringVar(&address, "url", "http://localhost:5000", "address of the dashboard")
+	c.Flags().StringVar(&address, "url", "", "address of the dashboard (that of --host, or http://localhost:5000)")
 	c.Flags().StringVar(&role, "role", agent.RoleAdmin, "admin or viewer")
 	return c
 }

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"fmt"
 	"math"
 	"net/url"
@@ -93,8 +94,28 @@ func (a *app) memOwnersCommand() *cobra.Command {
 			if err := a.client().get(c.Context(), "/memory/owners", nil, &out); err != nil {
 				return err
 			}
-			return printList(a, out.Owners, func(o agent.MemoryOwner) string { return o.Name }, ownerColumns)
+			if err := printList(a, out.Owners, func(o agent.MemoryOwner) string { return o.Name }, ownerColumns); err != nil {
+				return err
+			}
+			return a.sayAge(c.Context())
 		}}
+}
+
+// sayAge tells, below a table, from when the pages in it are.
+func (a *app) sayAge(ctx context.Context) error {
+	var m agent.Memory
+	if a.output != "table" && a.output != "wide" {
+		return nil
+	}
+	if err := a.client().get(ctx, "/memory", nil, &m); err != nil {
+		return err
+	}
+	if m.Scan.AgeSeconds == nil {
+		fmt.Fprintln(a.Err, "not all pages have been scanned yet: mem scan does it now")
+		return nil
+	}
+	fmt.Fprintf(a.Err, "pages as of the last whole scan, which ended %s ago; what changed since is in RESIDUAL; mem scan counts anew\n", span(time.Duration(*m.Scan.AgeSeconds*float64(time.Second))))
+	return nil
 }
 
 var ownerColumns = []column[agent.MemoryOwner]{
@@ -173,7 +194,12 @@ func (a *app) memScanCommand() *cobra.Command {
 			if err := client.call(c.Context(), "POST", "/memory/scan", nil, nil, &op); err != nil || noWait {
 				return err
 			}
-			return a.await(c.Context(), client, op)
+			began := time.Now()
+			if err := a.await(c.Context(), client, op); err != nil {
+				return err
+			}
+			fmt.Fprintf(a.Err, "all pages scanned in %.1f s\n", time.Since(began).Seconds())
+			return nil
 		}}
 	c.Flags().BoolVar(&noWait, "no-wait", false, "do not wait until it is done")
 	c.Flags().BoolVar(&cancel, "cancel", false, "cancel the scan that is under way")

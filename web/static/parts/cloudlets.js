@@ -46,7 +46,7 @@ function updateCloudlet(node, c) {
 }
 
 function deadline(c) {
-  if (!c.deadline_at) return "–";
+  if (!c.deadline_at || c.state === "cancelled" || c.state === "lost") return "–";
   if (c.overrun_seconds > 0) return `missed by ${span(c.overrun_seconds)}`;
   const left = (Date.parse(c.deadline_at) - (c.finished_at ? Date.parse(c.finished_at) : now())) / 1000;
   return isOver(c) ? `met, ${span(left)} left` : left > 0 ? `in ${span(left)}` : `over by ${span(-left)}`;
