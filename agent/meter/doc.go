@@ -17,6 +17,11 @@
 // takes 16 bits, exact to 0.05 %, and what has been filled is packed. Seconds
 // without a sample are gaps and stay gaps.
 //
+// A clock set back by a minute or less takes the history after the new time with
+// it. One set back further is believed after two minutes, in which nothing is
+// recorded, and one before 2025 never: a board without a battery for its clock
+// begins in 1970 and keeps what it remembers until a time server has answered.
+//
 // https://docs.kernel.org/admin-guide/cgroup-v2.html,
 // https://docs.kernel.org/accounting/psi.html
 package meter

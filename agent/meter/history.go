@@ -28,6 +28,9 @@ type history struct {
 	last   int64 // unix second of the newest sample, 0 when there is none
 	rings  [len(tiers)]ring
 	size   int // bytes of all packed chunks
+
+	ignored int   // samples in a row that a clock set back has dated before last
+	back    int64 // the earliest of their seconds
 }
 
 // ring holds the newest points of one tier. Slot n stands for the step that
@@ -63,13 +66,18 @@ func newHistory(series int) *history {
 }
 
 // add records values for the unix seconds from..to; NaN is unknown. A clock that
-// was set back takes what was recorded after the new time with it.
+// was set back takes what was recorded after the new time with it once it is
+// believed; until then nothing is recorded.
 func (h *history) add(from, to int64, values []float64, scratch *[]byte) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if to < h.last {
-		h.rewind(to)
+		if !h.believe(to) {
+			return
+		}
+		h.rewind(min(to, h.back))
 	}
+	h.ignored = 0
 	for sec := from; sec <= to; sec++ {
 		for i := range h.rings {
 			h.size += h.rings[i].add(sec, values, scratch)
@@ -167,30 +175,6 @@ func (r *ring) find(number int64) *chunk {
 		return c
 	}
 	return nil
-}
-
-// rewind forgets what lies at or after a second. The caller holds h.mu.
-func (h *history) rewind(sec int64) {
-	for i := range h.rings {
-		r := &h.rings[i]
-		slot := sec / r.step
-		number := slot / chunkPoints
-		for j := range r.packed {
-			if r.packed[j].number > number {
-				r.packed[j].bytes = r.packed[j].bytes[:0]
-			}
-		}
-		if r.open != number {
-			r.unseal(number)
-		}
-		for c := range r.codes {
-			for j := int(slot % chunkPoints); j < chunkPoints; j++ {
-				r.codes[c][j] = gap
-			}
-		}
-		r.slot = -1
-	}
-	h.last = sec
 }
 
 // dropOldest frees the oldest chunk of the coarsest tier that has one. The

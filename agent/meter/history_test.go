@@ -152,23 +152,72 @@ func TestUnknownValuesAreGaps(t *testing.T) {
 	}
 }
 
-// A clock that is set back takes the time after the new now with it.
+// A clock that is set back takes the time after the new now with it, once it is
+// believed.
 func TestClockSetBack(t *testing.T) {
 	h := newHistory(1)
 	feed(h, start, start+999, func(int64, int) float64 { return 1 })
-	feed(h, start+500, start+600, func(int64, int) float64 { return 2 })
-	w := at(h, start+600, 5*time.Minute)
+	two := func(int64, int) float64 { return 2 }
+	feed(h, start+500, start+500+doubted-1, two)
+	if w := at(h, start+999, 5*time.Minute); count(w.Series[0].Avg, func(v float64) bool { return v == 1 }) != 300 {
+		t.Error("it was believed too early")
+	}
+	feed(h, start+500+doubted, start+720, two)
+	w := at(h, start+720, 5*time.Minute)
 	ones, twos := count(w.Series[0].Avg, func(v float64) bool { return v == 1 }), count(w.Series[0].Avg, func(v float64) bool { return v == 2 })
 	// The ring kept 699..999 only: of what came before the new now nothing is left.
 	if twos != 101 || ones != 0 {
 		t.Errorf("%d ones and %d twos", ones, twos)
 	}
-	w = at(h, start+600, time.Hour)
-	if w.Series[0].Most[359] != 2 || w.Series[0].Avg[340] != 1 || count(w.Series[0].Avg, math.IsNaN) != 360-61 {
+	w = at(h, start+720, time.Hour)
+	if w.Series[0].Most[359] != 2 || w.Series[0].Avg[336] != 1 || count(w.Series[0].Avg, math.IsNaN) != 360-61 {
 		t.Errorf("ten seconds: %v", w.Series[0].Avg)
 	}
 	if w := at(h, start+999, time.Minute); count(w.Series[0].Avg, math.IsNaN) != 60 {
 		t.Error("the future that was taken back is still there")
+	}
+}
+
+// A small step back is believed at once.
+func TestClockSetBackALittle(t *testing.T) {
+	h := newHistory(1)
+	feed(h, start, start+299, func(int64, int) float64 { return 1 })
+	feed(h, start+240, start+245, func(int64, int) float64 { return 2 })
+	w := at(h, start+245, 5*time.Minute)
+	if n := count(w.Series[0].Avg, func(v float64) bool { return v == 2 }); n != 6 || w.Series[0].Avg[293] != 1 {
+		t.Errorf("%d twos", n)
+	}
+}
+
+// A board without a battery begins in 1970, and goes on where it was when it has
+// heard what time it is.
+func TestBoardWithoutClockKeepsItsHistory(t *testing.T) {
+	for name, back := range map[string]struct{ from, seconds int64 }{
+		"1970, for ten minutes":           {5, 600},
+		"before 1970":                     {-10, 60},
+		"an hour back, nearly believed":   {start + 82800, doubted},
+		"two minutes back, a few of them": {start + 86400 - 120, 10},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := newHistory(1)
+			feedDay(h, start, start+86400-1, func(int64, int) float64 { return 1 })
+			feed(h, back.from, back.from+back.seconds-1, func(int64, int) float64 { return 2 })
+			feed(h, start+86400+120, start+86400+240, func(int64, int) float64 { return 3 })
+			w := at(h, start+86400+240, 24*time.Hour)
+			is := func(want float64) int { return count(w.Series[0].Avg, func(v float64) bool { return v == want }) }
+			if ones, twos, gaps := is(1), is(2), count(w.Series[0].Avg, math.IsNaN); ones != 717 || twos != 0 || gaps != 1 {
+				t.Errorf("%d points are left, %d of another time, %d gaps", ones, twos, gaps)
+			}
+		})
+	}
+}
+
+func TestRewindBefore1970(t *testing.T) {
+	h := newHistory(1)
+	feed(h, start, start+299, func(int64, int) float64 { return 1 })
+	h.rewind(-70)
+	if w := at(h, start+299, 5*time.Minute); count(w.Series[0].Avg, math.IsNaN) != 300 {
+		t.Error("something is left")
 	}
 }
 

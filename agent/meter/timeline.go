@@ -23,7 +23,7 @@ type timeline struct {
 
 // advance returns the seconds that a sample of now stands for, both included:
 // mostly one, two when the sampler has just missed one. A clock that is set
-// forward leaves a gap, one that is set back makes the history begin again there.
+// forward leaves a gap; one that is set back is for the history to judge.
 func (t *timeline) advance(now time.Time) (from, to int64) {
 	elapsed := now.Sub(t.last) // by the clock that nobody sets
 	t.last = now
