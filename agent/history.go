@@ -57,13 +57,19 @@ func VMHistoryFields() []string { return meter.VMFields() }
 // HostHistoryFields names what there is a history of.
 func HostHistoryFields() []string { return meter.HostFields() }
 
+// mostUnknown is how many unknown fields are named: the known ones go with each.
+const mostUnknown = 3
+
 func checkHistory(span time.Duration, fields, known []string) error {
 	var f faults
 	within(&f, "?range", span.Seconds(), Range[float64]{1, HistoryLongest.Seconds()})
-	for _, name := range fields {
-		if !slices.Contains(known, name) {
-			f.add("?fields", nil, nil, "%s is not one of %s", quote(name), strings.Join(known, ", "))
-		}
+	if len(fields) > len(known) {
+		f.add("?fields", 1, len(known), "has %d names, and there are %d series", len(fields), len(known))
+		return f.err("invalid_history")
+	}
+	unknown := slices.DeleteFunc(slices.Clone(fields), func(name string) bool { return slices.Contains(known, name) })
+	for _, name := range unknown[:min(len(unknown), mostUnknown)] {
+		f.add("?fields", nil, nil, "%s is not one of %s", quote(name), strings.Join(known, ", "))
 	}
 	return f.err("invalid_history")
 }

@@ -19,7 +19,13 @@ var (
 // faults collects what is wrong with a request, so that one answer names it all.
 type faults struct{ fields []Field }
 
+// mostFaults are enough to act on: a request may have thousands.
+const mostFaults = 20
+
 func (f *faults) add(pointer string, lo, hi any, format string, args ...any) {
+	if len(f.fields) == mostFaults {
+		return
+	}
 	f.fields = append(f.fields, Field{Pointer: pointer, Min: lo, Max: hi, Detail: fmt.Sprintf(format, args...)})
 }
 
