@@ -1,7 +1,11 @@
 package agent
 
 import (
+	"os"
+	"path/filepath"
+	"regexp"
 	"slices"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -70,5 +74,32 @@ func TestWaitsFallIntoBuckets(t *testing.T) {
 	c.Events["vm.created"]++
 	if o.Events["vm.created"] != 0 {
 		t.Error("a clone shares its counts")
+	}
+}
+
+// An alert on the rate of an event needs its count before the first of them.
+func TestEveryEventIsCounted(t *testing.T) {
+	files, err := filepath.Glob("*.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	said, n := regexp.MustCompile(`Event\{.*\bKind: "([a-z_.]*[a-z_])"`), 0
+	for _, file := range files {
+		if strings.HasSuffix(file, "_test.go") {
+			continue
+		}
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, kind := range said.FindAllSubmatch(text, -1) {
+			n++
+			if !slices.Contains(countedKinds, string(kind[1])) {
+				t.Errorf("%s: events %s are not counted", file, kind[1])
+			}
+		}
+	}
+	if n < len(countedKinds)-2 { // those of freezing are put together
+		t.Errorf("only %d events were found", n)
 	}
 }
