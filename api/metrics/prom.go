@@ -55,11 +55,14 @@ func clean(s string) string {
 
 func checkFamily(f *dto.MetricFamily) error {
 	for _, prefix := range reserved {
-		if strings.HasPrefix(f.GetName(), prefix) {
+		if slices.ContainsFunc(claims(f), func(name string) bool { return strings.HasPrefix(name, prefix) }) {
 			return errors.New("names that begin with " + prefix + " are the agent's")
 		}
 	}
 	for _, m := range f.Metric {
+		if err := checkSteps(m); err != nil {
+			return err
+		}
 		if m.TimestampMs != nil {
 			return errors.New("has a timestamp: when it was read is Prometheus's to say")
 		}
@@ -82,8 +85,10 @@ func checkFamily(f *dto.MetricFamily) error {
 
 // merge is the metrics of several files, each name once and each series once.
 type merge struct {
-	byName map[string]*merged
-	taken  map[string]string // series → file
+	byName  map[string]*merged
+	claimed map[string]*merged // by all names that a family takes
+	taken   map[string]string  // series → file
+	lines   int
 }
 
 type merged struct {
@@ -91,20 +96,22 @@ type merged struct {
 	file   string // that said help and type
 }
 
-func newMerge() *merge { return &merge{map[string]*merged{}, map[string]string{}} }
+func newMerge() *merge {
+	return &merge{byName: map[string]*merged{}, claimed: map[string]*merged{}, taken: map[string]string{}}
+}
 
 // errLeftOut marks errors for which nothing of a file was taken.
 var errLeftOut = errors.New("left out")
 
-// add merges a file, or nothing of it when a metric has another type or a
-// series is there already. A help text that differs is reported, and the first
-// stays.
+// add merges a file, or nothing of it when a metric has another type, a name
+// that another takes, or a series that is there already. A help text that differs
+// is reported, and the first stays.
 func (m *merge) add(file string, families []*dto.MetricFamily) error {
-	fresh := map[string]bool{}
+	if err := m.clash(file, families); err != nil {
+		return err
+	}
+	fresh, count := map[string]bool{}, m.lines
 	for _, f := range families {
-		if have := m.byName[f.GetName()]; have != nil && have.family.GetType() != f.GetType() {
-			return fmt.Errorf("%w: %s is a %s in %s", errLeftOut, f.GetName(), strings.ToLower(have.family.GetType().String()), have.file)
-		}
 		for _, s := range f.Metric {
 			key := seriesKey(f.GetName(), s)
 			if by, ok := m.taken[key]; ok {
@@ -114,11 +121,13 @@ func (m *merge) add(file string, families []*dto.MetricFamily) error {
 				return fmt.Errorf("%w: a series of %s is there twice", errLeftOut, f.GetName())
 			}
 			fresh[key] = true
+			count += lines(s)
 		}
 	}
-	if len(m.taken)+len(fresh) > maxSeries {
+	if count > maxSeries {
 		return fmt.Errorf("%w: with it there were more than %d series", errLeftOut, maxSeries)
 	}
+	m.lines = count
 	for key := range fresh {
 		m.taken[key] = file
 	}
@@ -131,6 +140,31 @@ func (m *merge) add(file string, families []*dto.MetricFamily) error {
 	return differs
 }
 
+// clash tells of a metric of another type, or of another name that takes the same.
+func (m *merge) clash(file string, families []*dto.MetricFamily) error {
+	fresh := map[string]*merged{}
+	for _, f := range families {
+		now := &merged{f, file}
+		for _, name := range claims(f) {
+			for _, have := range []*merged{m.claimed[name], fresh[name]} {
+				if have == nil {
+					continue
+				}
+				if have.family.GetName() != f.GetName() {
+					return fmt.Errorf("%w: %s: the name %s is of the %s %s in %s", errLeftOut, f.GetName(), name, typeOf(have.family), have.family.GetName(), have.file)
+				}
+				if have.family.GetType() != f.GetType() {
+					return fmt.Errorf("%w: %s is a %s in %s", errLeftOut, f.GetName(), typeOf(have.family), have.file)
+				}
+			}
+			fresh[name] = now
+		}
+	}
+	return nil
+}
+
+func typeOf(f *dto.MetricFamily) string { return strings.ToLower(f.GetType().String()) }
+
 func (m *merge) family(file string, f *dto.MetricFamily) error {
 	have := m.byName[f.GetName()]
 	if have == nil {
@@ -139,7 +173,11 @@ func (m *merge) family(file string, f *dto.MetricFamily) error {
 			help = new("Metric read from " + file)
 		}
 		// The metrics are shared with what is kept of the file, the list is not.
-		m.byName[f.GetName()] = &merged{&dto.MetricFamily{Name: f.Name, Help: help, Type: f.Type, Metric: slices.Clone(f.Metric)}, file}
+		first := &merged{&dto.MetricFamily{Name: f.Name, Help: help, Type: f.Type, Metric: slices.Clone(f.Metric)}, file}
+		m.byName[f.GetName()] = first
+		for _, name := range claims(f) {
+			m.claimed[name] = first
+		}
 		return nil
 	}
 	have.family.Metric = append(have.family.Metric, f.Metric...)
@@ -153,63 +191,6 @@ func (m *merge) families() []*dto.MetricFamily {
 	var all []*dto.MetricFamily
 	for _, name := range slices.Sorted(maps.Keys(m.byName)) {
 		all = append(all, m.byName[name].family)
-	}
-	return all
-}
-
-// seriesKey is the same for two series that Prometheus takes for one.
-func seriesKey(name string, m *dto.Metric) string {
-	labels := make([]string, 0, len(m.Label))
-	for _, l := range m.Label {
-		if l.GetValue() != "" { // as good as no label
-			labels = append(labels, l.GetName()+"\xff"+l.GetValue())
-		}
-	}
-	slices.Sort(labels)
-	return name + "\xff" + strings.Join(labels, "\xff")
-}
-
-// report is the metrics that tell how reading the files went.
-type report struct {
-	failed bool
-	mtimes []*dto.Metric
-	errors []*dto.Metric
-}
-
-func newReport() *report { return &report{} }
-
-func (r *report) mtime(file string, at interface{ UnixMilli() int64 }) {
-	r.mtimes = append(r.mtimes, fileGauge(file, float64(at.UnixMilli())/1000))
-}
-
-func (r *report) file(file string, err error) {
-	v := 0.0
-	if err != nil {
-		v = 1
-	}
-	r.errors = append(r.errors, fileGauge(file, v))
-}
-
-func fileGauge(file string, v float64) *dto.Metric {
-	return &dto.Metric{Label: []*dto.LabelPair{{Name: new("file"), Value: new(strings.ToValidUTF8(file, noInvalidString))}},
-		Gauge: &dto.Gauge{Value: &v}}
-}
-
-func (r *report) families() []*dto.MetricFamily {
-	failed := 0.0
-	if r.failed {
-		failed = 1
-	}
-	gaugeFamily := func(name, help string, metrics []*dto.Metric) *dto.MetricFamily {
-		return &dto.MetricFamily{Name: &name, Help: &help, Type: dto.MetricType_GAUGE.Enum(), Metric: metrics}
-	}
-	all := []*dto.MetricFamily{gaugeFamily("cloudflash_textfile_scrape_error", "1 when something was wrong with the directory or one of its files.",
-		[]*dto.Metric{{Gauge: &dto.Gauge{Value: &failed}}})}
-	if len(r.errors) > 0 {
-		all = append(all, gaugeFamily("cloudflash_textfile_error", "1 when something is wrong with a file; the agent's log tells what.", r.errors))
-	}
-	if len(r.mtimes) > 0 {
-		all = append(all, gaugeFamily("cloudflash_textfile_mtime_seconds", "When a file that was taken was last changed, in Unix time.", r.mtimes))
 	}
 	return all
 }

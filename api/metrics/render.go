@@ -114,11 +114,14 @@ func (p *page) families(all []*dto.MetricFamily, seen map[string]bool) error {
 	var twice error
 	b := bytes.NewBuffer(p.b)
 	for _, f := range all {
-		if seen[f.GetName()] {
-			twice = takenError(f.GetName())
+		names := claims(f)
+		if i := slices.IndexFunc(names, func(name string) bool { return seen[name] }); i >= 0 {
+			twice = takenError(names[i])
 			continue
 		}
-		seen[f.GetName()] = true
+		for _, name := range names {
+			seen[name] = true
+		}
 		length := b.Len()
 		if err := p.encode(b, f); err != nil {
 			b.Truncate(length)

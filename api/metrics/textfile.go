@@ -6,8 +6,10 @@ import (
 	"log/slog"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	dto "github.com/prometheus/client_model/go"
 	"golang.org/x/sys/unix"
@@ -17,7 +19,7 @@ const (
 	textfileName = "textfile"
 	maxFiles     = 100
 	maxFileBytes = 1 << 20
-	maxSeries    = 10000 // of all files together
+	maxSeries    = 10000 // of all files together, in lines
 )
 
 // textfile reads metrics from the *.prom files of one directory, as
@@ -70,11 +72,11 @@ func (t *textfile) gather() ([]*dto.MetricFamily, error) {
 			continue // replaced or removed just now
 		}
 		if i < maxFiles {
-			report.file(name, err)
+			report.file(printable(name), err)
 		}
 		if err != nil {
 			report.failed = true
-			errs = append(errs, fmt.Errorf("%s: %w", name, err))
+			errs = append(errs, fmt.Errorf("%s: %w", printable(name), err))
 			if i >= maxFiles {
 				break
 			}
@@ -97,6 +99,15 @@ func (t *textfile) list() ([]string, error) {
 	names := slices.DeleteFunc(all, func(n string) bool { return !strings.HasSuffix(n, ".prom") || strings.HasPrefix(n, ".") })
 	slices.Sort(names)
 	return names, nil
+}
+
+// printable is the name of a file in UTF-8. No two are the same: what does not
+// stay as it is begins with a quote.
+func printable(name string) string {
+	if utf8.ValidString(name) && !strings.HasPrefix(name, `"`) {
+		return name
+	}
+	return strconv.Quote(name)
 }
 
 // file reads a file, if it has changed, and merges it with those before.
@@ -132,9 +143,10 @@ func (t *textfile) file(name string, m *merge, r *report) error {
 	if p.err != nil {
 		return p.err
 	}
-	err = m.add(name, p.families)
+	shown := printable(name)
+	err = m.add(shown, p.families)
 	if !errors.Is(err, errLeftOut) {
-		r.mtime(name, time.Unix(st.Mtim.Unix()))
+		r.mtime(shown, time.Unix(st.Mtim.Unix()))
 	}
 	return err
 }

@@ -76,6 +76,11 @@ func TestOneBadFileDoesNotSpoilTheRest(t *testing.T) {
 		"no UTF-8":            {"backup_bytes{a=\"\xff\"} 1\n", ""},
 		"too long":            {strings.Repeat("# "+strings.Repeat("x", 97)+"\n", maxFileBytes/100+1), "more than"},
 		"too many series":     {manySeries(maxSeries), "more than"},
+		"too many buckets":    {"# TYPE backup_bytes histogram\n" + manyBuckets(maxSeries), "more than"},
+		"a bucket twice":      {"# TYPE backup_bytes histogram\nbackup_bytes_bucket{le=\"1\"} 1\nbackup_bytes_bucket{le=\"1.0\"} 2\nbackup_bytes_bucket{le=\"+Inf\"} 2\nbackup_bytes_sum 2\nbackup_bytes_count 2\n", "le="},
+		"a quantile twice":    {"# TYPE backup_bytes summary\nbackup_bytes{quantile=\"0\"} 1\nbackup_bytes{quantile=\"-0\"} 2\nbackup_bytes_sum 2\nbackup_bytes_count 2\n", "quantile="},
+		"a counter two ways":  {"# TYPE backup_bytes counter\nbackup_bytes 1\n# TYPE backup_bytes_total gauge\nbackup_bytes_total 2\n", "the counter backup_bytes"},
+		"a histogram's count": {"backup_bytes_count 3\n# TYPE backup_bytes histogram\nbackup_bytes_bucket{le=\"+Inf\"} 3\nbackup_bytes_sum 1\nbackup_bytes_count 3\n", "backup_bytes_count"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			m, dir := openTextfile(t)
@@ -107,6 +112,74 @@ func manySeries(n int) string {
 		b.WriteString("m{i=\"" + string(appendNumber(nil, float64(i))) + "\"} 1\n")
 	}
 	return b.String()
+}
+
+func manyBuckets(n int) string {
+	var b strings.Builder
+	for i := range n {
+		b.WriteString("backup_bytes_bucket{le=\"" + string(appendNumber(nil, float64(i))) + "\"} 1\n")
+	}
+	return b.String()
+}
+
+// A name that one metric takes on the page is not another's, in any file.
+func TestNamesOfTheParts(t *testing.T) {
+	const histogram = "# TYPE h histogram\nh_bucket{le=\"+Inf\"} 3\nh_sum 1\nh_count 3\n"
+	const counter = "# TYPE h counter\nh 1\n"
+	for name, test := range map[string]struct{ one, other string }{
+		"count":          {histogram, "h_count 7\n"},
+		"sum":            {histogram, "# TYPE h_sum gauge\nh_sum 7\n"},
+		"bucket":         {histogram, "h_bucket{le=\"+Inf\"} 7\n"},
+		"summary":        {"# TYPE h summary\nh_sum 1\nh_count 3\n", "h_count 7\n"},
+		"total":          {counter, "# TYPE h_total counter\nh_total 7\n"},
+		"total, untyped": {counter, "h_total 7\n"},
+	} {
+		for order, files := range map[string][2]string{"": {test.one, test.other}, " first": {test.other, test.one}} {
+			t.Run(name+order, func(t *testing.T) {
+				m, dir := openTextfile(t)
+				write(t, dir, "b.prom", files[0])
+				write(t, dir, "c.prom", files[1])
+				text, wrong := withFiles(t, m)
+				wantLines(t, text, goodLine, `cloudflash_textfile_error{file="b.prom"} 0`, `cloudflash_textfile_error{file="c.prom"} 1`)
+				if !strings.Contains(wrong, "c.prom: left out") || !strings.Contains(wrong, "in b.prom") {
+					t.Errorf("says %q", wrong)
+				}
+				for _, page := range []string{text, scrape(m, openMetricsAccept)} {
+					once(t, page)
+				}
+			})
+		}
+	}
+}
+
+// once complains of a series or a type that is on a page twice.
+func once(t *testing.T, page string) {
+	t.Helper()
+	seen := map[string]bool{}
+	for line := range strings.SplitSeq(page, "\n") {
+		what := line[:max(strings.LastIndexByte(line, ' '), 0)]
+		if line == "" || strings.HasPrefix(line, "# HELP") || strings.HasPrefix(line, "# UNIT") {
+			continue
+		}
+		if seen[what] {
+			t.Errorf("%s is there twice", what)
+		}
+		seen[what] = true
+	}
+}
+
+func TestFileNamesThatAreNoText(t *testing.T) {
+	m, dir := openTextfile(t)
+	write(t, dir, "x\xff.prom", "first 1\n")
+	write(t, dir, "x\xfe.prom", "second 2\n")
+	write(t, dir, `"x\xff.prom"`+".prom", "third 3\n")
+	text, wrong := withFiles(t, m)
+	if wrong != "" {
+		t.Error(wrong)
+	}
+	once(t, text)
+	wantLines(t, text, "first 1", "second 2", "third 3", `cloudflash_textfile_error{file="\"x\\xff.prom\""} 0`, `cloudflash_textfile_error{file="\"x\\xfe.prom\""} 0`,
+		`# HELP first Metric read from "x\\xff.prom"`)
 }
 
 func TestAnotherHelpIsReportedAndTheFirstStays(t *testing.T) {
@@ -189,6 +262,7 @@ func TestTooManyFiles(t *testing.T) {
 func FuzzParseProm(f *testing.F) {
 	f.Add([]byte(goodProm))
 	f.Add([]byte("# TYPE h histogram\nh_bucket{le=\"+Inf\"} 3\nh_sum 1\nh_count 3\n"))
+	f.Add([]byte("# TYPE s summary\ns{quantile=\"NaN\"} 3\ns{quantile=\"NaN\"} 4\ns_sum 1\ns_count 3\n"))
 	f.Add([]byte("x{a=\"\\\\\"} NaN\n"))
 	f.Fuzz(func(t *testing.T, text []byte) {
 		families, err := parseProm(strings.NewReader(string(text)))
@@ -204,6 +278,7 @@ func FuzzParseProm(f *testing.F) {
 			if err := p.families(m.families(), ourNames()); err != nil {
 				t.Fatalf("%q cannot be served: %v", text, err)
 			}
+			once(t, string(p.b))
 			if !openMetrics {
 				if _, err := parseProm(strings.NewReader(string(p.b))); err != nil {
 					t.Fatalf("%q is served as %q: %v", text, p.b, err)
