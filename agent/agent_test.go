@@ -79,10 +79,15 @@ func TestVMNames(t *testing.T) {
 		"web": true, "a": true, "web-1": true, strings.Repeat("a", 63): true,
 		"": false, "-web": false, "web-": false, "Web": false, "a/b": false, "..": false, "a\nb": false,
 		"a b": false, strings.Repeat("a", 64): false, strings.Repeat("x", 300): false, "wéb": false, "a\x00": false,
+		"host": false, "deleted": false, "host-1": true,
 	} {
 		if err := checkVMName(name); (err == nil) != ok {
 			t.Errorf("%q: err = %v, want accepted = %v", name, err, ok)
 		}
+	}
+	var e *Error
+	if err := checkVMName(OwnerHost); !errors.As(err, &e) || !errors.Is(err, ErrInvalid) || len(e.Fields) != 1 || e.Fields[0].Pointer != "/name" || !strings.Contains(e.Detail, "owner") {
+		t.Errorf("a name of an owner: %+v", err)
 	}
 }
 

@@ -31,11 +31,14 @@ type memory struct {
 
 	view   sync.Mutex // guards mapped, and the order in which current is replaced
 	mapped time.Time  // when Memory.Map was made
+
+	looking chan struct{} // holds one while somebody looks at the mappings of a process
 }
 
 // openMemory opens the files. A kernel without them is no reason not to run.
 func (a *Agent) openMemory() {
 	m := &a.memory
+	m.looking = make(chan struct{}, 1)
 	fs := pagemap.FS("/")
 	m.off = a.cfg.PageScan < 0
 	if m.counters, m.countersErr = fs.OpenCounters(os.Getpagesize()); m.countersErr != nil {

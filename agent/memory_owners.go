@@ -4,8 +4,6 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
-	"strconv"
-	"strings"
 	"time"
 
 	"cloudflash/pagemap"
@@ -117,7 +115,10 @@ func (a *Agent) account(o *MemoryOwner) {
 	}
 	o.ResidualBytes = o.MemoryBytes - o.Bytes - o.UnmappedBytes
 	for _, pid := range a.pidsOf(o.Owner) {
-		o.ResidentBytes += residentBytes(pid)
+		if p, err := pagemap.FS("/").OpenProcess(pid); err == nil { // else it has ended
+			o.ResidentBytes += residentBytes(p)
+			_ = p.Close() // an O_PATH descriptor: nothing can be lost
+		}
 	}
 }
 
@@ -138,16 +139,8 @@ func (a *Agent) pidsOf(vmID string) []int {
 }
 
 // residentBytes is the resident set of a process, 0 when it is gone.
-func residentBytes(pid int) int64 {
-	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/statm")
-	if err != nil {
-		return 0
-	}
-	fields := strings.Fields(string(b))
-	if len(fields) < 2 {
-		return 0
-	}
-	pages, err := strconv.ParseInt(fields[1], 10, 64)
+func residentBytes(p *pagemap.Process) int64 {
+	pages, err := p.Resident()
 	if err != nil {
 		return 0
 	}

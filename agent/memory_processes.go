@@ -2,12 +2,14 @@ package agent
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"cloudflash/pagemap"
 )
@@ -19,7 +21,7 @@ type MemoryProcess struct {
 	Scope         string          `json:"scope" doc:"init, or the id of the cloudlet it belongs to"`
 	ResidentBytes int64           `json:"resident_bytes"`
 	Mappings      []MemoryMapping `json:"mappings,omitempty"`
-	Truncated     bool            `json:"truncated,omitempty" doc:"More is mapped than was looked at"`
+	Truncated     bool            `json:"truncated,omitempty" doc:"More is mapped than was looked at or is listed"`
 }
 
 // MemoryMapping is one mapping of a process. Amounts are pages.
@@ -27,7 +29,7 @@ type MemoryMapping struct {
 	Start       string `json:"start" doc:"Address, hexadecimal"`
 	End         string `json:"end"`
 	Permissions string `json:"permissions"`
-	Name        string `json:"name" doc:"Of a file, inside the VM; [heap], [stack]; empty for memory without a name"`
+	Name        string `json:"name" doc:"Of a file, inside the VM, its first 256 bytes; [heap], [stack]; empty for memory without a name"`
 	Pages       int64  `json:"pages"`
 	Present     int64  `json:"present"`
 	Swapped     int64  `json:"swapped"`
@@ -37,9 +39,13 @@ type MemoryMapping struct {
 	HugePages   int64  `json:"huge_pages" doc:"Pages in runs at least as long as a huge page"`
 }
 
-// maxMappings is how many mappings an answer holds, those with the most pages in
-// memory.
-const maxMappings = 2000
+const (
+	// maxMappings is how many mappings an answer holds, those with the most pages
+	// in memory.
+	maxMappings = 2000
+	// lookWait is how long a look at a process waits for another.
+	lookWait = 5 * time.Second
+)
 
 // MemoryProcesses lists the processes of a VM, the largest first.
 func (a *Agent) MemoryProcesses(ref string) ([]MemoryProcess, error) {
@@ -72,7 +78,7 @@ func (a *Agent) openProcess(vmID string, pid int) (MemoryProcess, *pagemap.Proce
 	// The directory is that of one process: who is in the VM now was not another
 	// when it was opened.
 	scope, err := a.scopeOf(p, vmID)
-	out := MemoryProcess{PID: pid, Scope: scope, ResidentBytes: residentBytes(pid)}
+	out := MemoryProcess{PID: pid, Scope: scope, ResidentBytes: residentBytes(p)}
 	if err == nil {
 		out.Name, err = p.Name()
 	}
@@ -99,8 +105,10 @@ func (a *Agent) scopeOf(p *pagemap.Process, vmID string) (string, error) {
 }
 
 // MemoryMappings looks at every mapping of one process of a VM, page by page. pid
-// is its id on the host.
-func (a *Agent) MemoryMappings(ref string, pid int) (MemoryProcess, error) {
+// is its id on the host. One look at a time: processes choose how much work they
+// are. Whoever has waited for too long is refused with ErrNotYet, as is who has
+// gone when ctx ends.
+func (a *Agent) MemoryMappings(ctx context.Context, ref string, pid int) (MemoryProcess, error) {
 	v, err := a.lookup(ref)
 	if err != nil {
 		return MemoryProcess{}, err
@@ -109,33 +117,56 @@ func (a *Agent) MemoryMappings(ref string, pid int) (MemoryProcess, error) {
 	if pid <= 0 {
 		return MemoryProcess{}, absent
 	}
-	out, p, err := a.openProcess(v.ID, pid)
-	if errors.Is(err, pagemap.ErrGone) {
-		return out, absent
+	if err := a.memory.beginLook(ctx); err != nil {
+		return MemoryProcess{}, err
 	}
+	defer a.memory.endLook()
+	out, err := a.mappingsOf(ctx, v.ID, pid)
+	switch {
+	case errors.Is(err, pagemap.ErrGone):
+		return out, absent
+	case ctx.Err() != nil:
+		return out, lookEnded()
+	}
+	return out, err
+}
+
+func (m *memory) beginLook(ctx context.Context) error {
+	wait := time.NewTimer(lookWait)
+	defer wait.Stop()
+	select {
+	case m.looking <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return lookEnded()
+	case <-wait.C:
+		return refuse(ErrNotYet, "busy", "try again in a moment", "the mappings of another process are being looked at, which takes long")
+	}
+}
+
+func (m *memory) endLook() { <-m.looking }
+
+func lookEnded() error {
+	return refuse(ErrNotYet, "request_ended", "", "the request ended before the mappings had been looked at")
+}
+
+func (a *Agent) mappingsOf(ctx context.Context, vmID string, pid int) (MemoryProcess, error) {
+	out, p, err := a.openProcess(vmID, pid)
 	if err != nil {
 		return out, err
 	}
 	defer func() { _ = p.Close() }() // an O_PATH descriptor: nothing can be lost
 	order := pagemap.FS("/").HugeOrder(os.Getpagesize())
-	found, truncated, err := p.Mappings(os.Getpagesize(), order)
-	if errors.Is(err, pagemap.ErrGone) {
-		return out, absent
-	}
+	found, truncated, err := p.Mappings(ctx, os.Getpagesize(), order, maxMappings)
 	if err != nil {
 		return out, err
 	}
-	out.Truncated = truncated || len(found) > maxMappings
+	out.Truncated = truncated
 	out.Mappings = viewMappings(found)
 	return out, nil
 }
 
 func viewMappings(found []pagemap.Mapping) []MemoryMapping {
-	if len(found) > maxMappings {
-		slices.SortStableFunc(found, func(x, y pagemap.Mapping) int { return cmp.Compare(y.Present, x.Present) })
-		found = found[:maxMappings]
-		slices.SortFunc(found, func(x, y pagemap.Mapping) int { return cmp.Compare(x.Start, y.Start) })
-	}
 	all := make([]MemoryMapping, 0, len(found))
 	for _, m := range found {
 		all = append(all, MemoryMapping{Start: fmt.Sprintf("%x", m.Start), End: fmt.Sprintf("%x", m.End), Permissions: m.Permissions, Name: m.Name,

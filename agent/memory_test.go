@@ -1,9 +1,11 @@
 package agent
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"cloudflash/pagemap"
@@ -77,5 +79,51 @@ func TestOwnerNow(t *testing.T) {
 		if got := ownerNow(names, owner); got != want {
 			t.Errorf("%s is %s, want %s", owner, got, want)
 		}
+	}
+}
+
+// One look at a time: others wait for a while, or until their request ends.
+func TestOneLookAtATime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := memory{looking: make(chan struct{}, 1)}
+		if err := m.beginLook(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		var e *Error
+		if err := m.beginLook(t.Context()); !errors.As(err, &e) || !errors.Is(err, ErrNotYet) || e.Code != "busy" {
+			t.Errorf("while another looks: %v", err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), lookWait/2)
+		defer cancel()
+		if err := m.beginLook(ctx); !errors.As(err, &e) || e.Code != "request_ended" {
+			t.Errorf("when the request ends: %v", err)
+		}
+		go func() {
+			time.Sleep(lookWait / 2)
+			m.endLook()
+		}()
+		if err := m.beginLook(t.Context()); err != nil {
+			t.Errorf("when the other is done: %v", err)
+		}
+		m.endLook()
+	})
+}
+
+func TestMappingsOfWhatIsNotThere(t *testing.T) {
+	a := bare(t)
+	a.memory.looking = make(chan struct{}, 1)
+	a.vms["v1"] = &vm{vmRecord: vmRecord{ID: "v1", Name: "web"}}
+	for _, c := range []struct {
+		ref  string
+		pid  int
+		code string
+	}{{"nope", 1, "vm_not_found"}, {"web", 0, "process_not_found"}, {"web", -1, "process_not_found"}, {"web", 1 << 22, "process_not_found"}} {
+		var e *Error
+		if _, err := a.MemoryMappings(t.Context(), c.ref, c.pid); !errors.As(err, &e) || !errors.Is(err, ErrNotFound) || e.Code != c.code {
+			t.Errorf("%+v: %v", c, err)
+		}
+	}
+	if len(a.memory.looking) != 0 {
+		t.Error("somebody still looks")
 	}
 }

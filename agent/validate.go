@@ -67,6 +67,9 @@ func checkVMName(name string) error {
 	if !vmName.MatchString(name) {
 		f.add("/name", nil, nil, "must be 1 to 63 lower-case letters, digits and hyphens, beginning and ending with a letter or digit, not %s", quote(name))
 	}
+	if name == OwnerHost || name == OwnerDeleted {
+		f.add("/name", nil, nil, "must not be %s, which names an owner of memory that is no VM", quote(name))
+	}
 	return f.err("invalid_name")
 }
 

@@ -54,7 +54,7 @@ type memoryAgent interface {
 	MemoryMap(from, span int64, cells int, owner string) (agent.MemoryMap, error)
 	MemoryOwners() ([]agent.MemoryOwner, time.Time, error)
 	MemoryProcesses(ref string) ([]agent.MemoryProcess, error)
-	MemoryMappings(ref string, pid int) (agent.MemoryProcess, error)
+	MemoryMappings(ctx context.Context, ref string, pid int) (agent.MemoryProcess, error)
 	ScanMemory() (agent.Operation, error)
 	CancelMemoryScan() error
 }

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"context"
 	"time"
 
 	"cloudflash/agent"
@@ -43,7 +44,10 @@ func (f *fakeAgent) MemoryProcesses(ref string) ([]agent.MemoryProcess, error) {
 	return []agent.MemoryProcess{{PID: 42, Name: "burn", Scope: "c1"}}, err
 }
 
-func (f *fakeAgent) MemoryMappings(ref string, pid int) (agent.MemoryProcess, error) {
+func (f *fakeAgent) MemoryMappings(ctx context.Context, ref string, pid int) (agent.MemoryProcess, error) {
+	if f.look != nil {
+		f.look(ctx)
+	}
 	_, err := f.VM(ref)
 	return agent.MemoryProcess{PID: pid, Mappings: []agent.MemoryMapping{{Start: "1000", End: "2000", Pages: 1, Present: 1}}}, err
 }

@@ -42,6 +42,7 @@ type fakeAgent struct {
 	grace      time.Duration
 	hungUp     bool // Exec was ended by its caller
 	host       func() agent.Host
+	look       func(context.Context) // is told of every MemoryMappings
 }
 
 var epoch = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)

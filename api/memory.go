@@ -149,8 +149,8 @@ type memoryProcessInput struct {
 
 type memoryProcessOutput struct{ Body agent.MemoryProcess }
 
-func (s *server) showMemoryProcess(_ context.Context, in *memoryProcessInput) (*memoryProcessOutput, error) {
-	p, err := s.agent.MemoryMappings(in.Ref, in.PID)
+func (s *server) showMemoryProcess(ctx context.Context, in *memoryProcessInput) (*memoryProcessOutput, error) {
+	p, err := s.agent.MemoryMappings(ctx, in.Ref, in.PID)
 	return &memoryProcessOutput{Body: p}, err
 }
 

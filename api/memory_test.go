@@ -1,9 +1,11 @@
 package api
 
 import (
+	"context"
 	"encoding/binary"
 	"encoding/json"
 	"math"
+	"net/http/httptest"
 	"net/url"
 	"strings"
 	"testing"
@@ -60,6 +62,19 @@ func TestMemoryIsRefusedAsWhatItIs(t *testing.T) {
 				t.Errorf("%s, %v: status %d, %v: %s", r, c.kind, w.Code, w.Header(), w.Body)
 			}
 		}
+	}
+}
+
+// The agent stops looking when the request ends.
+func TestMappingsEndWithTheRequest(t *testing.T) {
+	type key struct{}
+	f := newFake(t)
+	r := httptest.NewRequestWithContext(context.WithValue(t.Context(), key{}, "mine"), "GET", base+"/memory/owners/db/processes/42", nil)
+	var seen any
+	f.look = func(ctx context.Context) { seen = ctx.Value(key{}) }
+	New(f, options()).ServeHTTP(httptest.NewRecorder(), r)
+	if seen != "mine" {
+		t.Errorf("the agent was asked with another context: %v", seen)
 	}
 }
 

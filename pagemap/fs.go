@@ -45,7 +45,8 @@ func pread(fd int, b []byte, offset int64) (int, error) {
 	}
 }
 
-// text is a kept file of /proc that is read as a whole.
+// text is a kept file of /proc that is read as a whole: one whose length is the
+// machine's doing, not a process's.
 type text struct {
 	name string
 	fd   int

@@ -1,6 +1,7 @@
 package pagemap
 
 import (
+	"bytes"
 	"strings"
 	"testing"
 
@@ -114,29 +115,11 @@ func TestParseMeminfo(t *testing.T) {
 	}
 }
 
-func TestParseMaps(t *testing.T) {
-	got, err := parseMaps([]byte("55d0c0000000-55d0c0021000 rw-p 00000000 00:00 0                          [heap]\n"+
-		"7f0000000000-7f0000001000 r--p 00001000 fe:00 42   /usr/lib/a file (deleted)\nffffffffff600000-ffffffffff601000 --xp 00000000 00:00 0                  [vsyscall]\n"), 4096)
-	want := []Mapping{{Start: 0x55d0c0000000, End: 0x55d0c0021000, Permissions: "rw-p", Name: "[heap]", Pages: 33},
-		{Start: 0x7f0000000000, End: 0x7f0000001000, Permissions: "r--p", Name: "/usr/lib/a file (deleted)", Pages: 1}}
-	if err == nil && len(got) == 3 {
-		got = got[:2]
-	}
-	if diff := cmp.Diff(want, got); diff != "" || err != nil {
-		t.Errorf("%v (-want +got):\n%s", err, diff)
-	}
-	for _, text := range []string{"x", "2-1 rw-p 0 0 0\n", "1 rw-p\n"} {
-		if got, err := parseMaps([]byte(text), 4096); err == nil {
-			t.Errorf("%q: %+v", text, got)
-		}
-	}
-}
-
 // FuzzParsers feeds the same text to all parsers: none may panic, and what comes
 // out must be fit for arithmetic.
 func FuzzParsers(f *testing.F) {
 	for _, text := range []string{"Node 0, zone      DMA      0      1 \n", "Node 0, zone DMA\n  pages free 3\n  present 4\n  start_pfn: 1\n",
-		"00001000-0009fbff : System RAM\n", "MemTotal: 1 kB\nMemFree: 1 kB\n", "1000-2000 rw-p 0 0:0 0 x\n", "0-0 : System RAM", "Node 0, zone"} {
+		"00001000-0009fbff : System RAM\n", "MemTotal: 1 kB\nMemFree: 1 kB\n", "1000-2000 rw-p 0 0:0 0 x\n", "1000-2000 rw-p 0 0:0 0 x\n0-1000 ---p 0 0:0 0\n3000-9000 r 0 0 0 \xff\n2-3\n7-9 r", "1 2 3", "0::/a\n", "0-0 : System RAM", "Node 0, zone"} {
 		f.Add([]byte(text))
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
@@ -144,7 +127,7 @@ func FuzzParsers(f *testing.F) {
 		zones, _ := parseZoneinfo(b)
 		ram, _ := parseIomem(b, 4096)
 		info, _ := parseMeminfo(b)
-		maps, _ := parseMaps(b, 4096)
+		maps, _, _ := readMaps(t.Context(), bytes.NewReader(b), 4096, 3, present)
 		for _, l := range lists {
 			if u, ok := l.Unusable(9); ok && (u < 0 || u > 1) {
 				t.Errorf("index %v of %v", u, l)
@@ -155,8 +138,13 @@ func FuzzParsers(f *testing.F) {
 				t.Errorf("ranges %v", ram)
 			}
 		}
-		for _, m := range maps {
-			if m.End < m.Start || m.Pages > 1<<52 {
+		if len(maps) > 3 {
+			t.Errorf("%d mappings", len(maps))
+		}
+		_, _ = readCgroup(bytes.NewReader(b))
+		_, _ = parseStatm(b)
+		for i, m := range maps {
+			if m.End < m.Start || m.Pages > 1<<52 || len(m.Name) > maxNameBytes+len("…") || i > 0 && m.Start < maps[i-1].Start {
 				t.Errorf("mapping %+v", m)
 			}
 		}

@@ -2,8 +2,11 @@ package pagemap
 
 import (
 	"bytes"
+	"cmp"
+	"context"
 	"errors"
 	"fmt"
+	"io"
 	"strconv"
 
 	"golang.org/x/sys/unix"
@@ -52,87 +55,88 @@ func gone(name string, err error) error {
 	return nil
 }
 
-func (p *Process) text(name string) ([]byte, error) {
+// small reads a file of a few words into buf, as much of it as fits.
+func (p *Process) small(name string, buf []byte) ([]byte, error) {
 	fd, err := p.open(name)
 	if err != nil {
 		return nil, err
 	}
 	defer unix.Close(fd)
-	b, err := text{name, fd}.read(make([]byte, 16<<10))
-	return b, gone(name, err)
+	n, err := pread(fd, buf, 0)
+	return buf[:max(n, 0)], gone(name, err)
 }
+
+// maxCgroupBytes has room for a dozen v1 hierarchies with the longest paths.
+const maxCgroupBytes = 64 << 10
 
 // Cgroup is the path of its cgroup in the v2 hierarchy, as seen by this process.
 func (p *Process) Cgroup() (string, error) {
-	b, err := p.text("cgroup")
+	fd, err := p.open("cgroup")
 	if err != nil {
 		return "", err
 	}
-	for len(b) > 0 {
-		var l []byte
-		l, b = line(b)
-		if path, ok := bytes.CutPrefix(l, []byte("0::")); ok {
+	defer unix.Close(fd)
+	return readCgroup(&stream{name: "cgroup", fd: fd, left: maxCgroupBytes})
+}
+
+func readCgroup(r io.Reader) (string, error) {
+	in := newLines(r)
+	for in.next() {
+		if path, ok := bytes.CutPrefix(in.line, []byte("0::")); ok && !in.cut {
 			return string(path), nil
 		}
 	}
-	return "", fmt.Errorf("process has no cgroup v2")
+	return "", cmp.Or(in.err, errNoCgroup)
 }
 
-// Name is what the process calls itself, at most 15 bytes of anything.
+var errNoCgroup = errors.New("process has no cgroup v2")
+
+// Name is what the process calls itself, at most 63 bytes of anything.
 func (p *Process) Name() (string, error) {
-	b, err := p.text("comm")
+	b, err := p.small("comm", make([]byte, 64))
 	return string(bytes.TrimSuffix(b, []byte("\n"))), err
 }
 
-// Mapping is a line of /proc/PID/maps and what its pages are. Amounts are pages.
-type Mapping struct {
-	Start, End  uint64 // addresses
-	Permissions string
-	Name        string // of a file, [heap] and so on: text that the process may choose
-	Pages       uint64
-	Present     uint64
-	Swapped     uint64
-	Exclusive   uint64 // of Present, mapped nowhere else
-	Runs        uint64 // of adjacent page frames
-	LargestRun  uint64
-	InHugeRuns  uint64 // of Present, in runs at least as long as a huge page
+// Resident is the number of pages of its resident set.
+func (p *Process) Resident() (int64, error) {
+	b, err := p.small("statm", make([]byte, 256)) // seven numbers
+	if err != nil {
+		return 0, err
+	}
+	return parseStatm(b)
+}
+
+func parseStatm(b []byte) (int64, error) {
+	_, rest := word(b)
+	pages, _, ok := number(rest)
+	if !ok {
+		return 0, fmt.Errorf("parse statm: no resident set in %.60q", b)
+	}
+	return int64(pages), nil
 }
 
 // maxWalk is how many pages of one process are looked at: 16 GiB, some 0.1 s.
 const maxWalk = 4 << 20
 
-// Mappings returns the mappings in address order. truncated says that the process
-// has so much mapped that the pages of its last mappings were not looked at.
-func (p *Process) Mappings(pageSize, order int) (all []Mapping, truncated bool, err error) {
-	b, err := p.text("maps")
+// Mappings returns the `most` mappings, at least one, with the most pages in
+// memory, in address order. What it takes does not depend on the process: it reads
+// no more than 16 MiB of text and looks at no more than 4 Mi pages. truncated says
+// that there was more, or that there are more mappings. It ends with ctx.
+func (p *Process) Mappings(ctx context.Context, pageSize, order, most int) (all []Mapping, truncated bool, err error) {
+	maps, err := p.open("maps")
 	if err != nil {
 		return nil, false, err
 	}
-	if all, err = parseMaps(b, pageSize); err != nil {
-		return nil, false, err
-	}
+	defer unix.Close(maps)
 	fd, err := p.open("pagemap")
 	if err != nil {
 		return nil, false, err
 	}
 	defer unix.Close(fd)
-	buf := make([]uint64, WindowPages/4)
-	left := uint64(maxWalk)
-	for i := range all {
-		m := &all[i]
-		if len(m.Permissions) > 2 && m.Permissions[:3] == "---" {
-			continue // reserved addresses: nothing can be there
-		}
-		if m.Pages > left {
-			truncated = true
-			continue
-		}
-		left -= m.Pages
-		if err := m.walk(fd, buf, uint64(pageSize), order); err != nil {
-			return nil, false, gone("pagemap", err)
-		}
-	}
-	return all, truncated, nil
+	w := walker{fd: fd, buf: make([]uint64, WindowPages/4), pageSize: uint64(pageSize), order: order, left: maxWalk}
+	in := &stream{name: "maps", fd: maps, left: maxMapsBytes}
+	all, truncated, err = readMaps(ctx, in, pageSize, most, func(m *Mapping) error { return w.look(ctx, m) })
+	return all, truncated || w.skipped, err
 }
 
 // Bits of /proc/PID/pagemap.
@@ -143,25 +147,43 @@ const (
 	entryPresent   = 1 << 63
 )
 
-// walk looks at the pages of one mapping.
-func (m *Mapping) walk(fd int, buf []uint64, pageSize uint64, order int) error {
-	var w frameRuns
-	first := m.Start / pageSize
+// walker looks at the pages of mappings, as long as there are some left to look at.
+type walker struct {
+	fd       int
+	buf      []uint64
+	pageSize uint64
+	order    int
+	left     uint64
+	skipped  bool // a mapping was too large for what was left
+}
+
+// look looks at the pages of one mapping.
+func (w *walker) look(ctx context.Context, m *Mapping) error {
+	if m.Pages > w.left {
+		w.skipped = true
+		return nil
+	}
+	w.left -= m.Pages
+	var runs frameRuns
+	first := m.Start / w.pageSize
 	for done := uint64(0); done < m.Pages; {
-		part := buf[:min(uint64(len(buf)), m.Pages-done)]
-		n, err := words(fd, first+done, part)
-		if err != nil {
+		if err := ctx.Err(); err != nil {
 			return err
+		}
+		part := w.buf[:min(uint64(len(w.buf)), m.Pages-done)]
+		n, err := words(w.fd, first+done, part)
+		if err != nil {
+			return gone("pagemap", err)
 		}
 		if n == 0 {
 			break // [vsyscall] lies beyond the end
 		}
 		for _, e := range part[:n] {
-			m.take(e, &w, order)
+			m.take(e, &runs, w.order)
 		}
 		done += uint64(n)
 	}
-	m.endRun(&w, order)
+	m.endRun(&runs, w.order)
 	return nil
 }
 
@@ -197,29 +219,4 @@ func (m *Mapping) endRun(w *frameRuns, order int) {
 		m.InHugeRuns += w.length
 	}
 	w.length = 0
-}
-
-// parseMaps parses /proc/PID/maps.
-func parseMaps(b []byte, pageSize int) ([]Mapping, error) {
-	var all []Mapping
-	for n := 1; len(b) > 0; n++ {
-		var l []byte
-		l, b = line(b)
-		if len(l) == 0 {
-			continue
-		}
-		addresses, rest := word(l)
-		first, end, ok := addressRange(addresses)
-		if !ok || end < first || end>>62 != 0 && !bytes.HasSuffix(l, []byte("[vsyscall]")) {
-			return nil, fmt.Errorf("parse maps line %d: no address range in %.60q", n, l)
-		}
-		permissions, rest := word(rest)
-		m := Mapping{Start: first, End: end, Permissions: string(permissions), Pages: (end - first) / uint64(pageSize)}
-		for range 3 { // offset, device, inode
-			_, rest = word(rest)
-		}
-		m.Name = string(bytes.TrimRight(rest, " "))
-		all = append(all, m)
-	}
-	return all, nil
 }

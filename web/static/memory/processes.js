@@ -38,7 +38,7 @@ export function processes() {
     if (of !== vm) return;
     const all = (p.mappings ?? []).filter((m) => m.present || m.swapped).sort((a, b) => b.present - a.present), shown = all.slice(0, mostMappings);
     const empty = (p.mappings ?? []).length - all.length;
-    write(detail, `Mappings of ${p.name} (${p.pid})${all.length > shown.length ? `, the ${shown.length} largest of ${all.length}` : ""}${empty ? `; ${empty} more have nothing in memory` : ""}${p.truncated ? "; more is mapped than was looked at" : ""}`);
+    write(detail, `Mappings of ${p.name} (${p.pid})${all.length > shown.length ? `, the ${shown.length} largest of ${all.length}` : ""}${empty ? `; ${empty} more have nothing in memory` : ""}${p.truncated ? "; more is mapped than was looked at or is listed" : ""}`);
     maps.rows(shown.map((m) => [m.name || "memory without a name", m.permissions, `${count(m.pages)} page${m.pages === 1 ? "" : "s"}`, `${count(m.present)}${m.swapped ? `, ${count(m.swapped)} swapped` : ""}`, count(m.exclusive), count(m.runs), count(m.largest_run), m.present ? percent(m.huge_pages / m.present) : "—"]));
     more.hidden = false;
   }
