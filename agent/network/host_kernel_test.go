@@ -295,4 +295,15 @@ func state(t testing.TB) string {
 	return b.String()
 }
 
+// settled is the state once it is as wanted, or ten seconds later: connections of
+// the tests end in their own time.
+func settled(t testing.TB, want string) string {
+	t.Helper()
+	now := state(t)
+	for end := time.Now().Add(10 * time.Second); now != want && time.Now().Before(end); now = state(t) {
+		time.Sleep(200 * time.Millisecond)
+	}
+	return now
+}
+
 var errBroken = errors.New("broken by the test")

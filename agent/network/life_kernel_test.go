@@ -33,7 +33,7 @@ func TestKernelFailedAttachLeavesNothing(t *testing.T) {
 		if _, err := h.Attach(t.Context(), l); !errors.Is(err, errBroken) {
 			t.Errorf("at %s: %v", broken, err)
 		}
-		if after := state(t); after != before {
+		if after := settled(t, before); after != before {
 			t.Errorf("broken at %s, it left\n%s\nbefore:\n%s", broken, after, before)
 		}
 		if after := v.sh("ip -o addr; ip route"); after != inside {
@@ -45,7 +45,7 @@ func TestKernelFailedAttachLeavesNothing(t *testing.T) {
 	if _, err := h.Attach(t.Context(), l); err == nil {
 		t.Error("attached in spite of an eth0")
 	}
-	if after := state(t); after != before {
+	if after := settled(t, before); after != before {
 		t.Errorf("it left\n%s\nbefore:\n%s", after, before)
 	}
 	v.sh("ip link del eth0")
@@ -70,7 +70,7 @@ func TestKernelFailedAttachLeavesNothing(t *testing.T) {
 			t.Errorf("at %s: %v", broken, err)
 		}
 	}
-	if after := state(t); after != attached {
+	if after := settled(t, attached); after != attached {
 		t.Errorf("failed repetitions changed\n%s\nbefore:\n%s", after, attached)
 	}
 	h.OnStep(func(string, string) error { return nil })
@@ -129,7 +129,7 @@ func TestKernelKilledBetweenSteps(t *testing.T) {
 				}
 			}
 			n.Close()
-			if after := state(t); after != before {
+			if after := settled(t, before); after != before {
 				t.Fatalf("killed at %s, then %s:\n%s\nbefore:\n%s", at, next, after, before)
 			}
 		}
@@ -149,7 +149,7 @@ func TestKernelSweep(t *testing.T) {
 	if err := h.Sweep(t.Context(), map[string]bool{kept.link.ID: true}); err != nil {
 		t.Error(err)
 	}
-	if after := state(t); after != with {
+	if after := settled(t, with); after != with {
 		t.Errorf("%s\nwant\n%s", after, with)
 	}
 	if gone.sh("ls /sys/class/net >/dev/null; ls /proc/sys/net/ipv4/conf") != "all\ndefault\nlo" {
@@ -158,7 +158,7 @@ func TestKernelSweep(t *testing.T) {
 	if err := h.Sweep(t.Context(), nil); err != nil {
 		t.Error(err)
 	}
-	if after := state(t); after != before {
+	if after := settled(t, before); after != before {
 		t.Errorf("%s\nwant\n%s", after, before)
 	}
 	// A link of that name that is not ours is neither taken nor removed.
@@ -169,7 +169,7 @@ func TestKernelSweep(t *testing.T) {
 	if err := h.Detach(id(8)); !errors.Is(err, network.ErrForeign) {
 		t.Error(err)
 	}
-	if after := state(t); after != before {
+	if after := settled(t, before); after != before {
 		t.Errorf("%s\nwant\n%s", after, before)
 	}
 }
@@ -188,7 +188,7 @@ func TestKernelCycles(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if after := state(t); after != before {
+	if after := settled(t, before); after != before {
 		t.Errorf("%s\nbefore:\n%s", after, before)
 	}
 }
@@ -218,7 +218,7 @@ func TestKernelAtOnce(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	if after := state(t); after != before {
+	if after := settled(t, before); after != before {
 		t.Errorf("%s\nbefore:\n%s", after, before)
 	}
 }
@@ -249,7 +249,7 @@ func TestKernelRefusals(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	if after := state(t); after != with {
+	if after := settled(t, with); after != with {
 		t.Errorf("%s\nbefore:\n%s", after, with)
 	}
 	if _, err := h.Attach(t.Context(), good); err != nil {
@@ -300,7 +300,7 @@ func TestKernelFlushedRulesComeBack(t *testing.T) {
 	}
 	v.reaches("tcp", "192.0.2.2:80")
 	h.outside.reaches("tcp", "192.0.2.1:8081")
-	if got := state(t); got != want {
+	if got := settled(t, want); got != want {
 		t.Errorf("%s\nwant\n%s", got, want)
 	}
 	for range 3 { // again and again, nothing grows
@@ -308,7 +308,7 @@ func TestKernelFlushedRulesComeBack(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if got := state(t); got != want {
+	if got := settled(t, want); got != want {
 		t.Errorf("%s\nwant\n%s", got, want)
 	}
 }

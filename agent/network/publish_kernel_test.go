@@ -92,7 +92,7 @@ func TestKernelPublish(t *testing.T) {
 		l.Close()
 		u.Close()
 	})
-	if after := state(t); after != before {
+	if after := settled(t, before); after != before {
 		t.Errorf("refusals left something:\n%s\nbefore:\n%s", after, before)
 	}
 	t.Run("another agent knows them", func(t *testing.T) {
