@@ -53,7 +53,12 @@ const card = (name) => page.locator(".card").filter({ has: page.getByRole("headi
 const row = (name) => page.locator("#cloudlets tr").filter({ has: page.locator("td.name div", { hasText: new RegExp(`^${name}$`) }) });
 const live = () => page.locator("#link.good", { hasText: "live" }).waitFor();
 const fits = async (what) => {
-  const [scroll, view] = await page.evaluate(() => [document.documentElement.scrollWidth, innerWidth]);
+  let scroll, view; // what was drawn wider follows within a moment
+  for (let i = 0; i < 20; i++) {
+    [scroll, view] = await page.evaluate(() => [document.documentElement.scrollWidth, innerWidth]);
+    if (scroll <= view) return;
+    await page.waitForTimeout(100);
+  }
   assert.ok(scroll <= view, `${what}: ${scroll} px wide on a screen of ${view}`);
 };
 
