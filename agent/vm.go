@@ -67,9 +67,12 @@ type VM struct {
 	InitPID   int               `json:"init_pid" doc:"Host process id of the VM's PID 1, 0 when it does not run"`
 }
 
-// Autoscale says how a VM's limits are scaled.
+// Autoscale says in short how a VM's limits are scaled and whether it is deleted
+// when idle; AutoscaleStatus has more.
 type Autoscale struct {
-	Mode string `json:"mode" enum:"off" doc:"off: limits change only on request"`
+	Mode     string     `json:"mode" enum:"off,recommend,auto" doc:"auto where any limit of the VM is scaled"`
+	Keep     bool       `json:"keep" doc:"The VM is not deleted when idle"`
+	DeleteAt *time.Time `json:"delete_at" doc:"When idle clean-up deletes the VM unless it gets busy; null while it is not announced"`
 }
 
 // VMCreate asks for a VM. Zero values take the defaults of Config.Defaults.
@@ -80,6 +83,10 @@ type VMCreate struct {
 	Spec   Spec
 	// Network says whom it may talk to; addresses are given by the agent.
 	Network Network
+	// Autoscale is the VM's own policy, laid over the host's.
+	Autoscale PolicyLayer
+	// Keep saves it from being deleted when idle.
+	Keep bool
 }
 
 // VMChange changes a VM's spec; nil leaves a field alone.
@@ -90,4 +97,6 @@ type VMChange struct {
 	BandwidthBPS *int64
 	IO           *IO
 	PIDs         *int64
+	Autoscale    *PolicyLayer // in place of the VM's own
+	Keep         *bool
 }

@@ -59,7 +59,7 @@ func newDaemon(t *testing.T) *daemon {
 		t.Fatal(err)
 	}
 	d := &daemon{t: t, parent: parent.Dir(), state: state, run: t.TempDir(), log: log}
-	d.client = &http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{
+	d.client = &http.Client{Timeout: time.Minute, Transport: &http.Transport{
 		DisableKeepAlives: true,
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			return new(net.Dialer).DialContext(ctx, "unix", filepath.Join(d.run, "api.sock"))

@@ -360,6 +360,9 @@ func TestKernelNothingLeaks(t *testing.T) {
 	began := time.Now()
 	for i := range alive {
 		first(make(fmt.Sprintf("alive%d", i)))
+		if i%50 == 49 {
+			t.Logf("%d alive after %.0f s", i+1, time.Since(began).Seconds())
+		}
 	}
 	t.Logf("%d VMs alive after %.0f s: %v", alive, time.Since(began).Seconds(), s.counts())
 	rss := s.metric("process_resident_memory_bytes")
