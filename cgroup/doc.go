@@ -8,9 +8,5 @@
 // unix.Open and unix.Write: an os.File parks the goroutine for ever when the
 // kernel answers EAGAIN, as memory.reclaim does.
 //
-// A Watcher waits for what the kernel tells of itself: PSI triggers and modified
-// memory.events.
-//
-// https://docs.kernel.org/admin-guide/cgroup-v2.html,
-// https://docs.kernel.org/accounting/psi.html
+// https://docs.kernel.org/admin-guide/cgroup-v2.html
 package cgroup
