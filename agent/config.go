@@ -25,6 +25,7 @@ type Config struct {
 	Grace       time.Duration // from SIGTERM to cgroup.kill
 	OutputKeep  int64         // bytes of each output stream that are kept, the newest
 	PageScan    float64       // cores the rolling scan of memory pages may take; negative: no scan at all
+	Autoscale   string        // what limits are scaled with when no policy says: off, recommend or auto
 
 	Log *slog.Logger
 }
@@ -73,6 +74,7 @@ func DefaultConfig() Config {
 		Grace:      5 * time.Second,
 		OutputKeep: 64 * mib,
 		PageScan:   0.01,
+		Autoscale:  "auto",
 		Log:        slog.Default(),
 	}
 }
