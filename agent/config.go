@@ -27,7 +27,6 @@ type Config struct {
 	Autoscale   string        // mode of all limits unless a policy says otherwise: off, recommend or auto
 	Idle        IdleConfig    // VMs in which nothing goes on
 	PageScan    float64       // cores the rolling scan of memory pages may take; negative: no scan at all
-	Autoscale   string        // what limits are scaled with when no policy says: off, recommend or auto
 
 	Log *slog.Logger
 }
@@ -78,7 +77,6 @@ func DefaultConfig() Config {
 		Autoscale:  "auto",
 		Idle:       IdleConfig{After: time.Minute, Notice: 30 * time.Second},
 		PageScan:   0.01,
-		Autoscale:  "auto",
 		Log:        slog.Default(),
 	}
 }
