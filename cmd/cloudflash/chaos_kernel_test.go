@@ -34,6 +34,7 @@ type daemon struct {
 	state  string
 	run    string
 	log    *os.File
+	flags  []string // of serve, beside the usual ones
 	cmd    *exec.Cmd
 	client *http.Client
 }
@@ -77,10 +78,11 @@ func newDaemon(t *testing.T) *daemon {
 
 func (d *daemon) start() {
 	d.t.Helper()
-	d.cmd = exec.Command("cloudflash", "serve", "--listen", "", "--socket", filepath.Join(d.run, "api.sock"),
+	args := []string{"serve", "--listen", "", "--socket", filepath.Join(d.run, "api.sock"),
 		"--state-dir", d.state, "--run-dir", d.run, "--cgroup-parent", d.parent,
 		"--overcommit-cpu", "100", "--overcommit-memory", "10", "--overcommit-storage", "1000",
-		"--autoscale", "off") // limits are to stay as they were asked for
+		"--autoscale", "off"} // limits are to stay as they were asked for
+	d.cmd = exec.Command("cloudflash", append(args, d.flags...)...)
 	d.cmd.Stdout, d.cmd.Stderr = d.log, d.log
 	if err := d.cmd.Start(); err != nil {
 		d.t.Fatal(err)
