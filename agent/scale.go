@@ -78,6 +78,7 @@ func (a *Agent) runScaling(ctx context.Context) {
 	a.watchPressure(ctx, &wg)
 	hot := time.NewTimer(time.Hour)
 	defer hot.Stop()
+	armed := false
 	for {
 		select {
 		case <-ctx.Done():
@@ -88,12 +89,15 @@ func (a *Agent) runScaling(ctx context.Context) {
 		case id := <-a.scaling.woken:
 			a.lookAt(id)
 		case <-hot.C:
+			armed = false
 			a.scaleRound(a.hottest(), true)
 		case c := <-a.scaling.done:
 			a.finishDecisions(c)
 			continue // it changes nothing of who is hot
 		}
-		if a.anyHot() {
+		// Set once: with many VMs the kernel wakes us more often than that.
+		if !armed && a.anyHot() {
+			armed = true
 			hot.Reset(hotEvery)
 		}
 	}
@@ -273,14 +277,15 @@ func (a *Agent) anyHot() bool {
 	return false
 }
 
-// hottest are the saturated VMs that were not looked at for the longest time.
+// hottest are the saturated VMs that were not looked at for the longest time, and not
+// just now.
 func (a *Agent) hottest() []*follower {
 	s := &a.scaling
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var all []*follower
 	for _, f := range s.followers {
-		if f.looks > 0 && f.scaler != nil {
+		if f.looks > 0 && f.scaler != nil && time.Since(f.last.At) >= hotEvery/2 {
 			all = append(all, f)
 		}
 	}
