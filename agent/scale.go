@@ -168,11 +168,9 @@ func (a *Agent) followers() (all []*follower, gone []string) {
 			f.looks = 0 // frozen, or not there: a gap begins anew
 			continue
 		}
-		if err := a.refreshPolicy(f, cmp.Or(classes[id], SLAMedium)); err != nil {
-			a.log.Error("policy", "vm", v.Name, "err", err)
-			continue
+		if a.refreshPolicy(f, cmp.Or(classes[id], SLAMedium)) {
+			all = append(all, f)
 		}
-		all = append(all, f)
 	}
 	return all, gone
 }
@@ -188,27 +186,26 @@ func (a *Agent) classes() map[string]int {
 	return out
 }
 
-// refreshPolicy follows changes of the policy of a VM, of its spec and of what runs
-// in it. The caller holds both locks.
-func (a *Agent) refreshPolicy(f *follower, sla int) error {
+// refreshPolicy follows changes of the policy of a VM, of its spec and of what runs in
+// it, and reports whether it has one that holds. The caller holds both locks.
+func (a *Agent) refreshPolicy(f *follower, sla int) bool {
 	gen := policyGen{a.ownPolicy.Gen, f.v.Own.Gen, sla, f.v.Spec}
-	if f.scaler != nil && gen == f.gen {
-		return nil
-	}
-	p, _ := a.policyOf(f.v)
-	if f.scaler == nil {
-		s, err := autoscale.NewScaler(f.v.ID, p)
-		if err != nil {
-			return err
-		}
-		f.scaler, f.gen = s, gen
-		return nil
-	}
-	if err := f.scaler.SetPolicy(p); err != nil {
-		return err
+	if gen == f.gen {
+		return f.scaler != nil
 	}
 	f.gen = gen
-	return nil
+	p, _ := a.policyOf(f.v)
+	var err error
+	if f.scaler == nil {
+		f.scaler, err = autoscale.NewScaler(f.v.ID, p)
+	} else {
+		err = f.scaler.SetPolicy(p)
+	}
+	if err != nil { // the host has become smaller than its bounds, or the agent is told other ranges
+		f.scaler = nil
+		a.log.Error("a VM is not scaled", "vm", f.v.Name, "err", err)
+	}
+	return err == nil
 }
 
 // watch has the kernel wake us for a VM that is scaled, and again for one that it has
