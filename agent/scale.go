@@ -78,6 +78,8 @@ func (a *Agent) runScaling(ctx context.Context) {
 	a.watchPressure(ctx, &wg)
 	hot := time.NewTimer(time.Hour)
 	defer hot.Stop()
+	due := false // hot is set
+	woken := 0   // looked at because of the kernel since hot was due last
 	for {
 		select {
 		case <-ctx.Done():
@@ -86,15 +88,20 @@ func (a *Agent) runScaling(ctx context.Context) {
 			a.scaleRound(a.followAll(), false)
 			a.seeEffects()
 		case id := <-a.scaling.woken:
-			a.lookAt(id)
+			if f := a.awake(id); f != nil && woken < hotLooks {
+				woken++
+				a.scaleRound([]*follower{f}, true)
+			}
 		case <-hot.C:
+			due, woken = false, 0
 			a.scaleRound(a.hottest(), true)
 		case c := <-a.scaling.done:
 			a.finishDecisions(c)
 			continue // it changes nothing of who is hot
 		}
-		if a.anyHot() {
+		if !due && a.anyHot() {
 			hot.Reset(hotEvery)
+			due = true
 		}
 	}
 }
@@ -239,23 +246,22 @@ func (a *Agent) watch(f *follower) {
 	}
 }
 
-// lookAt looks at a VM, and the next few times too. One that was looked at just now is
-// looked at in a moment: less than half a period tells nothing.
-func (a *Agent) lookAt(id string) {
+// awake makes a VM that the kernel tells of one to look at, the next few times too. It
+// returns the VM when that is worth it now: less than half a period tells nothing.
+func (a *Agent) awake(id string) *follower {
 	s := &a.scaling
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	f := s.followers[id]
 	if f == nil || f.scaler == nil {
-		s.mu.Unlock()
-		return
+		return nil
 	}
 	f.woken = true
 	f.looks = max(f.looks, wakeLooks)
-	now := time.Since(f.last.At) >= hotEvery/2
-	s.mu.Unlock()
-	if now {
-		a.scaleRound([]*follower{f}, true)
+	if time.Since(f.last.At) < hotEvery/2 {
+		return nil
 	}
+	return f
 }
 
 func (a *Agent) anyHot() bool {
