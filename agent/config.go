@@ -27,7 +27,6 @@ type Config struct {
 	Autoscale   string        // mode of all limits unless a policy says otherwise: off, recommend or auto
 	Idle        IdleConfig    // VMs in which nothing goes on
 	PageScan    float64       // cores the rolling scan of memory pages may take; negative: no scan at all
-	Autoscale   string        // what limits are scaled with when no policy says: off, recommend or auto
 
 	Log *slog.Logger
 }
@@ -75,7 +74,6 @@ func DefaultConfig() Config {
 		Storage:    "auto", Bridge: "cf0", NetworkPool: "10.88.0.0/16", NetworkULA: "fd0c:f1a5:c10d::/64",
 		Grace:      5 * time.Second,
 		OutputKeep: 64 * mib,
-		Autoscale:  "auto",
 		Idle:       IdleConfig{After: time.Minute, Notice: 30 * time.Second},
 		PageScan:   0.01,
 		Autoscale:  "auto",

@@ -151,5 +151,3 @@ func (r cloudletRecord) failure() string {
 func (c Cloudlet) Overdue(now time.Time) bool {
 	return !c.State.Final() && c.DeadlineAt != nil && now.After(*c.DeadlineAt)
 }
-
-func (o *Outcomes) scaled(Decision) {}
