@@ -37,7 +37,6 @@ func newLive(t testing.TB) *live {
 	cfg.InitPath = binary(t, "cloudflash-init")
 	cfg.Binaries = []string{binary(t, "burn")}
 	cfg.Overcommit = Overcommit{CPUs: 16, Memory: 4, Storage: 100}
-	cfg.Autoscale = "off" // limits are to stay as they were asked for
 	cfg.Log = slog.New(slog.NewTextHandler(logTo{t}, nil))
 	l := &live{t: t, cfg: cfg}
 	l.start()

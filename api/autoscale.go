@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"strings"
 
@@ -70,6 +71,20 @@ func (s *server) wantedVersion(in *setPolicyInput) (string, error) {
 		return now.Version, err
 	}
 	return versions[0], err
+}
+
+// inVM points to where a policy is in the body of a VM.
+func inVM(err error) error {
+	var e *agent.Error
+	if !errors.As(err, &e) || e.Code != "invalid_policy" {
+		return err
+	}
+	moved := *e
+	moved.Fields = slices.Clone(e.Fields)
+	for i := range moved.Fields {
+		moved.Fields[i].Pointer = "/autoscale" + moved.Fields[i].Pointer
+	}
+	return &moved
 }
 
 type scalingInput struct {

@@ -89,6 +89,19 @@ func TestVMsTakeAPolicy(t *testing.T) {
 	}
 }
 
+func TestPolicyOfAVMIsPointedTo(t *testing.T) {
+	f := newFake(t)
+	f.err = &agent.Error{Kind: agent.ErrInvalid, Code: "invalid_policy", Detail: "crossed", Fields: []agent.Field{{Pointer: "/rules/all/down", Detail: "must be below up"}}}
+	for _, r := range [][2]string{{"POST", base + "/vms"}, {"PATCH", base + "/vms/web"}} {
+		if p := parse(t, ask(New(f, options()), r[0], r[1], `{}`)); !hasPointer(p, "/autoscale/rules/all/down") {
+			t.Errorf("%v: %v", r, p)
+		}
+	}
+	if p := parse(t, ask(New(f, options()), "PUT", policyPath, `{}`)); !hasPointer(p, "/rules/all/down") {
+		t.Errorf("%v", p)
+	}
+}
+
 func TestStatusOfOneVM(t *testing.T) {
 	h := New(newFake(t), options())
 	for target, want := range map[string]string{"": "[db web]", "?vm=web": "[web]", "?vm=v0": "[db]"} {

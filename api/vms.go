@@ -100,10 +100,7 @@ func (s *server) createVM(ctx context.Context, _ *struct{}, b *createVMBody) (*v
 		return nil, p
 	}
 	v, err := s.agent.CreateVM(ctx, req)
-	if err != nil {
-		return nil, err
-	}
-	return vmAnswer(v, nil)
+	return vmAnswer(v, inVM(err))
 }
 
 func take[T any](field *T, v *T) {
@@ -133,10 +130,7 @@ func (s *server) changeVM(ctx context.Context, in *Target, b *Resources) (*vmOut
 		ch.IO, ref = &io, old.ID
 	}
 	v, err := s.agent.ChangeVM(ctx, ref, ch)
-	if err != nil {
-		return nil, err
-	}
-	return vmAnswer(v, nil)
+	return vmAnswer(v, inVM(err))
 }
 
 type deleteVMInput struct {
