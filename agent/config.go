@@ -76,6 +76,7 @@ func DefaultConfig() Config {
 		OutputKeep: 64 * mib,
 		Idle:       IdleConfig{After: time.Minute, Notice: 30 * time.Second},
 		PageScan:   0.01,
+		Autoscale:  "auto",
 		Log:        slog.Default(),
 	}
 }
