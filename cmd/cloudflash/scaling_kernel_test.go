@@ -356,25 +356,30 @@ func TestKernelScalingStep(t *testing.T) {
 		steps = 50
 	}
 	var larger, enough, inAgent []time.Duration
-	signals := map[string]int{}
+	signals, restless := map[string]int{}, 0
 	for i := range steps {
 		name := fmt.Sprintf("step%d", i)
-		v := s.vm(name, 0.5, 64, agent.PolicyLayer{})
+		v := s.vm(name, 0.5, 64, rules(agent.RuleChange{Mode: new("off")})) // until burn has started, which takes more
 		quota := follow(t, s.slice(v, "cpu.max"))
-		before := 15 + rng.IntN(10) // tenths of a second: at any time between two looks
+		before := 60 + rng.IntN(10) // tenths of a second: at any time between two looks
 		cores := append(slices.Repeat([]float64{0.25}, before), slices.Repeat([]float64{2}, 600)...)
 		s.submit(name, "c"+name, "burn", "--trace", s.trace(v, cores), "--step", "100ms")
+		time.Sleep(3 * time.Second)
+		s.policy(name, agent.PolicyLayer{})
 		most := min(4*0.5, float64(hostCPUs(t)))
 		for end := time.Now().Add(time.Minute); quota.now() < most && time.Now().Before(end); {
 			time.Sleep(50 * time.Millisecond)
 		}
 		s.cancel("c" + name)
 		stepped := s.burnt("c" + name).Began.Add(time.Duration(before) * 100 * time.Millisecond)
-		first, ok := quota.when(stepped, func(q float64) bool { return q > 0.5 })
+		first, ok := quota.when(time.Time{}, func(q float64) bool { return q > 0.5 })
 		full, all := quota.when(stepped, func(q float64) bool { return q >= most })
-		if !ok || !all {
+		switch {
+		case !ok || quota.now() < most:
 			t.Errorf("step %d was not answered: cpu.max %v%s", i, quota, told(s.events(v, "")))
-		} else {
+		case first.Before(stepped) || !all:
+			restless++ // on a busy machine a quarter of a core does not get by with half of one
+		default:
 			larger, enough = append(larger, first.Sub(stepped)), append(enough, full.Sub(stepped))
 		}
 		grew := slices.DeleteFunc(s.decisions(v.ID), func(d agent.Decision) bool { return d.Resource != "cpus" || d.Result != agent.DecisionApplied })
@@ -386,10 +391,18 @@ func TestKernelScalingStep(t *testing.T) {
 		}
 		s.remove(name)
 	}
-	t.Logf("%d steps of demand from 0.25 to 2 cores at a limit of 0.5, load %s", steps, load1())
+	t.Logf("%d steps of demand from 0.25 to 2 cores at a limit of 0.5, load %s; %d VMs had grown before", steps, load1(), restless)
 	t.Logf("from the step to a larger cpu.max: %s", spread(larger))
 	t.Logf("to what is wanted or allowed:      %s", spread(enough))
 	t.Logf("from the agent's look to the kernel: %s; first signal %v", spread(inAgent), signals)
+}
+
+// policy sets that of a VM.
+func (s *shell) policy(vm string, own agent.PolicyLayer) {
+	s.t.Helper()
+	if _, err := call[agent.Policy](s.daemon, "PUT", "/api/v1/autoscale/policy?vm="+vm, own); err != nil {
+		s.t.Fatal(err)
+	}
 }
 
 func hostCPUs(t *testing.T) int {

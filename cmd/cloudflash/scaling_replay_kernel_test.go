@@ -150,8 +150,7 @@ func TestKernelScalingReplay(t *testing.T) {
 			mean := max(sum/float64(length), 0.1)
 			t.Logf("%s, %d s, a value each second, mean %.3f and peak %.2f cores, load %s", tr.Name, length, mean, peak, load1())
 			s := newScaled(t)
-			off := "off"
-			fixed := rules(agent.RuleChange{Mode: &off})
+			fixed := rules(agent.RuleChange{Mode: new("off")})
 			all := []*subject{s.subject("static-peak", peak, fixed, tr.Demand), s.subject("static-mean", mean, fixed, tr.Demand),
 				s.subject("ours", mean, agent.PolicyLayer{}, tr.Demand)}
 			time.Sleep(time.Duration(length)*time.Second + 500*time.Millisecond)

@@ -284,10 +284,7 @@ func TestKernelScalingUserWins(t *testing.T) {
 	s.out("vm", "set", "web", "--memory", "100MiB")
 	time.Sleep(7 * time.Second)
 	s.quiet(v, "autoscale.")
-	off := "off"
-	if _, err := call[agent.Policy](s.daemon, "PUT", "/api/v1/autoscale/policy?vm=web", rules(agent.RuleChange{Mode: &off})); err != nil {
-		t.Fatal(err)
-	}
+	s.policy("web", rules(agent.RuleChange{Mode: new("off")}))
 	until(t, "limits are the spec's", func() bool { return quota.now() == 0.3 && most.now() == 100<<20 && working.now() > 1<<60 })
 	time.Sleep(7 * time.Second)
 	t.Logf("cpu.max %v; memory.high %v; memory.max %v", quota, working, most)
