@@ -172,7 +172,7 @@ func lastText(d *agent.Decision, resource bool) string {
 	if d == nil {
 		return "-"
 	}
-	text := limit(d.Resource, d.From) + " → " + limit(d.Resource, d.To)
+	text := fromText(*d) + " → " + toText(*d)
 	if resource {
 		text = shortName(d.Resource) + " " + text
 	}

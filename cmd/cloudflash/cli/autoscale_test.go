@@ -1,9 +1,11 @@
 package cli
 
 import (
+	"encoding/json"
 	"strings"
 	"testing"
 
+	"cloudflash/agent"
 	"github.com/google/go-cmp/cmp"
 )
 
@@ -40,12 +42,12 @@ RESOURCE  MODE  UP    DOWN  COOLDOWN  WINDOW  TARGET  MARGIN  STEP  MIN     MAX 
 cpus      auto  80 %  20 %  5m        1h      62.5 %  15 %    50 %  spec/4  spec*4  -
 memory    auto  80 %  20 %  5m        1h      62.5 %  15 %    50 %  spec/4  spec*4  -
 `,
-		"autoscale events": `SEQ  TIME          VM  RESOURCE  ACTION  FROM   TO     RESULT    REASON
-1    03:04:05.006  db  cpus      grow    0.5    2      applied   throttled in 90 % of periods
-2    03:04:06.006  db  memory    grow    1 GiB  1 GiB  deferred  at its limit
+		"autoscale events": `SEQ  TIME          VM  RESOURCE  ACTION  FROM                  TO                    RESULT    REASON
+1    03:04:05.006  db  cpus      grow    0.5                   2                     applied   throttled in 90 % of periods
+2    03:04:06.006  db  memory    grow    1 GiB (high 900 MiB)  1 GiB (high 960 MiB)  deferred  at its limit
 `,
-		"autoscale events db --since 1 -o wide --no-headers": "2  03:04:06.006  db  memory  grow  1 GiB  1 GiB  deferred  at its limit  the host is full  0 B  memory.events 0, limit 0  900 MiB → 960 MiB\n",
-		"autoscale events -o csv --since 1":                  "seq,time,vm,resource,action,from,to,result,reason,why not,use,signal,high,kernel,effect\n2,03:04:06.006,db,memory,grow,1 GiB,1 GiB,deferred,at its limit,the host is full,0 B,\"memory.events 0, limit 0\",900 MiB → 960 MiB,,\n",
+		"autoscale events db --since 1 -o wide --no-headers": "2  03:04:06.006  db  memory  grow  1 GiB (high 900 MiB)  1 GiB (high 960 MiB)  deferred  at its limit  the host is full  0 B  memory.events 0, limit 0\n",
+		"autoscale events -o csv --since 1":                  "seq,time,vm,resource,action,from,to,result,reason,why not,use,signal,kernel,effect\n2,03:04:06.006,db,memory,grow,1 GiB (high 900 MiB),1 GiB (high 960 MiB),deferred,at its limit,the host is full,0 B,\"memory.events 0, limit 0\",,\n",
 	} {
 		t.Run(args, func(t *testing.T) {
 			got := withAll(t).run(strings.Fields(args)...)
@@ -152,7 +154,7 @@ func TestDecisionsFollow(t *testing.T) {
 	lines.out.await(t, "2 → 1")
 	r.cut()
 	want := "03:04:05.006  db  cpus 0.5 → 2, applied: throttled in 90 % of periods\n" +
-		"03:04:06.006  db  memory 1 GiB → 1 GiB, deferred: at its limit (the host is full)\n" +
+		"03:04:06.006  db  memory 1 GiB (high 900 MiB) → 1 GiB (high 960 MiB), deferred: at its limit (the host is full)\n" +
 		"03:04:05.006  db  cpus 2 → 1, applied: throttled in 90 % of periods\n"
 	if got := lines.wait(); got.Out != want || got.Code == 0 {
 		t.Errorf("%+v, want %s", got, want)
@@ -182,4 +184,30 @@ func TestPolicyThatTheAgentRefuses(t *testing.T) {
 	if got := withAll(t).agent.scaling.own; len(got) != 0 {
 		t.Errorf("%+v", got)
 	}
+}
+
+// FuzzSettings gives set any arguments: what it takes can be sent.
+func FuzzSettings(f *testing.F) {
+	for _, seed := range []string{"db cpus max=4 up=70%", "idle after=5m min-vms=", "up=NaN", "up=1e999", "= = =", "a b c=", "memory min=1EiB", "cooldown=9999999h", "bandwidth max=-1"} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, line string) {
+		s, err := parseSet(strings.Fields(line))
+		if err != nil {
+			return
+		}
+		var own agent.PolicyLayer
+		if err := s.apply(&own); err != nil {
+			t.Fatalf("%q: %v", line, err)
+		}
+		if _, err := json.Marshal(own); err != nil {
+			t.Fatalf("%q: %v", line, err)
+		}
+		for i := range s.fields {
+			s.fields[i][1] = ""
+		}
+		if err := s.apply(&own); err != nil || len(own.Rules) > 0 || own.Idle != nil {
+			t.Fatalf("%q leaves %+v, %v", line, own, err)
+		}
+	})
 }
