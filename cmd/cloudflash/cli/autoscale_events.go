@@ -41,7 +41,7 @@ var decisionColumns = []column[agent.Decision]{
 	{"TO", false, func(d agent.Decision) string { return toText(d) }},
 	{"RESULT", false, func(d agent.Decision) string { return string(d.Result) }},
 	{"REASON", false, func(d agent.Decision) string { return d.Reason }},
-	{"WHY NOT", true, func(d agent.Decision) string { return d.Why }},
+	{"WHY", true, func(d agent.Decision) string { return d.Why }},
 	{"USE", true, func(d agent.Decision) string { return amount(d.Resource, d.Use) }},
 	{"SIGNAL", true, func(d agent.Decision) string {
 		return fmt.Sprintf("%s %s, limit %s", d.Signal, figures(d.Value), figures(d.Limit))
