@@ -51,6 +51,7 @@ type Agent struct {
 	snapshot   *Snapshot
 	dirty      bool         // something changed since the snapshot
 	worn       map[int]bool // slots whose storage ids still have files
+	woke       awake        // when idle VMs were last looked for
 	outcomes   Outcomes
 	networkErr error // why VMs can only be isolated
 	bridge     int   // its index when all VMs were last seen to hang on it, 0 when there was none
@@ -74,6 +75,10 @@ type vm struct {
 	limits Limits
 	usage  Usage
 	thrash thrash // of the sampler alone
+	idle   idler
+
+	traffic meter.Traffic // as last counted
+	counted bool          // at the last sample
 
 	address network.Address   // while it is connected
 	taken   []network.Publish // ports it goes without

@@ -25,6 +25,7 @@ type Config struct {
 	Grace       time.Duration // from SIGTERM to cgroup.kill
 	OutputKeep  int64         // bytes of each output stream that are kept, the newest
 	PageScan    float64       // cores the rolling scan of memory pages may take; negative: no scan at all
+	Idle        IdleConfig
 
 	Log *slog.Logger
 }
@@ -73,6 +74,7 @@ func DefaultConfig() Config {
 		Grace:      5 * time.Second,
 		OutputKeep: 64 * mib,
 		PageScan:   0.01,
+		Idle:       IdleConfig{After: time.Minute, Notice: 30 * time.Second},
 		Log:        slog.Default(),
 	}
 }

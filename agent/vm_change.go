@@ -16,36 +16,49 @@ func (a *Agent) ChangeVM(ctx context.Context, ref string, ch VMChange) (VM, erro
 	if err != nil {
 		return VM{}, err
 	}
+	if ch.Keep != nil && ch == (VMChange{Keep: ch.Keep}) {
+		return a.keep(v, *ch.Keep)
+	}
 	work, cancel := context.WithTimeout(context.WithoutCancel(ctx), kernelTimeout)
 	defer cancel()
 	v.work.Lock()
 	defer v.work.Unlock()
 	old, want, err := a.planChange(v, ch)
-	if err != nil || want == old {
-		if err != nil {
+	if err != nil {
+		return VM{}, err
+	}
+	if want != old {
+		if err := a.resize(work, v, old, want); err != nil {
 			return VM{}, err
 		}
-		return a.VM(v.ID)
 	}
+	if ch.Keep != nil {
+		return a.keep(v, *ch.Keep)
+	}
+	return a.VM(v.ID)
+}
+
+// resize gives a VM another spec. The caller holds v.work.
+func (a *Agent) resize(work context.Context, v *vm, old, want Spec) error {
 	// Ask before storing: a limit that cannot hold must not become the intent.
 	if err := a.checkStorage(v, want.StorageBytes); err != nil {
-		return VM{}, err
+		return err
 	}
 	if err := shrinkMemory(work, v.slice, want.MemoryBytes); err != nil {
-		return VM{}, err
+		return err
 	}
 	if err := a.storeSpec(v, want); err != nil {
-		return VM{}, err
+		return err
 	}
 	began := time.Now()
 	if err := a.applyLimits(work, v, want); err != nil {
-		return VM{}, a.undoChange(work, v, old, err)
+		return a.undoChange(work, v, old, err)
 	}
 	a.note(Event{Level: LevelInfo, Kind: "vm.resized", VM: v.ID,
 		Message: fmt.Sprintf("VM %s resized: %s → %s", v.Name, old, want),
 		Data:    map[string]any{"from": old, "to": want, "kernel_seconds": time.Since(began).Seconds()}})
 	a.poke()
-	return a.VM(v.ID)
+	return nil
 }
 
 func (a *Agent) planChange(v *vm, ch VMChange) (old, want Spec, err error) {
@@ -62,7 +75,11 @@ func (a *Agent) planChange(v *vm, ch VMChange) (old, want Spec, err error) {
 	if _, err := a.limitsFor(want); err != nil {
 		return old, want, err
 	}
-	return old, want, a.fits(old, want)
+	if err := a.fits(old, want); err != nil {
+		return old, want, err
+	}
+	v.idle.touch(time.Now(), "it was changed")
+	return old, want, nil
 }
 
 func (ch VMChange) applyTo(s Spec) Spec {

@@ -185,7 +185,7 @@ func (p *Probe) readPressure(s *Sample) error {
 func (p *Probe) readSlow(s *Sample) error {
 	var err error
 	p.optional(featureStat, &err, func() error { return p.readStat(s) })
-	p.optional(featureIO, &err, p.readIO)
+	p.optional(featureIO, &err, func() error { return p.readIO(s) })
 	p.optional(featureSwap, &err, func() (err error) { s.Swap, err = p.r.SwapCurrent(); return })
 	return err
 }
@@ -203,10 +203,11 @@ func (p *Probe) readStat(s *Sample) error {
 	return nil
 }
 
-func (p *Probe) readIO() error {
+func (p *Probe) readIO(s *Sample) error {
 	io, err := p.r.IO()
 	if err == nil {
 		p.now[ReadBytes], p.now[WrittenBytes], p.now[ReadOps], p.now[WriteOps] = io.ReadBytes, io.WrittenBytes, io.ReadOps, io.WriteOps
+		s.IOAt = time.Now()
 	}
 	return err
 }

@@ -10,7 +10,8 @@ import (
 // Sample is one reading of a slice or scope.
 type Sample struct {
 	At       time.Time
-	CPUs     float64 // cores in use since the sample before
+	CPUs     float64   // cores in use since the sample before
+	IOAt     time.Time // when io.stat was read, zero where that cannot be
 	Counters Counters
 
 	Memory, MemoryPeak, Swap, PIDs int64
