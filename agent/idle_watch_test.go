@@ -313,7 +313,7 @@ func TestWhereIdlePolicyComesFrom(t *testing.T) {
 func TestNoWorkGoesWithAnIdleVM(t *testing.T) {
 	r := newIdleRig(t, minuteAndHalf)
 	deleted, stayed, refused := 0, 0, 0
-	for round := range 150 {
+	for round := range 80 {
 		name := fmt.Sprint("vm", round)
 		v := r.overdue(name)
 		work := []func() error{
@@ -356,7 +356,7 @@ func TestNoWorkGoesWithAnIdleVM(t *testing.T) {
 		}
 	}
 	t.Logf("%d VMs deleted, %d stayed, %d refusals", deleted, stayed, refused)
-	if deleted < 10 || stayed < 10 || refused < 10 {
+	if deleted < 5 || stayed < 5 || refused < 5 {
 		t.Error("it has hardly been tried")
 	}
 }
