@@ -1,115 +1,79 @@
 package agent
 
-import (
-	"context"
-	"fmt"
-	"time"
+import "time"
 
-	"cloudflash/agent/store"
+// IdleConfig says what becomes of VMs in which nothing goes on.
+type IdleConfig struct {
+	After  time.Duration // until one is announced; 0 never deletes
+	Notice time.Duration // from there until it is deleted
+	MinVMs int           // so many running VMs stay
+}
+
+// What the idle policy may say.
+const (
+	mostIdle    = 365 * 24 * time.Hour
+	mostMinimum = 1 << 20
 )
 
-// IdleConfig is what becomes of idle VMs.
-type IdleConfig struct {
-	After  time.Duration // without a sign of life until a VM is announced; 0: never
-	Notice time.Duration // from there until it is deleted
-	MinVMs int           // so many running VMs stay, idle or not
-}
-
-// idleConfig is what holds now. The caller holds a.mu.
-func (a *Agent) idleConfig() IdleConfig { return a.cfg.Idle }
-
-// idlePolicy is idleConfig and where each value comes from. The caller holds a.mu.
-func (a *Agent) idlePolicy() IdlePolicy {
-	c, serve, d := a.idleConfig(), a.cfg.Idle, DefaultConfig().Idle
-	source := func(host, given bool) string {
-		switch {
-		case host:
-			return SourceHost
-		case given:
-			return SourceServe
+// idleConfig is what is in force. The caller holds a.mu.
+func (a *Agent) idleConfig() IdleConfig {
+	c := a.cfg.Idle
+	if own := a.ownPolicy.Layer.Idle; own != nil {
+		seconds := func(field *time.Duration, v *float64) {
+			if v != nil {
+				*field = time.Duration(*v * float64(time.Second))
+			}
 		}
-		return SourceDefault
+		seconds(&c.After, own.AfterSeconds)
+		seconds(&c.Notice, own.NoticeSeconds)
+		set(&c.MinVMs, own.MinVMs)
 	}
-	return IdlePolicy{AfterSeconds: c.After.Seconds(), NoticeSeconds: c.Notice.Seconds(), MinVMs: c.MinVMs,
-		Sources: map[string]string{
-			"after_seconds":  source(c.After != serve.After, serve.After != d.After),
-			"notice_seconds": source(c.Notice != serve.Notice, serve.Notice != d.Notice),
-			"min_vms":        source(c.MinVMs != serve.MinVMs, serve.MinVMs != d.MinVMs)}}
+	return c
 }
 
-// KeepVM saves a VM from being deleted when idle, also while its notice runs.
-func (a *Agent) KeepVM(ref string) (VM, error) {
-	keep := true
-	return a.ChangeVM(context.Background(), ref, VMChange{Keep: &keep})
-}
-
-// keep stores whether a VM is deleted when idle. It waits for nothing that is done
-// to the VM meanwhile: its notice may be nearly over.
-func (a *Agent) keep(v *vm, keep bool) (VM, error) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if v.State == VMDeleting || a.vms[v.ID] != v {
-		return VM{}, wrongState(v, "kept")
+// idlePolicy is what is in force, and where it comes from. The caller holds a.mu.
+func (a *Agent) idlePolicy() IdlePolicy {
+	d, c := DefaultConfig().Idle, a.cfg.Idle
+	out := IdlePolicy{AfterSeconds: c.After.Seconds(), NoticeSeconds: c.Notice.Seconds(), MinVMs: c.MinVMs, Sources: map[string]string{}}
+	source := func(field string, differs bool) {
+		out.Sources[field] = SourceDefault
+		if differs {
+			out.Sources[field] = SourceServe
+		}
 	}
-	if err := a.storeKeep(v, keep); err != nil {
-		return VM{}, err
-	}
-	return a.view(v), nil
-}
-
-// storeKeep is keep for callers that hold a.mu.
-func (a *Agent) storeKeep(v *vm, keep bool) error {
-	v.idle.touch(time.Now(), "it was changed")
-	if v.Keep == keep {
-		return nil
-	}
-	rec := v.vmRecord
-	rec.Keep = keep
-	said := "is kept when idle"
-	if !keep {
-		said = "may be deleted when idle"
-	}
-	if err := a.commit([]store.Change{putVM(rec)}, Event{Level: LevelInfo, Kind: "vm.keep", VM: v.ID,
-		Message: fmt.Sprintf("VM %s %s", v.Name, said), Data: map[string]any{"keep": keep}}); err != nil {
-		return err
-	}
-	v.vmRecord = rec
-	return nil
-}
-
-// idleSince is since when a VM is idle; nil while it is not. The caller holds a.mu.
-func (v *vm) idleSince() *time.Time {
-	if v.State != VMRunning || v.idle.sign != "" || v.idle.last.IsZero() {
-		return nil
-	}
-	t := v.idle.since
-	return &t
-}
-
-// deleteAt is when a VM is deleted unless it gets busy; nil while it has no notice.
-// The caller holds a.mu.
-func (v *vm) deleteAt() *time.Time {
-	if v.idle.announced.IsZero() || v.Keep || v.idleSince() == nil {
-		return nil
-	}
-	t := v.idle.deleteAt
-	return &t
-}
-
-// activity is why a VM is not idle; empty when it is. The caller holds a.mu.
-func (v *vm) activity() string {
-	if v.State != VMRunning {
-		return "it is " + string(v.State)
-	}
-	return v.idle.sign
-}
-
-// viewAutoscale is in short how a VM's limits are scaled and whether it is deleted
-// when idle. The caller holds a.mu.
-func (a *Agent) viewAutoscale(v *vm) Autoscale {
-	out := Autoscale{Mode: "off", Keep: v.Keep, DeleteAt: v.deleteAt()}
-	if c := a.idleConfig(); !v.Keep && c.After > 0 {
-		out.IdleAfterSeconds, out.IdleNoticeSeconds = c.After.Seconds(), c.Notice.Seconds()
+	source("after_seconds", c.After != d.After)
+	source("notice_seconds", c.Notice != d.Notice)
+	source("min_vms", c.MinVMs != d.MinVMs)
+	if own := a.ownPolicy.Layer.Idle; own != nil {
+		overlay(&out.AfterSeconds, own.AfterSeconds, out.Sources, "after_seconds")
+		overlay(&out.NoticeSeconds, own.NoticeSeconds, out.Sources, "notice_seconds")
+		overlay(&out.MinVMs, own.MinVMs, out.Sources, "min_vms")
 	}
 	return out
+}
+
+func overlay[T any](field, v *T, sources map[string]string, name string) {
+	if v != nil {
+		*field, sources[name] = *v, SourceHost
+	}
+}
+
+func (l PolicyLayer) checkIdle(f *faults, host bool) {
+	if l.Idle == nil {
+		return
+	}
+	if !host {
+		f.add("/idle", nil, nil, "is of the host only; a VM is kept with keep")
+		return
+	}
+	seconds := Range[float64]{0, mostIdle.Seconds()}
+	if v := l.Idle.AfterSeconds; v != nil {
+		within(f, "/idle/after_seconds", *v, seconds)
+	}
+	if v := l.Idle.NoticeSeconds; v != nil {
+		within(f, "/idle/notice_seconds", *v, seconds)
+	}
+	if v := l.Idle.MinVMs; v != nil {
+		within(f, "/idle/min_vms", *v, Range[int]{0, mostMinimum})
+	}
 }

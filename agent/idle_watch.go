@@ -100,7 +100,7 @@ func (v *vm) signs(now time.Time, busy string, slept bool) signs {
 		out.busy = "the machine was suspended"
 	case v.guest == nil, s.At.IsZero(), now.Sub(s.At) > idleStale:
 		out.busy = "its CPU use cannot be told"
-	case s.IOAt.IsZero(), now.Sub(s.IOAt) > idleIOStale:
+	case s.Lacks.IO, s.IOAt.IsZero(), now.Sub(s.IOAt) > idleIOStale:
 		out.busy = "its IO cannot be told"
 	case !v.counted && v.Network.Mode != NetworkIsolated:
 		out.busy = "its traffic cannot be told"

@@ -99,6 +99,9 @@ func (a *Agent) admit(req VMCreate) (*vm, error) {
 	if err := a.fits(Spec{}, req.Spec); err != nil {
 		return nil, err
 	}
+	if err := a.checkNew(req); err != nil {
+		return nil, err
+	}
 	slot, err := a.freeSlot(req.Network.Mode == NetworkIsolated)
 	if err != nil {
 		return nil, err
@@ -108,7 +111,7 @@ func (a *Agent) admit(req VMCreate) (*vm, error) {
 		return nil, err
 	}
 	v := a.newVM(vmRecord{ID: newID(), Name: req.Name, State: VMCreating, Image: req.Image, Network: req.Network, GPUs: units,
-		Labels: req.Labels, Spec: req.Spec, Keep: req.Keep, Slot: slot, CreatedAt: time.Now().UTC()})
+		Labels: req.Labels, Spec: req.Spec, Slot: slot, CreatedAt: time.Now().UTC(), Own: ownPolicy{Layer: req.Autoscale}, Keep: req.Keep})
 	if err := a.commit([]store.Change{putVM(v.vmRecord)}); err != nil {
 		return nil, err
 	}

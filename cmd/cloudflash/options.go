@@ -111,7 +111,7 @@ func parseOptions(args []string, env func(string) string, out io.Writer) (option
 		if err != nil {
 			return o, err
 		}
-		if err := yaml.UnmarshalWithOptions(b, &o, yaml.Strict()); err != nil {
+		if err := yaml.UnmarshalWithOptions(b, &o, yaml.Strict(), yaml.CustomUnmarshaler(readDuration)); err != nil {
 			return o, fmt.Errorf("%s: %w", path, err)
 		}
 	}
@@ -136,6 +136,17 @@ func parseOptions(args []string, env func(string) string, out io.Writer) (option
 		return o, fmt.Errorf("unexpected argument %q", fs.Arg(0))
 	}
 	return o, o.check()
+}
+
+// readDuration takes the text of a time in the file as a flag does: 0 needs no unit.
+func readDuration(d *time.Duration, b []byte) error {
+	var text string
+	if err := yaml.Unmarshal(b, &text); err != nil {
+		return err
+	}
+	v, err := time.ParseDuration(text)
+	*d = v
+	return err
 }
 
 // configPath looks for --config ahead of the other flags, which override its file.
