@@ -306,6 +306,14 @@ func TestWhereIdlePolicyComesFrom(t *testing.T) {
 		p.Sources["after_seconds"] != SourceDefault || p.Sources["notice_seconds"] != SourceServe || p.Sources["min_vms"] != SourceServe {
 		t.Errorf("%+v", p)
 	}
+	after, most := 12.5, 1
+	r.ownPolicy.Layer.Idle = &IdleChange{AfterSeconds: &after, MinVMs: &most}
+	if got, want := r.idleConfig(), (IdleConfig{After: 12500 * time.Millisecond, Notice: 7 * time.Second, MinVMs: 1}); got != want {
+		t.Errorf("in force: %+v, want %+v", got, want)
+	}
+	if p := r.idlePolicy(); p.AfterSeconds != 12.5 || p.Sources["after_seconds"] != SourceHost || p.Sources["notice_seconds"] != SourceServe {
+		t.Errorf("%+v", p)
+	}
 }
 
 // In every round the notice of a VM is just over when work for it arrives, of many
