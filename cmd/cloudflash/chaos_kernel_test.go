@@ -59,7 +59,8 @@ func newDaemon(t *testing.T) *daemon {
 	if err != nil {
 		t.Fatal(err)
 	}
-	d := &daemon{t: t, parent: parent.Dir(), state: state, run: t.TempDir(), log: log, flags: []string{"--idle-after", "0"}}
+	d := &daemon{t: t, parent: parent.Dir(), state: state, run: t.TempDir(), log: log,
+		flags: []string{"--autoscale", "off", "--idle-after", "0"}} // limits are to stay as they were asked for, and VMs
 	d.client = &http.Client{Timeout: time.Minute, Transport: &http.Transport{
 		DisableKeepAlives: true,
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {

@@ -43,7 +43,7 @@ func TestDefaultsOfServe(t *testing.T) {
 	}
 	want := options{Listen: "127.0.0.1:5000", Socket: "/run/cloudflash/api.sock", StateDir: "/var/lib/cloudflash", RunDir: "/run/cloudflash",
 		CgroupParent: "/sys/fs/cgroup/cloudflash", Init: filepath.Join(filepath.Dir(self), "cloudflash-init"), Burn: filepath.Join(filepath.Dir(self), "burn"),
-		CPUs: agent.DefaultConfig().Overcommit.CPUs, Memory: 1, Storage: agent.DefaultConfig().Overcommit.Storage, OutputKeep: "64MiB", PageScan: "1%",
+		CPUs: agent.DefaultConfig().Overcommit.CPUs, Memory: 1, Storage: agent.DefaultConfig().Overcommit.Storage, OutputKeep: "64MiB", PageScan: "1%", Autoscale: "auto",
 		IdleAfter: time.Minute, IdleNotice: 30 * time.Second,
 		Backend: "auto", Bridge: "cf0", NetworkPool: "10.88.0.0/16", NetworkULA: "fd0c:f1a5:c10d::/64", LogFormat: "text", LogLevel: "info"}
 	if diff := cmp.Diff(want, o); diff != "" {
@@ -58,7 +58,7 @@ func TestEachOptionFromEachPlace(t *testing.T) {
 		"listen": {"127.0.0.1:1", "127.0.0.1:2", ""}, "socket": {"/a", "/b", "/c"}, "state-dir": {"/a", "/b", "/c"}, "run-dir": {"/a", "/b", "/c"},
 		"cgroup-parent": {"/a", "/b", "/c"}, "init": {"/a", "/b", "/c"}, "burn": {"/a", "/b", "/c"}, "metrics-dir": {"/a", "/b", "/c"}, "host-names": {"a,b", "b", "c"},
 		"overcommit-cpu": {"1.5", "2", "3"}, "overcommit-memory": {"1.5", "2", "3"}, "overcommit-storage": {"1.5", "2", "3"},
-		"output-keep": {"1MiB", "2MiB", "3MiB"}, "page-scan": {"off", "0%", "2.5%"}, "idle-after": {"1m0s", "0s", "5s"}, "idle-notice": {"2s", "0s", "1h0m0s"}, "idle-min-vms": {"1", "2", "3"}, "log-format": {"json", "text", "json"}, "storage": {"native", "pool", "none"}, "network-bridge": {"a", "b", "c"}, "network-pool": {"10.1.0.0/16", "10.2.0.0/16", "10.3.0.0/16"},
+		"output-keep": {"1MiB", "2MiB", "3MiB"}, "page-scan": {"off", "0%", "2.5%"}, "idle-after": {"1m0s", "0s", "5s"}, "idle-notice": {"2s", "0s", "1h0m0s"}, "idle-min-vms": {"1", "2", "3"}, "autoscale": {"off", "recommend", "auto"}, "log-format": {"json", "text", "json"}, "storage": {"native", "pool", "none"}, "network-bridge": {"a", "b", "c"}, "network-pool": {"10.1.0.0/16", "10.2.0.0/16", "10.3.0.0/16"},
 		"network-ula": {"fd00:1::/64", "fd00:2::/64", "fd00:3::/64"}, "log-level": {"debug", "warn", "error"},
 	}
 	var d options
@@ -134,6 +134,7 @@ func TestBadOptionsAreNamed(t *testing.T) {
 		"no number":           {"--overcommit-cpu many", nil, `invalid argument "many" for "--overcommit-cpu" flag: strconv.ParseFloat: parsing "many": invalid syntax`},
 		"page scan":           {"--page-scan 2", nil, `--page-scan must be off, or 0% to 100% of one core, such as 1%, not "2"`},
 		"page scan, much":     {"--page-scan 101%", nil, `--page-scan must be off, or 0% to 100% of one core, such as 1%, not "101%"`},
+		"autoscale":           {"--autoscale on", nil, `--autoscale must be off, recommend or auto, not "on"`},
 		"idle, negative":      {"--idle-after -1s", nil, "--idle-after must be 0 (never), or 1s to 8760h, not -1s"},
 		"idle, too short":     {"--idle-after 10ms", nil, "--idle-after must be 0 (never), or 1s to 8760h, not 10ms"},
 		"idle, no unit":       {"--idle-after 60", nil, `invalid argument "60" for "--idle-after" flag: time: missing unit in duration "60"`},
@@ -165,7 +166,7 @@ func TestBadOptionsAreNamed(t *testing.T) {
 
 func TestConfigOfTheAgent(t *testing.T) {
 	program := file(t, "program", "", 0o755)
-	o, err := parseOptions([]string{"--init", program, "--burn", program, "--output-keep", "1MiB", "--overcommit-cpu", "2.5", "--state-dir", "/s", "--run-dir", "/r", "--cgroup-parent", "/c"}, noEnv, io.Discard)
+	o, err := parseOptions([]string{"--init", program, "--burn", program, "--output-keep", "1MiB", "--overcommit-cpu", "2.5", "--autoscale", "recommend", "--state-dir", "/s", "--run-dir", "/r", "--cgroup-parent", "/c"}, noEnv, io.Discard)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -173,7 +174,7 @@ func TestConfigOfTheAgent(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if c.OutputKeep != 1<<20 || c.Overcommit.CPUs != 2.5 || c.StateDir != "/s" || c.RunDir != "/r" || c.CgroupParent != "/c" || c.InitPath != program || len(c.Binaries) != 1 || c.Binaries[0] != program {
+	if c.OutputKeep != 1<<20 || c.Overcommit.CPUs != 2.5 || c.Autoscale != "recommend" || c.StateDir != "/s" || c.RunDir != "/r" || c.CgroupParent != "/c" || c.InitPath != program || len(c.Binaries) != 1 || c.Binaries[0] != program {
 		t.Errorf("%+v", c)
 	}
 	for name, bad := range map[string]struct {

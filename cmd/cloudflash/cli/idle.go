@@ -7,8 +7,8 @@ import (
 	"cloudflash/agent"
 )
 
-// idleText is how long a VM has been idle and what becomes of it.
-func idleText(v agent.VM) string {
+// idleWord is how long a VM has been idle and what becomes of it.
+func idleWord(v agent.VM) string {
 	switch {
 	case v.IdleSince == nil:
 		return "-"
@@ -51,5 +51,3 @@ func (a *app) sayFate(v agent.VM) {
 	name := clean(v.Name)
 	fmt.Fprintf(a.Err, "when idle, VM %s is %s; to keep it: cloudflash vm set %s --keep\n", name, fate(v), name)
 }
-
-func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
