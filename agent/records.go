@@ -21,7 +21,6 @@ type vmRecord struct {
 	GPUs      []string          `json:"gpus,omitempty"` // ids of its units
 	Slot      int               `json:"slot"`           // its id range, see uidBase
 	CreatedAt time.Time         `json:"created_at"`
-	IdleSince *time.Time        `json:"idle_since,omitempty"`
 	Thrashed  int64             `json:"thrashed,omitempty"` // cloudlets killed because it did
 	Own       ownPolicy         `json:"policy,omitzero"`
 	Keep      bool              `json:"keep,omitempty"` // it is not deleted when idle

@@ -23,7 +23,7 @@ type shell struct {
 func newShell(t *testing.T, flags ...string) *shell {
 	t.Helper()
 	s := &shell{newDaemon(t)}
-	s.flags = flags
+	s.flags = append(s.flags, flags...)
 	s.start()
 	s.ready()
 	t.Cleanup(func() {
