@@ -23,6 +23,7 @@ type vmRecord struct {
 	CreatedAt time.Time         `json:"created_at"`
 	IdleSince *time.Time        `json:"idle_since,omitempty"`
 	Thrashed  int64             `json:"thrashed,omitempty"` // cloudlets killed because it did
+	Advice    *AppliedAdvice    `json:"advice,omitempty"`   // taken last, for undoing it
 }
 
 // cloudletRecord is a cloudlet and what the agent has decided about it.

@@ -16,10 +16,17 @@ func (a *Agent) ChangeVM(ctx context.Context, ref string, ch VMChange) (VM, erro
 	if err != nil {
 		return VM{}, err
 	}
-	work, cancel := context.WithTimeout(context.WithoutCancel(ctx), kernelTimeout)
-	defer cancel()
 	v.work.Lock()
 	defer v.work.Unlock()
+	return a.resize(ctx, v, ch, a.adviceTaken(v))
+}
+
+// resize is ChangeVM with what is stored of advice along with the new spec. The caller
+// holds v.work.
+func (a *Agent) resize(ctx context.Context, v *vm, ch VMChange, advice *AppliedAdvice) (VM, error) {
+	work, cancel := context.WithTimeout(context.WithoutCancel(ctx), kernelTimeout)
+	defer cancel()
+	before := a.adviceTaken(v)
 	old, want, err := a.planChange(v, ch)
 	if err != nil || want == old {
 		if err != nil {
@@ -34,12 +41,12 @@ func (a *Agent) ChangeVM(ctx context.Context, ref string, ch VMChange) (VM, erro
 	if err := shrinkMemory(work, v.slice, want.MemoryBytes); err != nil {
 		return VM{}, err
 	}
-	if err := a.storeSpec(v, want); err != nil {
+	if err := a.storeSpec(v, want, advice); err != nil {
 		return VM{}, err
 	}
 	began := time.Now()
 	if err := a.applyLimits(work, v, want); err != nil {
-		return VM{}, a.undoChange(work, v, old, err)
+		return VM{}, a.undoChange(work, v, old, before, err)
 	}
 	a.note(Event{Level: LevelInfo, Kind: "vm.resized", VM: v.ID,
 		Message: fmt.Sprintf("VM %s resized: %s → %s", v.Name, old, want),
@@ -81,11 +88,11 @@ func set[T any](field *T, v *T) {
 	}
 }
 
-func (a *Agent) storeSpec(v *vm, s Spec) error {
+func (a *Agent) storeSpec(v *vm, s Spec, advice *AppliedAdvice) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	rec := v.vmRecord
-	rec.Spec = s
+	rec.Spec, rec.Advice = s, advice
 	if err := a.commit([]store.Change{putVM(rec)}); err != nil {
 		return err
 	}
@@ -93,8 +100,8 @@ func (a *Agent) storeSpec(v *vm, s Spec) error {
 	return nil
 }
 
-func (a *Agent) undoChange(ctx context.Context, v *vm, old Spec, cause error) error {
-	if err := a.storeSpec(v, old); err != nil {
+func (a *Agent) undoChange(ctx context.Context, v *vm, old Spec, advice *AppliedAdvice, cause error) error {
+	if err := a.storeSpec(v, old, advice); err != nil {
 		return err
 	}
 	if err := a.applyLimits(ctx, v, old); err != nil {

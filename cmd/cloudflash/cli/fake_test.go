@@ -33,6 +33,8 @@ type fakeAgent struct {
 	secrets    map[string]agent.Token
 	updates    chan struct{}
 	ready      chan struct{}
+	taken      *agent.AppliedAdvice
+	named      []string // resources of the last TakeAdvice
 	// cancelled is called with the lock held when a cloudlet is cancelled.
 	cancelled func(*agent.Cloudlet)
 	// submitted says what becomes of a cloudlet that was just submitted.
