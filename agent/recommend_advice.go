@@ -61,18 +61,9 @@ func (a *Agent) allAdvised(ref string) (all []advised, id string, err error) {
 
 // advised copies what advice is made from. The caller holds a.mu.
 func (a *Agent) advised(v *vm) advised {
+	p, _ := a.policyOf(v)
 	return advised{id: v.ID, name: v.Name, template: v.Labels[templateLabel], spec: v.Spec, limits: v.limits,
-		policy: a.advicePolicy(v.Spec), idleSince: v.IdleSince, taken: v.Advice}
-}
-
-// advicePolicy has the bounds that advice stays within.
-func (a *Agent) advicePolicy(s Spec) autoscale.Policy {
-	f, r := a.host.Facts(), a.cfg.Ranges
-	floor := autoscale.Limits{autoscale.CPU: r.CPUs.Min, autoscale.Memory: float64(r.MemoryBytes.Min),
-		autoscale.Storage: float64(r.StorageBytes.Min), autoscale.Bandwidth: float64(r.BandwidthBPS.Min)}
-	ceiling := autoscale.Limits{autoscale.CPU: min(r.CPUs.Max, float64(f.CPUs)), autoscale.Memory: float64(min(r.MemoryBytes.Max, f.MemoryBytes)),
-		autoscale.Storage: float64(r.StorageBytes.Max), autoscale.Bandwidth: float64(r.BandwidthBPS.Max)}
-	return autoscale.Default(amountsOf(s), floor, ceiling)
+		policy: p, idleSince: v.IdleSince, taken: v.Advice}
 }
 
 // advise is the advice for each VM, in order, and last the host's.
@@ -106,10 +97,10 @@ func (a *Agent) recommend(v *advised) ([]autoscale.Recommendation, time.Duration
 	if p == nil {
 		return nil, 0
 	}
-	recs := p.Recommend(amountsOf(v.spec), v.policy)
+	recs := p.Recommend(limitsOf(v.spec), v.policy)
 	for i := range recs {
 		r := &recs[i]
-		r.Target = a.rounded(r.Resource, r.Target)
+		r.Target = rounded(r.Resource, r.Target, v.policy.Rules[r.Resource])
 		r.Lower, r.Upper, r.Saves = min(r.Lower, r.Target), max(r.Upper, r.Target), r.Spec-r.Target
 	}
 	return recs, p.History()
@@ -135,7 +126,7 @@ const idleCPUs = 0.01
 // state is how a VM fared in the last minutes. Before the first is over nothing is
 // known of it but the advice.
 func (a *Agent) state(v *advised, recs []autoscale.Recommendation, pressure bool) autoscale.State {
-	s := autoscale.State{VM: v.id, Name: v.name, Advice: recs, Limits: amountsOf(v.spec)}
+	s := autoscale.State{VM: v.id, Name: v.name, Advice: recs, Limits: limitsOf(v.spec)}
 	if v.limits.CPUs != nil {
 		s.Limits[autoscale.CPU] = *v.limits.CPUs
 	}

@@ -34,9 +34,11 @@ func (a *Agent) TakeAdvice(ctx context.Context, ref string, resources []string) 
 	}
 	to := of.spec
 	for i := range taken {
-		setAmount(&to, taken[i].Resource, taken[i].Target)
+		to.setLimit(taken[i].Resource, taken[i].Target)
 	}
-	out, err := a.resize(ctx, v, changeOf(of.spec, to), &AppliedAdvice{At: time.Now().UTC(), From: of.spec, To: to})
+	out, err := a.change(ctx, v, changeOf(of.spec, to), func(next *vmRecord) {
+		next.Advice = &AppliedAdvice{At: time.Now().UTC(), From: of.spec, To: to}
+	})
 	if err != nil {
 		return VM{}, err
 	}
@@ -66,22 +68,15 @@ func (a *Agent) UndoAdvice(ctx context.Context, ref string) (VM, error) {
 	}
 	to := of.spec
 	for _, r := range differing(of.taken.From, of.taken.To) {
-		setAmount(&to, r, amountsOf(of.taken.From)[r])
+		to.setLimit(r, limitsOf(of.taken.From)[r])
 	}
-	out, err := a.resize(ctx, v, changeOf(of.spec, to), nil)
+	out, err := a.change(ctx, v, changeOf(of.spec, to), func(next *vmRecord) { next.Advice = nil })
 	if err != nil {
 		return VM{}, err
 	}
 	a.note(Event{Level: LevelInfo, Kind: "advice.undone", VM: v.ID, Message: fmt.Sprintf("VM %s has again what it had before advice was taken: %s", v.Name, difference(of.spec, to)),
 		Data: map[string]any{"from": of.spec, "to": to}})
 	return out, nil
-}
-
-// adviceTaken is what was taken last.
-func (a *Agent) adviceTaken(v *vm) *AppliedAdvice {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return v.Advice
 }
 
 func checkResources(names []string) error {
@@ -139,7 +134,7 @@ func (v *advised) undoable() *AppliedAdvice {
 
 // changedSince says which of what was taken is no longer so.
 func (v *advised) changedSince() (changed []string) {
-	now, to := amountsOf(v.spec), amountsOf(v.taken.To)
+	now, to := limitsOf(v.spec), limitsOf(v.taken.To)
 	for _, r := range differing(v.taken.From, v.taken.To) {
 		if now[r] != to[r] {
 			changed = append(changed, fmt.Sprintf("%s is %s, not %s", r, r.Amount(now[r]), r.Amount(to[r])))
@@ -150,7 +145,7 @@ func (v *advised) changedSince() (changed []string) {
 
 // differing are the resources of which one spec has another amount than another.
 func differing(x, y Spec) (all []autoscale.Resource) {
-	one, other := amountsOf(x), amountsOf(y)
+	one, other := limitsOf(x), limitsOf(y)
 	for r := range autoscale.Resources {
 		if one[r] != other[r] {
 			all = append(all, r)
@@ -161,7 +156,7 @@ func differing(x, y Spec) (all []autoscale.Resource) {
 
 // difference says in words what a change of the spec does.
 func difference(from, to Spec) string {
-	before, after := amountsOf(from), amountsOf(to)
+	before, after := limitsOf(from), limitsOf(to)
 	var parts []string
 	for _, r := range differing(from, to) {
 		parts = append(parts, fmt.Sprintf("%s %s → %s", r, r.Amount(before[r]), r.Amount(after[r])))
@@ -190,51 +185,34 @@ func changeOf(from, to Spec) VMChange {
 	return ch
 }
 
-// amountsOf are the limits of a spec that autoscaling knows of.
-func amountsOf(s Spec) autoscale.Limits {
-	return autoscale.Limits{s.CPUs, float64(s.MemoryBytes), float64(s.StorageBytes), float64(s.BandwidthBPS),
-		float64(s.IO.ReadBPS), float64(s.IO.WriteBPS), float64(s.IO.ReadIOPS), float64(s.IO.WriteIOPS)}
-}
-
-func setAmount(s *Spec, r autoscale.Resource, v float64) {
+// rounded makes a number that a person would ask for: hundredths of a core, MiB,
+// kbit/s, KiB/s, whole operations. It is not less than is advised, except where the
+// bounds leave no more, and an IO limit never becomes 0, which is none.
+func rounded(r autoscale.Resource, v float64, rule autoscale.Rule) float64 {
+	unit := 1.0
 	switch r {
 	case autoscale.CPU:
-		s.CPUs = v
-	case autoscale.Memory:
-		s.MemoryBytes = int64(v)
-	case autoscale.Storage:
-		s.StorageBytes = int64(v)
+		unit = 0.01
+	case autoscale.Memory, autoscale.Storage:
+		unit = float64(mib)
 	case autoscale.Bandwidth:
-		s.BandwidthBPS = int64(v)
-	case autoscale.ReadBPS:
-		s.IO.ReadBPS = int64(v)
-	case autoscale.WriteBPS:
-		s.IO.WriteBPS = int64(v)
-	case autoscale.ReadIOPS:
-		s.IO.ReadIOPS = int64(v)
-	case autoscale.WriteIOPS:
-		s.IO.WriteIOPS = int64(v)
-	}
-}
-
-// rounded makes a number that a person would ask for, never less than is advised
-// except where more is not accepted: hundredths of a core, MiB, kbit/s, KiB/s, whole
-// operations. An IO limit never becomes 0, which is none.
-func (a *Agent) rounded(r autoscale.Resource, v float64) float64 {
-	up := func(unit float64) float64 { return math.Ceil(v/unit-1e-9) * unit }
-	in := func(v, low, high float64) float64 { return min(max(v, low), high) }
-	ranges := &a.cfg.Ranges
-	switch r {
-	case autoscale.CPU:
-		return in(math.Ceil(v*100-1e-9)/100, ranges.CPUs.Min, ranges.CPUs.Max)
-	case autoscale.Memory:
-		return in(up(float64(mib)), float64(ranges.MemoryBytes.Min), float64(ranges.MemoryBytes.Max))
-	case autoscale.Storage:
-		return in(up(float64(mib)), float64(ranges.StorageBytes.Min), float64(ranges.StorageBytes.Max))
-	case autoscale.Bandwidth:
-		return in(up(1000), float64(ranges.BandwidthBPS.Min), float64(ranges.BandwidthBPS.Max))
+		unit = 1000
 	case autoscale.ReadBPS, autoscale.WriteBPS:
-		return in(up(1024), 1024, math.MaxInt64/2)
+		unit = 1024
 	}
-	return in(up(1), 1, math.MaxInt64/2)
+	in := func(n float64) bool { return rule.Min <= n && (n <= rule.Max || rule.Max <= 0) }
+	units := max(math.Ceil(v/unit-1e-9), 1)
+	for _, n := range [...]float64{units, units - 1} {
+		size := n * unit
+		if r == autoscale.CPU {
+			size = n / 100 // 0.07, not 0.07 and a bit
+		}
+		if n > 0 && in(size) {
+			return size
+		}
+	}
+	if r == autoscale.CPU {
+		return v
+	}
+	return max(math.Trunc(v), 1) // the bounds are closer together than that
 }

@@ -24,6 +24,11 @@ type vmRecord struct {
 	IdleSince *time.Time        `json:"idle_since,omitempty"`
 	Thrashed  int64             `json:"thrashed,omitempty"` // cloudlets killed because it did
 	Advice    *AppliedAdvice    `json:"advice,omitempty"`   // taken last, for undoing it
+	Own       ownPolicy         `json:"policy,omitzero"`
+	Keep      bool              `json:"keep,omitempty"` // it is not deleted when idle
+	// Sized are the limits that autoscaling has set in place of the spec's, by resource,
+	// and memory_high_bytes. It is never changed in place: records are copied.
+	Sized map[string]float64 `json:"sized,omitempty"`
 }
 
 // cloudletRecord is a cloudlet and what the agent has decided about it.

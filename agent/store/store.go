@@ -28,6 +28,7 @@ const (
 	Events     Bucket = "events"
 	Operations Bucket = "operations"
 	Tokens     Bucket = "tokens"
+	Decisions  Bucket = "decisions"
 	Meta       Bucket = "meta"
 	Profiles   Bucket = "profiles"
 )
@@ -64,7 +65,7 @@ func Open(path string) (*Store, error) {
 }
 
 func createBuckets(tx *bolt.Tx) error {
-	for _, b := range []Bucket{VMs, Cloudlets, Events, Operations, Tokens, Meta, Profiles} {
+	for _, b := range []Bucket{VMs, Cloudlets, Events, Operations, Tokens, Decisions, Meta, Profiles} {
 		if _, err := tx.CreateBucketIfNotExists([]byte(b)); err != nil {
 			return fmt.Errorf("create bucket %s: %w", b, err)
 		}
