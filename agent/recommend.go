@@ -82,8 +82,8 @@ func (d *advisor) lookHost(at time.Time, busy float64) {
 func (d *advisor) add(id string, at time.Time, dt time.Duration, needs autoscale.Limits, known [autoscale.Resources]bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if w := d.vms[id]; w != nil {
-		w.profile.Add(at, min(dt, longestLook), needs, known)
+	if w := d.vms[id]; w != nil && dt <= longestLook {
+		w.profile.Add(at, dt, needs, known)
 		w.unsaved = true
 	}
 }

@@ -13,7 +13,8 @@ type advised struct {
 	id, name, template string
 	spec               Spec
 	limits             Limits
-	policy             autoscale.Policy
+	host, own          PolicyLayer
+	sla                int
 	idleSince          *time.Time
 	taken              *AppliedAdvice
 }
@@ -22,11 +23,11 @@ type advised struct {
 // what ails it. Ref is a VM's id or name, or host; without it the answer is of all VMs
 // by name, and of the host where there is something to say of it.
 func (a *Agent) Advice(ref string) ([]Advice, error) {
-	all, id, err := a.allAdvised(ref)
+	all, id, room, err := a.allAdvised(ref)
 	if err != nil {
 		return nil, err
 	}
-	out := a.advise(all) // of all: who is noisy, and what fits together, shows in the others
+	out := a.advise(all, room) // of all: who is noisy, and what fits together, shows in the others
 	host := &out[len(out)-1]
 	switch {
 	case ref == OwnerHost:
@@ -41,33 +42,33 @@ func (a *Agent) Advice(ref string) ([]Advice, error) {
 
 // allAdvised copies what all advice is made from, by name, and finds the VM that is
 // asked for.
-func (a *Agent) allAdvised(ref string) (all []advised, id string, err error) {
+func (a *Agent) allAdvised(ref string) (all []advised, id string, room autoscale.Limits, err error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if ref != "" && ref != OwnerHost {
 		v := a.find(ref)
 		if v == nil {
-			return nil, "", vmNotFound(ref)
+			return nil, "", room, vmNotFound(ref)
 		}
 		id = v.ID
 	}
 	all = make([]advised, 0, len(a.vms))
+	classes := a.classes()
 	for _, v := range a.vms {
-		all = append(all, a.advised(v))
+		all = append(all, a.advised(v, cmp.Or(classes[v.ID], SLAMedium)))
 	}
 	slices.SortFunc(all, func(x, y advised) int { return cmp.Compare(x.name, y.name) })
-	return all, id, nil
+	return all, id, a.roomFor(), nil
 }
 
 // advised copies what advice is made from. The caller holds a.mu.
-func (a *Agent) advised(v *vm) advised {
-	p, _ := a.policyOf(v)
+func (a *Agent) advised(v *vm, sla int) advised {
 	return advised{id: v.ID, name: v.Name, template: v.Labels[templateLabel], spec: v.Spec, limits: v.limits,
-		policy: p, idleSince: v.IdleSince, taken: v.Advice}
+		host: a.ownPolicy.Layer, own: v.Own.Layer, sla: sla, idleSince: v.IdleSince, taken: v.Advice}
 }
 
 // advise is the advice for each VM, in order, and last the host's.
-func (a *Agent) advise(all []advised) []Advice {
+func (a *Agent) advise(all []advised, room autoscale.Limits) []Advice {
 	out := make([]Advice, 0, len(all)+1)
 	states := make([]autoscale.State, 0, len(all))
 	places := make(map[string]int, len(all)+1)
@@ -75,7 +76,7 @@ func (a *Agent) advise(all []advised) []Advice {
 	pressure := a.meter.Collectors()["pressure"].OK
 	for i := range all {
 		v := &all[i]
-		recs, history := a.recommend(v)
+		recs, history := a.recommend(v, room)
 		one := Advice{VM: v.id, VMName: v.name, Template: v.template, HistorySeconds: history.Seconds(),
 			Recommendations: a.viewRecommendations(recs), Findings: []Finding{}, Applied: v.undoable()}
 		places[v.id], names[v.id] = len(out), v.name
@@ -91,16 +92,20 @@ func (a *Agent) advise(all []advised) []Advice {
 	return out
 }
 
-// recommend is what the use of a VM speaks for, and how long that has been seen.
-func (a *Agent) recommend(v *advised) ([]autoscale.Recommendation, time.Duration) {
+// recommend is what the use of a VM speaks for in a host with so much room, and how
+// long that has been seen.
+func (a *Agent) recommend(v *advised, room autoscale.Limits) ([]autoscale.Recommendation, time.Duration) {
 	p := a.advisor.profile(v.id)
 	if p == nil {
 		return nil, 0
 	}
-	recs := p.Recommend(limitsOf(v.spec), v.policy)
+	spec := limitsOf(v.spec)
+	floor, ceiling := a.boundsIn(v.spec, room)
+	policy, _ := a.policyFor(spec, floor, ceiling, v.host, v.own, v.sla)
+	recs := p.Recommend(spec, policy)
 	for i := range recs {
 		r := &recs[i]
-		r.Target = rounded(r.Resource, r.Target, v.policy.Rules[r.Resource])
+		r.Target = rounded(r.Resource, r.Target, policy.Rules[r.Resource])
 		r.Lower, r.Upper, r.Saves = min(r.Lower, r.Target), max(r.Upper, r.Target), r.Spec-r.Target
 	}
 	return recs, p.History()

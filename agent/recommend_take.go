@@ -25,9 +25,9 @@ func (a *Agent) TakeAdvice(ctx context.Context, ref string, resources []string) 
 	v.work.Lock()
 	defer v.work.Unlock()
 	a.mu.Lock()
-	of := a.advised(v)
+	of, room := a.advised(v, a.slaOf(v.ID)), a.roomFor()
 	a.mu.Unlock()
-	recs, history := a.recommend(&of)
+	recs, history := a.recommend(&of, room)
 	taken, err := chosen(&of, recs, history, resources)
 	if err != nil {
 		return VM{}, err
@@ -57,7 +57,7 @@ func (a *Agent) UndoAdvice(ctx context.Context, ref string) (VM, error) {
 	v.work.Lock()
 	defer v.work.Unlock()
 	a.mu.Lock()
-	of := a.advised(v)
+	of := a.advised(v, a.slaOf(v.ID))
 	a.mu.Unlock()
 	if of.taken == nil {
 		return VM{}, refuse(ErrConflict, "nothing_to_undo", "", "VM %s has taken no advice", quote(v.Name))

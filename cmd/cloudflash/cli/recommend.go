@@ -15,7 +15,7 @@ import (
 func (a *app) recommendCommand() *cobra.Command {
 	c := &cobra.Command{Use: "recommend [VM]", Short: "Show how VMs should have been asked for, and what ails them", ValidArgsFunction: a.completeVMs,
 		Long:    "Show how VMs should have been asked for, and what ails them, going by what they have used. VM may be host.",
-		Example: "  cloudflash recommend\n  cloudflash recommend web\n  cloudflash recommend apply web cpus",
+		Example: "  cloudflash recommend\n  cloudflash recommend web",
 		Args: func(c *cobra.Command, args []string) error {
 			if len(args) > 1 {
 				return usage("usage: %s", c.UseLine())
