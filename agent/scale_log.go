@@ -85,22 +85,25 @@ func eventOf(d Decision) Event {
 	if res == autoscale.Memory && d.HighTo > 0 {
 		from, to = fmt.Sprintf("%s (working limit %s)", from, res.Amount(d.HighFrom)), fmt.Sprintf("%s (%s)", to, res.Amount(d.HighTo))
 	}
-	e := Event{Level: LevelWarn, VM: d.VM, Data: map[string]any{"decision": d.Seq, "resource": d.Resource, "from": d.From, "to": d.To, "signal": d.Signal, "kernel_seconds": d.KernelSeconds}}
 	change := fmt.Sprintf("%s of VM %s: %s → %s: %s", d.Resource, d.VMName, from, to, d.Reason)
+	var e Event
 	switch d.Result {
 	case DecisionApplied:
-		e.Level, e.Kind, e.Message = LevelInfo, "vm.scaled", change
+		e = Event{Level: LevelInfo, Kind: "vm.scaled", Message: change}
 	case DecisionRecommended:
-		e.Level, e.Kind, e.Message = LevelInfo, "autoscale.recommended", "would change "+change+" (a dry run: nothing was changed)"
+		e = Event{Level: LevelInfo, Kind: "autoscale.recommended", Message: "would change " + change + " (a dry run: nothing was changed)"}
 	case DecisionDeferred:
-		e.Kind, e.Message = "autoscale.deferred", "cannot change now "+change
+		e = Event{Level: LevelWarn, Kind: "autoscale.deferred", Message: "cannot change now " + change}
 	case DecisionInfeasible:
-		e.Kind, e.Message = "autoscale.infeasible", "cannot change "+change
+		e = Event{Level: LevelWarn, Kind: "autoscale.infeasible", Message: "cannot change " + change}
 	case DecisionFailed:
-		e.Level, e.Kind, e.Message = LevelError, "autoscale.failed", "could not change "+change
+		e = Event{Level: LevelError, Kind: "autoscale.failed", Message: "could not change " + change}
 	case DecisionNoticed:
-		e.Kind, e.Message = "autoscale.drift", fmt.Sprintf("somebody else changed %s of VM %s: %s → %s; autoscaling goes on from there", d.Resource, d.VMName, from, to)
+		e = Event{Level: LevelWarn, Kind: "autoscale.drift",
+			Message: fmt.Sprintf("somebody else changed %s of VM %s: %s → %s; autoscaling goes on from there", d.Resource, d.VMName, from, to)}
 	}
+	e.VM = d.VM
+	e.Data = map[string]any{"decision": d.Seq, "resource": d.Resource, "from": d.From, "to": d.To, "signal": d.Signal, "kernel_seconds": d.KernelSeconds}
 	if d.Why != "" {
 		e.Message += " (" + d.Why + ")"
 	}
