@@ -18,6 +18,7 @@ type Agent interface {
 	tokenAgent
 	memoryAgent
 	adviceAgent
+	scalingAgent
 }
 
 type vmAgent interface {
@@ -64,6 +65,13 @@ type adviceAgent interface {
 	Advice(ref string) ([]agent.Advice, error)
 	TakeAdvice(ctx context.Context, ref string, resources []string) (agent.VM, error)
 	UndoAdvice(ctx context.Context, ref string) (agent.VM, error)
+}
+
+type scalingAgent interface {
+	Policy(ref string) (agent.Policy, error)
+	SetPolicy(ctx context.Context, ref string, own agent.PolicyLayer, version string) (agent.Policy, error)
+	ScalingStatus() agent.ScalingStatus
+	Decisions(since uint64, limit int) ([]agent.Decision, error)
 }
 
 type tokenAgent interface {

@@ -60,14 +60,14 @@ func TestKernelRecommend(t *testing.T) {
 	if c.Worth || c.Confidence > 0.01 || c.Target != 0.5 || c.Saves != 1.5 || c.Uncapped < 0.2 || c.Uncapped > 1 || !strings.HasPrefix(c.Reason, "little is known yet: ") {
 		t.Errorf("cpus: %+v", c)
 	}
-	if out := s.out("recommend"); !strings.Contains(out, "0.50 cores?") || !strings.Contains(out, "little is known yet: ") {
+	if out := s.out("recommend"); !strings.Contains(out, "0.5?") || !strings.Contains(out, "little is known yet: ") {
 		t.Errorf("a bold number:\n%s", out)
 	}
 	if _, msg, code := s.run("recommend", "apply", "web"); code != 4 || !strings.Contains(msg, "worth a change") {
 		t.Errorf("it takes what is not worth it: %d %s", code, msg)
 	}
 
-	if out := s.out("recommend", "apply", "web", "cpus", "memory_bytes"); out != "web cpus 2.00 cores → 0.50 cores, saves 1.50 cores\nweb memory_bytes 256 MiB → 64.0 MiB, saves 192 MiB\n" {
+	if out := s.out("recommend", "apply", "web", "cpus", "memory"); out != "web cpus 2 → 0.5, saves 1.5\nweb memory 256 MiB → 64 MiB, saves 192 MiB\n" {
 		t.Errorf("it says %q", out)
 	}
 	limits := func(cpu, memory string) {
@@ -87,7 +87,7 @@ func TestKernelRecommend(t *testing.T) {
 	if spec := show[agent.VM](s, "vm", "web").Spec; spec.CPUs != 0.5 || spec.MemoryBytes != 64<<20 {
 		t.Errorf("spec %+v", spec)
 	}
-	if out := s.out("recommend", "undo", "web"); out != "web cpus 0.50 cores → 2.00 cores, takes 1.50 cores more\nweb memory_bytes 64.0 MiB → 256 MiB, takes 192 MiB more\n" {
+	if out := s.out("recommend", "undo", "web"); out != "web cpus 0.5 → 2, takes 1.5 more\nweb memory 64 MiB → 256 MiB, takes 192 MiB more\n" {
 		t.Errorf("it says %q", out)
 	}
 	limits("200000 100000", "268435456")

@@ -3,7 +3,6 @@ package cli
 import (
 	"fmt"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -76,7 +75,7 @@ func (l adviceLine) number(v func(*agent.Recommendation) float64) string {
 	if l.rec == nil {
 		return ""
 	}
-	return amount(l.rec.Resource, v(l.rec))
+	return difference(l.rec.Resource, v(l.rec))
 }
 
 // sure reports whether enough is known to name a number without a warning.
@@ -91,7 +90,7 @@ var adviceColumns = []column[adviceLine]{
 		if l.found != nil {
 			return l.found.Kind
 		}
-		return l.rec.Resource
+		return shortName(l.rec.Resource)
 	}},
 	{"SPEC", false, func(l adviceLine) string { return l.number(func(r *agent.Recommendation) float64 { return r.Spec }) }},
 	{"TARGET", false, func(l adviceLine) string {
@@ -134,25 +133,21 @@ var adviceColumns = []column[adviceLine]{
 	{"ID", true, func(l adviceLine) string { return l.v.VM }},
 }
 
-// amount writes a quantity of a resource as people do; less than nothing too.
-func amount(resource string, v float64) string {
-	r, err := autoscale.ParseResource(resource)
-	if err != nil { // of a newer agent
-		return strconv.FormatFloat(v, 'g', 4, 64)
-	}
+// difference writes an amount that may be below nothing.
+func difference(resource string, v float64) string {
 	if v < 0 {
-		return "-" + r.Amount(-v)
+		return "-" + amount(resource, -v)
 	}
-	return r.Amount(v)
+	return amount(resource, v)
 }
 
 func (a *app) recommendApply() *cobra.Command {
 	return &cobra.Command{Use: "apply VM [RESOURCE]...", Short: "Give a VM what is advised; named resources however little is known", Args: atLeast(1, "a VM"), ValidArgsFunction: a.completeAdvice,
-		Example: "  cloudflash recommend apply web\n  cloudflash recommend apply web cpus memory_bytes",
+		Example: "  cloudflash recommend apply web\n  cloudflash recommend apply web cpus memory",
 		RunE: func(c *cobra.Command, args []string) error {
 			var body any
 			if len(args) > 1 {
-				body = map[string]any{"resources": args[1:]}
+				body = map[string]any{"resources": longNames(args[1:])}
 			}
 			var v agent.VM
 			if err := a.client().call(c.Context(), "POST", "/recommendations/"+ref(args[0])+"/actions/apply", nil, body, &v); err != nil {
@@ -200,7 +195,7 @@ func (a *app) printTaken(v agent.VM, t *agent.AppliedAdvice, hint string) error 
 		if c.To > c.From {
 			what = "takes " + amount(c.Resource, c.To-c.From) + " more"
 		}
-		fmt.Fprintf(a.Out, "%s %s %s → %s, %s\n", clean(v.Name), c.Resource, amount(c.Resource, c.From), amount(c.Resource, c.To), what)
+		fmt.Fprintf(a.Out, "%s %s %s → %s, %s\n", clean(v.Name), shortName(c.Resource), amount(c.Resource, c.From), amount(c.Resource, c.To), what)
 	}
 	if hint != "" {
 		fmt.Fprintln(a.Err, clean(hint))
@@ -223,15 +218,27 @@ func changes(from, to agent.Spec) []taken {
 	return slices.DeleteFunc(all, func(c taken) bool { return c.From == c.To })
 }
 
+// longNames are the resources that people mean; the agent says what it does not know.
+func longNames(names []string) []string {
+	long := make([]string, len(names))
+	for i, name := range names {
+		long[i] = name
+		if n, ok := longName(name); ok {
+			long[i] = n
+		}
+	}
+	return long
+}
+
 // completeAdvice offers VMs, then resources.
 func (a *app) completeAdvice(c *cobra.Command, args []string, prefix string) ([]string, cobra.ShellCompDirective) {
 	if len(args) == 0 {
 		return a.completeVMs(c, args, prefix)
 	}
 	var names []string
-	for r := range autoscale.Resources {
-		if name := r.String(); !slices.Contains(args[1:], name) && strings.HasPrefix(name, prefix) {
-			names = append(names, name)
+	for _, n := range scaledNames {
+		if !slices.Contains(args[1:], n[1]) && strings.HasPrefix(n[1], prefix) {
+			names = append(names, n[1])
 		}
 	}
 	return names, cobra.ShellCompDirectiveNoFileComp
