@@ -42,8 +42,9 @@ type follower struct {
 	scaler  *autoscale.Scaler
 	gen     policyGen
 	last    meter.Sample
-	looks   int  // to come, every 100 ms
-	watched bool // these two are the loop's alone
+	kills   int64 // cloudlets killed for want of memory, up to last
+	looks   int   // to come, every 100 ms
+	watched bool  // these two are the loop's alone
 	woken   bool
 	told    [autoscale.Resources]told
 	recent  [autoscale.Resources]*Decision
@@ -353,7 +354,7 @@ func (a *Agent) observe(f *follower, fresh bool, wishes []autoscale.Decision) []
 	n := len(wishes)
 	sample := sampleOf(&m, storage, thrashed, stored)
 	wishes = f.scaler.Observe(&sample, now, high, wishes)
-	a.learned(f, &m)
+	a.learned(f, &m, thrashed)
 	f.last = m
 	f.looks--
 	if f.scaler.Next() < time.Second {
@@ -375,9 +376,17 @@ func (f *follower) ready(wishes []autoscale.Decision, n int, at time.Time) []aut
 }
 
 // learned tells what was needed to whoever advises on sizes.
-func (a *Agent) learned(f *follower, m *meter.Sample) {
+func (a *Agent) learned(f *follower, m *meter.Sample, thrashed int64) {
+	kills := int64(m.Counters[meter.OOMKills]) + thrashed
+	before := f.kills
+	f.kills = kills
 	if f.last.At.IsZero() {
 		return
+	}
+	needs, known := f.scaler.Needs()
+	a.advisor.add(f.v.ID, m.At, m.At.Sub(f.last.At), needs, known)
+	if kills > before {
+		a.advisor.oom(f.v.ID, m.At, float64(max(m.WorkingSet, f.last.WorkingSet)))
 	}
 }
 

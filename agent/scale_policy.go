@@ -42,7 +42,12 @@ func limitsOf(s Spec) autoscale.Limits {
 
 // bounds of every VM: the ranges that are accepted, and what the host has.
 func (a *Agent) bounds(s Spec) (floor, ceiling autoscale.Limits) {
-	r, spec, room := a.cfg.Ranges, limitsOf(s), a.roomFor()
+	return a.boundsIn(s, a.roomFor())
+}
+
+// boundsIn is bounds where what the host has is known already.
+func (a *Agent) boundsIn(s Spec, room autoscale.Limits) (floor, ceiling autoscale.Limits) {
+	r, spec := a.cfg.Ranges, limitsOf(s)
 	floor = autoscale.Limits{autoscale.CPU: r.CPUs.Min, autoscale.Memory: float64(r.MemoryBytes.Min),
 		autoscale.Storage: float64(r.StorageBytes.Min), autoscale.Bandwidth: float64(r.BandwidthBPS.Min)}
 	ceiling = autoscale.Limits{autoscale.CPU: min(r.CPUs.Max, float64(a.host.Facts().CPUs)), autoscale.Memory: min(float64(r.MemoryBytes.Max), room[autoscale.Memory]),
