@@ -48,8 +48,9 @@ class ScalingPage {
     for (const node of [this.card.own, this.card.badge, this.keepButton, edit]) if (node) policy.firstChild.append(node);
     policy.firstChild.classList.add("wrap");
     if (editIdle) idle.firstChild.append(editIdle);
+    this.ofVM = [policy, this.place, section("Decisions", "decisions-title", this.table.node), section("Recommendations", "advice-title", this.advice.node)];
     root.append(el("div", { class: "section-head wrap page-head" }, el("h1", { tabIndex: -1 }, "Autoscaling"), el("label", { htmlFor: "scaling-vm" }, "VM"), this.select), this.gone, this.word,
-      idle, policy, this.place, section("Decisions", "decisions-title", this.table.node), section("Recommendations", "advice-title", this.advice.node), ...this.forms.map((f) => f.node));
+      idle, ...this.ofVM, ...this.forms.map((f) => f.node));
   }
 
   begin() {
@@ -74,7 +75,7 @@ class ScalingPage {
   // poll reads again and again, and says what is wrong when that fails.
   poll(ms, read, excuse) {
     const poll = new Poll(ms, async () => {
-      try { await read(); this.gone.hidden = true; } catch (refusal) { this.fail(refusal, excuse); }
+      try { await read(); } catch (refusal) { this.fail(refusal, excuse); }
     });
     this.polls.push(poll);
     return poll;
@@ -82,11 +83,16 @@ class ScalingPage {
 
   fail(refusal, excuse) {
     if (refusal.problem?.status === 404 && this.vm) {
-      this.gone.hidden = false;
-      this.gone.replaceChildren(`There is no VM ${this.vm} any more. `, el("a", { href: "/autoscaling" }, "All VMs"));
-      return;
+      this.gone.replaceChildren(`${refusal.message}. `, el("a", { href: "/autoscaling" }, "All VMs"));
+      return this.hide(true);
     }
     excuse(`${refusal.message}${refusal.problem?.hint ? `. ${refusal.problem.hint}` : ""}`);
+  }
+
+  // hide leaves of the page what does not need the VM that is not there.
+  hide(gone) {
+    this.gone.hidden = !gone;
+    for (const node of this.ofVM) node.hidden = gone;
   }
 
   close() {
@@ -108,7 +114,7 @@ class ScalingPage {
       this.vm = vm;
       this.policy = this.status = null;
       this.decisions.of(vm);
-      this.gone.hidden = true;
+      this.hide(false);
       for (const poll of this.polls) poll.soon();
     } else {
       this.chart?.query(this.range);

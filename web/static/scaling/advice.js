@@ -35,7 +35,7 @@ export function adviceList(changed) {
       list.replaceChildren(...shown.map((a) => article(a, act)));
       if (focused) list.querySelector(`[data-act="${CSS.escape(focused)}"]`)?.focus();
       none.hidden = shown.length > 0;
-      write(none, "There is no advice yet: it comes from what VMs were seen to use, after some minutes. Ask on the command line with cloudflash recommend.");
+      none.replaceChildren("There is no advice yet: it comes from what VMs were seen to use. On the command line: ", el("code", {}, "cloudflash recommend"));
       write(more, left ? `and ${left} more: cloudflash recommend` : "");
     },
     excuse(text) { if (list.children.length) return; none.hidden = false; write(none, text); },

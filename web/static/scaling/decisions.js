@@ -66,7 +66,7 @@ export function decisionTable() {
     reconcile(body, newest.map((d) => ({ ...d, id: d.seq })), row, fill);
     node.hidden = !newest.length;
     none.hidden = newest.length > 0;
-    if (decisions.loaded) none.textContent = `Nothing was decided yet${name ? ` for ${name}` : ""}. A limit grows when use is above its threshold; run something busy: cloudflash cloudlet run${name ? ` --vm ${name}` : ""} -- sh -c 'while :; do :; done'`;
+    if (decisions.loaded) none.replaceChildren(`Nothing was decided yet${name ? ` for ${name}` : ""}. A limit grows when use is above its threshold. To see it, `, el("code", {}, `cloudflash cloudlet run${name ? ` --vm ${name}` : ""} -- sh -c 'while :; do :; done'`));
     more.textContent = decisions.list.length > newest.length ? `The newest ${newest.length}; all of them: cloudflash autoscale events${name ? ` --vm ${name}` : ""}` : "";
   }, excuse(text) { if (!node.hidden) return; none.hidden = false; none.textContent = text; } };
 }

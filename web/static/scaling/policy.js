@@ -22,7 +22,7 @@ const columns = [
 const bound = (rule, key, words) => (rule[key] === null || rule[key] === undefined ? words : rule.max === 0 ? "no limit" : amount(rule.resource, rule[key]));
 
 export function policyCard() {
-  const badge = el("span", { class: "pill", id: "policy-badge" }), own = el("span", { class: "muted small-text", id: "policy-own" });
+  const badge = el("span", { class: "pill", id: "policy-badge", hidden: true }), own = el("span", { class: "muted small-text", id: "policy-own" });
   const body = el("tbody", { id: "policy-rules" });
   const table = el("div", { class: "scroll", tabIndex: 0, role: "region", "aria-label": "Rules in force" },
     el("table", { class: "tight rules-table" }, el("thead", {}, el("tr", {}, el("th", { scope: "col" }, "Resource"), ...columns.map(([, text, title]) => el("th", { scope: "col", title }, text)))), body));
@@ -35,7 +35,7 @@ export function policyCard() {
       table.hidden = false;
       mark(badge, policy.rules);
       const set = Object.keys(policy.own.rules ?? {}).map(nameOf);
-      write(own, set.length ? `set here: ${set.join(", ")}` : policy.vm ? "nothing is set for this VM: the host's policy holds" : "nothing is set here: the defaults hold");
+      write(own, set.length ? `set here: ${set.join(", ")}` : policy.vm ? "nothing is set for this VM: the host's policy holds" : "nothing is set here");
       fill(body, policy.rules);
       write(budget, `At most ${policy.per_minute} changes of a VM's limits in a minute, ${policy.per_hour} in an hour.`);
     },
@@ -46,6 +46,7 @@ export function policyCard() {
 // mark says the mode that most matters: auto where anything is scaled.
 function mark(badge, rules) {
   const mode = ["auto", "recommend", "off"].find((m) => rules.some((r) => r.mode === m)) ?? "off";
+  badge.hidden = false;
   write(badge, { auto: "auto: limits follow use", recommend: "recommend only: nothing is changed", off: "off: limits stay as they are" }[mode]);
   badge.className = "pill " + { auto: "good", recommend: "warn", off: "" }[mode];
 }

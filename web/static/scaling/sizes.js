@@ -4,10 +4,12 @@ import { amount, modeName, modeTone, nameOf } from "/scaling/units.js";
 
 const mostRows = 100, shown = ["cpus", "memory_bytes", "storage_bytes", "bandwidth_bps"];
 
+const columns = ["VM", "Mode", ...shown.map(nameOf), "Changes"];
+
 export function sizes() {
   const body = el("tbody", { id: "sizes" });
-  const node = el("div", { class: "scroll", hidden: true, tabIndex: 0, role: "region", "aria-label": "Sizes of VMs" }, el("table", { class: "tight" },
-    el("thead", {}, el("tr", {}, ...["VM", "Mode", ...shown.map(nameOf), "Changes"].map((text) => el("th", { scope: "col" }, text)))), body));
+  const node = el("div", { class: "scroll", hidden: true, tabIndex: 0, role: "region", "aria-label": "Sizes of VMs" }, el("table", { class: "tight stack" },
+    el("thead", {}, el("tr", {}, ...columns.map((text) => el("th", { scope: "col" }, text)))), body));
   const none = el("p", { class: "empty", id: "sizes-empty" }, "Asking the agent…"), more = el("p", { class: "muted small-text under" });
   return { node: section("Sizes", "size-title", node, none, more), draw(status) {
     if (!status) return;
@@ -21,8 +23,10 @@ export function sizes() {
 }
 
 function row(vm) {
-  return el("tr", {}, el("td", { class: "name" }, el("a", { href: "/autoscaling?vm=" + encodeURIComponent(vm.vm), "data-k": "name" })), el("td", {}, el("span", { "data-k": "mode" })),
+  const node = el("tr", {}, el("td", { class: "name" }, el("a", { href: "/autoscaling?vm=" + encodeURIComponent(vm.vm), "data-k": "name" })), el("td", {}, el("span", { "data-k": "mode" })),
     ...shown.map((r) => el("td", {}, el("span", { "data-k": r }), el("small", { class: "block", "data-k": r + "-state" }))), el("td", { "data-k": "changes" }));
+  columns.forEach((label, k) => { node.children[k].dataset.label = label; });
+  return node;
 }
 
 function fill(node, vm) {
