@@ -35,6 +35,7 @@ type Agent struct {
 	network   *network.Network
 	gpus      gpu.Inventory
 	memory    memory
+	scaling   scaling
 	startedAt time.Time
 	disk      *storage.Storage // set before recovery; nil where storage is not enforced
 	diskErr   error            // why there is none
@@ -52,8 +53,10 @@ type Agent struct {
 	dirty      bool         // something changed since the snapshot
 	worn       map[int]bool // slots whose storage ids still have files
 	outcomes   Outcomes
-	networkErr error // why VMs can only be isolated
-	bridge     int   // its index when all VMs were last seen to hang on it, 0 when there was none
+	ownPolicy  ownPolicy  // of the host
+	decisions  []Decision // oldest first, the last keepDecisions of them
+	networkErr error      // why VMs can only be isolated
+	bridge     int        // its index when all VMs were last seen to hang on it, 0 when there was none
 
 	wake    chan struct{}              // the queue, a VM or a deadline changed
 	trim    chan struct{}              // files of VMs have been deleted
@@ -117,7 +120,7 @@ func New(cfg Config) (*Agent, error) {
 		meter:  meter.New(meter.Config{StateDir: cfg.StateDir, File: filepath.Join(cfg.StateDir, "history"), Log: cfg.Log}),
 		policy: schedule.FirstFit{}, startedAt: time.Now(),
 		vms: map[string]*vm{}, cloudlets: map[string]*cloudlet{},
-		outcomes:   newOutcomes(),
+		outcomes: newOutcomes(), scaling: newScaling(),
 		operations: map[string]Operation{}, sessions: map[string]*session{}, tokens: map[string]tokenRecord{},
 		updates: make(chan struct{}), wake: make(chan struct{}, 1),
 		tasks: make(chan func(context.Context)), ready: make(chan struct{}), stopped: make(chan struct{}),
@@ -182,18 +185,21 @@ func (a *Agent) Run(ctx context.Context) error {
 			wg.Go(func() { a.runNetwork(ctx) })
 			wg.Go(func() { a.runGPUs(ctx) })
 			wg.Go(func() { a.runMemory(ctx) })
+			wg.Go(func() { a.runScaling(ctx) })
 			close(a.ready)
 		}
 	}
 }
 
-// spawn hands a task to Run; it is dropped when the agent is stopping, and
-// recovery picks the work up at the next start. It may be called with a.mu held:
+// spawn hands a task to Run; it is dropped, and false returned, when the agent is
+// stopping, and recovery picks the work up at the next start. It may be called with a.mu held:
 // the loop that takes the task never wants it.
-func (a *Agent) spawn(task func(context.Context)) {
+func (a *Agent) spawn(task func(context.Context)) bool {
 	select {
 	case a.tasks <- task:
+		return true
 	case <-a.stopped:
+		return false
 	}
 }
 

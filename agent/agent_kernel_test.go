@@ -30,6 +30,7 @@ func newLive(t testing.TB) *live {
 	t.Helper()
 	parent := cgrouptest.Kernel(t)
 	cfg := DefaultConfig()
+	cfg.Autoscale, cfg.Idle.After = "off", 0 // limits and VMs stay as they are asked for
 	cfg.StateDir = stateDir(t)
 	cfg.RunDir = t.TempDir()
 	cfg.CgroupParent = parent.Dir()

@@ -24,10 +24,11 @@ func (a *Agent) capacity() Capacity {
 func (a *Agent) reserved() Capacity {
 	var r Capacity
 	for _, v := range a.vms {
-		r.CPUs += v.Spec.CPUs
-		r.MemoryBytes += v.Spec.MemoryBytes
-		r.StorageBytes += v.Spec.StorageBytes
-		r.GPUs += v.Spec.GPUs
+		h := v.held()
+		r.CPUs += h.CPUs
+		r.MemoryBytes += h.MemoryBytes
+		r.StorageBytes += h.StorageBytes
+		r.GPUs += h.GPUs
 	}
 	return r
 }
@@ -77,6 +78,20 @@ func (a *Agent) fits(old, new Spec) error {
 		}
 		detail += f.Pointer[1:] + " " + f.Detail
 	}
-	return &Error{Kind: ErrCapacity, Code: code, Fields: fields, Detail: detail,
-		Hint: "ask for less, delete or shrink a VM; cloudflash host info shows what is free"}
+	hint := "ask for less, delete or shrink a VM; cloudflash host info shows what is free"
+	if lent := a.lent(); lent.MemoryBytes > 0 || lent.StorageBytes > 0 {
+		hint += fmt.Sprintf("; autoscaling has lent VMs %d MiB of memory and %d MiB of storage above their specs, which come back as they shrink", lent.MemoryBytes>>20, lent.StorageBytes>>20)
+	}
+	return &Error{Kind: ErrCapacity, Code: code, Fields: fields, Detail: detail, Hint: hint}
+}
+
+// lent is what autoscaling has given VMs above their specs.
+func (a *Agent) lent() Spec {
+	var all Spec
+	for _, v := range a.vms {
+		l := v.lent()
+		all.MemoryBytes += l.MemoryBytes
+		all.StorageBytes += l.StorageBytes
+	}
+	return all
 }

@@ -24,6 +24,8 @@ type Config struct {
 	NetworkULA  string        // and IPv6
 	Grace       time.Duration // from SIGTERM to cgroup.kill
 	OutputKeep  int64         // bytes of each output stream that are kept, the newest
+	Autoscale   string        // mode of all limits unless a policy says otherwise: off, recommend or auto
+	Idle        IdleConfig    // VMs in which nothing goes on
 	PageScan    float64       // cores the rolling scan of memory pages may take; negative: no scan at all
 
 	Log *slog.Logger
@@ -72,6 +74,8 @@ func DefaultConfig() Config {
 		Storage:    "auto", Bridge: "cf0", NetworkPool: "10.88.0.0/16", NetworkULA: "fd0c:f1a5:c10d::/64",
 		Grace:      5 * time.Second,
 		OutputKeep: 64 * mib,
+		Autoscale:  "auto",
+		Idle:       IdleConfig{After: time.Minute, Notice: 30 * time.Second},
 		PageScan:   0.01,
 		Log:        slog.Default(),
 	}

@@ -16,6 +16,8 @@ var (
 	ErrExpired  = errors.New("history gone")
 	ErrNotYet   = errors.New("not yet")
 
+	ErrPrecondition = errors.New("precondition failed")
+
 	ErrUnsupported = errors.New("not supported by this host")
 )
 

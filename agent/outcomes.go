@@ -36,6 +36,7 @@ var Endings = []Outcome{
 var countedKinds = []string{"agent.started", "cloudlet.queued", "cloudlet.started", "cloudlet.stopping", "cloudlet.finished",
 	"vm.created", "vm.create_failed", "vm.resized", "vm.frozen", "vm.thawed", "vm.deleting", "vm.deleted", "vm.delete_failed",
 	"vm.recovered", "vm.failed", "vm.init_died", "vm.thrashing", "vm.port_taken", "network.lost",
+	"vm.scaled", "autoscale.policy", "autoscale.recommended", "autoscale.deferred", "autoscale.infeasible", "autoscale.failed", "autoscale.drift",
 	"token.created", "token.revoked", "session.created"}
 
 // Deadlines counts ended cloudlets that had one. Those that failed, were
@@ -145,3 +146,5 @@ func (r cloudletRecord) failure() string {
 func (c Cloudlet) Overdue(now time.Time) bool {
 	return !c.State.Final() && c.DeadlineAt != nil && now.After(*c.DeadlineAt)
 }
+
+func (o *Outcomes) scaled(Decision) {}

@@ -23,6 +23,11 @@ type vmRecord struct {
 	CreatedAt time.Time         `json:"created_at"`
 	IdleSince *time.Time        `json:"idle_since,omitempty"`
 	Thrashed  int64             `json:"thrashed,omitempty"` // cloudlets killed because it did
+	Own       ownPolicy         `json:"policy,omitzero"`
+	Keep      bool              `json:"keep,omitempty"` // it is not deleted when idle
+	// Sized are the limits that autoscaling has set in place of the spec's, by resource,
+	// and memory_high_bytes. It is never changed in place: records are copied.
+	Sized map[string]float64 `json:"sized,omitempty"`
 }
 
 // cloudletRecord is a cloudlet and what the agent has decided about it.

@@ -27,7 +27,7 @@ func (a *Agent) load() error {
 	events, err3 := store.All[Event](a.store, store.Events)
 	ops, err4 := store.All[Operation](a.store, store.Operations)
 	tokens, err5 := store.All[tokenRecord](a.store, store.Tokens)
-	if err := errors.Join(err1, err2, err3, err4, err5); err != nil {
+	if err := errors.Join(err1, err2, err3, err4, err5, a.loadPolicy(), a.loadDecisions()); err != nil {
 		return err
 	}
 	for _, r := range vms {

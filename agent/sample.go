@@ -35,6 +35,10 @@ func (a *Agent) runSampler(ctx context.Context) {
 	for {
 		now := time.Now()
 		a.sampleAll(now)
+		select {
+		case a.scaling.sampled <- struct{}{}:
+		default: // the last round is not over yet
+		}
 		a.endThrash()
 		if now.Sub(limitsAt) >= limitsEvery {
 			a.refreshLimits()

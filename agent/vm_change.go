@@ -3,9 +3,10 @@ package agent
 import (
 	"context"
 	"fmt"
+	"reflect"
 	"time"
 
-	"cloudflash/agent/store"
+	"cloudflash/agent/autoscale"
 	"cloudflash/cgroup"
 )
 
@@ -20,49 +21,86 @@ func (a *Agent) ChangeVM(ctx context.Context, ref string, ch VMChange) (VM, erro
 	defer cancel()
 	v.work.Lock()
 	defer v.work.Unlock()
-	old, want, err := a.planChange(v, ch)
-	if err != nil || want == old {
-		if err != nil {
-			return VM{}, err
-		}
+	old, next, err := a.planChange(v, ch)
+	if err != nil {
+		return VM{}, err
+	}
+	if reflect.DeepEqual(old, next) {
 		return a.VM(v.ID)
 	}
 	// Ask before storing: a limit that cannot hold must not become the intent.
-	if err := a.checkStorage(v, want.StorageBytes); err != nil {
+	if err := a.checkStorage(v, next.size().StorageBytes); err != nil {
 		return VM{}, err
 	}
-	if err := shrinkMemory(work, v.slice, want.MemoryBytes); err != nil {
+	if err := shrinkMemory(work, v.slice, next.size().MemoryBytes); err != nil {
 		return VM{}, err
 	}
-	if err := a.storeSpec(v, want); err != nil {
+	if err := a.update(v, next.intoRecord); err != nil {
 		return VM{}, err
 	}
 	began := time.Now()
-	if err := a.applyLimits(work, v, want); err != nil {
+	if err := a.applyLimits(work, v); err != nil {
 		return VM{}, a.undoChange(work, v, old, err)
 	}
-	a.note(Event{Level: LevelInfo, Kind: "vm.resized", VM: v.ID,
-		Message: fmt.Sprintf("VM %s resized: %s → %s", v.Name, old, want),
-		Data:    map[string]any{"from": old, "to": want, "kernel_seconds": time.Since(began).Seconds()}})
+	a.expect(v)
+	if old.Spec != next.Spec {
+		a.note(Event{Level: LevelInfo, Kind: "vm.resized", VM: v.ID,
+			Message: fmt.Sprintf("VM %s resized: %s → %s", v.Name, old.Spec, next.Spec),
+			Data:    map[string]any{"from": old.Spec, "to": next.Spec, "kernel_seconds": time.Since(began).Seconds()}})
+	}
 	a.poke()
 	return a.VM(v.ID)
 }
 
-func (a *Agent) planChange(v *vm, ch VMChange) (old, want Spec, err error) {
+// planChange returns the record of a VM and what a change makes of it.
+func (a *Agent) planChange(v *vm, ch VMChange) (old, next vmRecord, err error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	old = v.Spec
-	want = ch.applyTo(old)
+	old, next = v.vmRecord, v.vmRecord
+	next.Spec = ch.applyTo(old.Spec)
+	next.Sized = old.unsized(ch.names) // what the user says counts, from now on
+	set(&next.Keep, ch.Keep)
+	if ch.Autoscale != nil {
+		next.Own = ownPolicy{*ch.Autoscale, old.Own.Gen + 1}
+		if err := a.checkLayer(v, *ch.Autoscale); err != nil {
+			return old, next, err
+		}
+	}
 	if v.State != VMRunning && v.State != VMFrozen {
-		return old, want, wrongState(v, "resized")
+		return old, next, wrongState(v, "resized")
 	}
-	if err := a.cfg.Ranges.check(want); err != nil {
-		return old, want, err
+	if err := a.cfg.Ranges.check(next.Spec); err != nil {
+		return old, next, err
 	}
-	if _, err := a.limitsFor(want); err != nil {
-		return old, want, err
+	if _, err := a.limitsFor(next.Spec, cgroup.Max); err != nil {
+		return old, next, err
 	}
-	return old, want, a.fits(old, want)
+	if next.Spec != old.Spec {
+		if err := a.checkPolicy(next.Spec, a.ownPolicy.Layer, next.Own.Layer); err != nil {
+			return old, next, err
+		}
+	}
+	return old, next, a.fits(old.held(), next.held())
+}
+
+// intoRecord takes over what a change may change.
+func (r vmRecord) intoRecord(to *vmRecord) {
+	to.Spec, to.Sized, to.Own, to.Keep = r.Spec, r.Sized, r.Own, r.Keep
+}
+
+// names reports whether a change says something of a resource.
+func (ch VMChange) names(res autoscale.Resource) bool {
+	switch res {
+	case autoscale.CPU:
+		return ch.CPUs != nil
+	case autoscale.Memory:
+		return ch.MemoryBytes != nil
+	case autoscale.Storage:
+		return ch.StorageBytes != nil
+	case autoscale.Bandwidth:
+		return ch.BandwidthBPS != nil
+	}
+	return ch.IO != nil
 }
 
 func (ch VMChange) applyTo(s Spec) Spec {
@@ -81,25 +119,14 @@ func set[T any](field *T, v *T) {
 	}
 }
 
-func (a *Agent) storeSpec(v *vm, s Spec) error {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	rec := v.vmRecord
-	rec.Spec = s
-	if err := a.commit([]store.Change{putVM(rec)}); err != nil {
+func (a *Agent) undoChange(ctx context.Context, v *vm, old vmRecord, cause error) error {
+	if err := a.update(v, old.intoRecord); err != nil {
 		return err
 	}
-	v.vmRecord = rec
-	return nil
-}
-
-func (a *Agent) undoChange(ctx context.Context, v *vm, old Spec, cause error) error {
-	if err := a.storeSpec(v, old); err != nil {
-		return err
-	}
-	if err := a.applyLimits(ctx, v, old); err != nil {
+	if err := a.applyLimits(ctx, v); err != nil {
 		a.log.Error("undo resize", "vm", v.Name, "err", err)
 	}
+	a.expect(v)
 	return fmt.Errorf("resize VM %s: %w", v.Name, cause)
 }
 

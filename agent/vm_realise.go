@@ -69,7 +69,7 @@ func (a *Agent) prepare(ctx context.Context, v *vm) error {
 	if err := v.slice.Chown(int(v.uidBase()), int(v.uidBase())); err != nil {
 		return err
 	}
-	if err := a.applyLimits(ctx, v, v.Spec); err != nil {
+	if err := a.applyLimits(ctx, v); err != nil {
 		return err
 	}
 	if err := a.applyDevices(v); err != nil {
@@ -195,9 +195,12 @@ func (a *Agent) fail(v *vm, cause error) {
 		Message: fmt.Sprintf("VM %s failed: %v", v.Name, cause)})
 }
 
-// applyLimits writes a spec to the slice and reads it back.
-func (a *Agent) applyLimits(ctx context.Context, v *vm, s Spec) error {
-	l, err := a.limitsFor(s)
+// applyLimits makes the limits of a VM what its record says, and reads them back.
+func (a *Agent) applyLimits(ctx context.Context, v *vm) error {
+	a.mu.Lock()
+	s, high := v.size(), a.high(v)
+	a.mu.Unlock()
+	l, err := a.limitsFor(s, high)
 	if err != nil {
 		return err
 	}
@@ -230,11 +233,10 @@ func (a *Agent) applyDevices(v *vm) error {
 // cpuPeriod is the length over which cpu.max is kept, the kernel's default.
 const cpuPeriod = 100 * time.Millisecond
 
-func (a *Agent) limitsFor(s Spec) (cgroup.Limits, error) {
+func (a *Agent) limitsFor(s Spec, high int64) (cgroup.Limits, error) {
 	maxMem, noSwap := s.MemoryBytes, int64(0)
-	high := int64(cgroup.Max) // the two-knob scheme belongs to autoscaling
 	l := cgroup.Limits{
-		CPU:        &cgroup.CPU{Quota: time.Duration(s.CPUs * float64(cpuPeriod)), Period: cpuPeriod},
+		CPU:        cpuLimit(s.CPUs),
 		MemoryMax:  &maxMem,
 		MemoryHigh: &high,
 		SwapMax:    &noSwap,
@@ -243,6 +245,10 @@ func (a *Agent) limitsFor(s Spec) (cgroup.Limits, error) {
 	var err error
 	l.IO, err = a.ioLimits(s.IO)
 	return l, err
+}
+
+func cpuLimit(cpus float64) *cgroup.CPU {
+	return &cgroup.CPU{Quota: time.Duration(cpus * float64(cpuPeriod)), Period: cpuPeriod}
 }
 
 // initThreads is what the VM's own init needs beside the processes that were

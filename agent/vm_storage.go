@@ -62,7 +62,7 @@ func (a *Agent) makeDirs(v *vm) error {
 		return storageRefusal(a.diskErr)
 	}
 	if a.disk != nil {
-		err := a.disk.Assign(v.ID, storage.Project(v.Slot), v.Spec.StorageBytes)
+		err := a.disk.Assign(v.ID, storage.Project(v.Slot), v.size().StorageBytes)
 		if errors.Is(err, storage.ErrBelowUse) { // it can only shrink from here
 			a.log.Warn("VM holds more than its storage", "vm", v.Name, "err", err)
 		} else if err != nil {
@@ -93,7 +93,7 @@ func (a *Agent) upperDir(id string) string { return filepath.Join(a.stateDir(id)
 
 // checkStorage refuses a limit below what is in use, before it becomes the intent.
 func (a *Agent) checkStorage(v *vm, bytes int64) error {
-	if a.disk == nil || bytes >= v.Spec.StorageBytes {
+	if a.disk == nil || bytes >= v.size().StorageBytes {
 		return nil
 	}
 	u, err := a.disk.Usage(storage.Project(v.Slot))

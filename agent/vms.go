@@ -99,6 +99,9 @@ func (a *Agent) admit(req VMCreate) (*vm, error) {
 	if err := a.fits(Spec{}, req.Spec); err != nil {
 		return nil, err
 	}
+	if err := a.checkNew(req); err != nil {
+		return nil, err
+	}
 	slot, err := a.freeSlot(req.Network.Mode == NetworkIsolated)
 	if err != nil {
 		return nil, err
@@ -108,7 +111,7 @@ func (a *Agent) admit(req VMCreate) (*vm, error) {
 		return nil, err
 	}
 	v := a.newVM(vmRecord{ID: newID(), Name: req.Name, State: VMCreating, Image: req.Image, Network: req.Network, GPUs: units,
-		Labels: req.Labels, Spec: req.Spec, Slot: slot, CreatedAt: time.Now().UTC()})
+		Labels: req.Labels, Spec: req.Spec, Slot: slot, CreatedAt: time.Now().UTC(), Own: ownPolicy{Layer: req.Autoscale}, Keep: req.Keep})
 	if err := a.commit([]store.Change{putVM(v.vmRecord)}); err != nil {
 		return nil, err
 	}
@@ -238,7 +241,7 @@ func (a *Agent) viewVMs() []VM {
 func (a *Agent) view(v *vm) VM {
 	out := VM{
 		ID: v.ID, Name: v.Name, State: v.State, Reason: v.Reason, Image: v.Image, Labels: v.Labels,
-		Spec: v.Spec, Limits: v.limits, Usage: v.usage, Network: v.viewNetwork(), GPUs: v.viewGPUs(), Autoscale: Autoscale{Mode: "off"},
+		Spec: v.Spec, Limits: v.limits, Usage: v.usage, Network: v.viewNetwork(), GPUs: v.viewGPUs(), Autoscale: Autoscale{Mode: a.modeOf(v), Keep: v.Keep},
 		IdleSince: v.IdleSince, CreatedAt: v.CreatedAt, Cloudlets: a.active(v.ID),
 	}
 	if v.guest != nil {

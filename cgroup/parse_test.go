@@ -108,6 +108,22 @@ func TestParsePressure(t *testing.T) {
 	})
 }
 
+func TestUnreclaimable(t *testing.T) {
+	for name, c := range map[string]struct {
+		stat MemoryStat
+		want uint64
+	}{
+		"all":                      {MemoryStat{Anon: 9, InactiveAnon: 1, ActiveAnon: 2, Shmem: 2, File: 100, Unevictable: 4, Kernel: 50, Slab: 40, SlabReclaimable: 30, Sock: 8}, 1 + 2 + 4 + 20 + 8},
+		"before Linux 5.18":        {MemoryStat{ActiveAnon: 1, Slab: 40, SlabReclaimable: 30, KernelStack: 3, PageTables: 5, PerCPU: 7}, 1 + 10 + 3 + 5 + 7},
+		"numbers of two moments":   {MemoryStat{Unevictable: 1, Kernel: 10, SlabReclaimable: 11}, 1},
+		"nothing but a page cache": {MemoryStat{File: 1 << 30, ActiveFile: 1 << 30}, 0},
+	} {
+		if got := c.stat.Unreclaimable(); got != c.want {
+			t.Errorf("%s: %d, want %d", name, got, c.want)
+		}
+	}
+}
+
 func TestParseEvents(t *testing.T) {
 	table(t, func(b []byte) ([2]bool, error) {
 		e, err := parseEvents(b)

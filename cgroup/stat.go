@@ -52,6 +52,7 @@ type MemoryStat struct {
 	InactiveAnon, ActiveAnon              uint64
 	InactiveFile, ActiveFile              uint64
 	Unevictable, SlabReclaimable          uint64
+	KernelStack, PageTables, PerCPU       uint64
 	PageFaults, MajorFaults               uint64
 	RefaultAnon, RefaultFile              uint64
 }
@@ -65,6 +66,12 @@ func parseMemoryStat(b []byte) (s MemoryStat, err error) {
 			s.File = v
 		case "kernel":
 			s.Kernel = v
+		case "kernel_stack":
+			s.KernelStack = v
+		case "pagetables":
+			s.PageTables = v
+		case "percpu":
+			s.PerCPU = v
 		case "shmem":
 			s.Shmem = v
 		case "slab":
@@ -100,6 +107,19 @@ func parseMemoryStat(b []byte) (s MemoryStat, err error) {
 		}
 	})
 	return s, err
+}
+
+// Unreclaimable is what the kernel cannot free without swap: memory of processes,
+// tmpfs and shared memory included (both are on the lists of anon), what is
+// locked, what the kernel itself has but for the caches it can drop, and the
+// buffers of sockets. With swap, the part of it on the lists of anon can go there.
+func (s MemoryStat) Unreclaimable() uint64 {
+	kernel := s.Kernel // slab included
+	if kernel == 0 {   // before Linux 5.18
+		kernel = s.Slab + s.KernelStack + s.PageTables + s.PerCPU
+	}
+	kernel -= min(kernel, s.SlabReclaimable) // the two are not of one moment
+	return s.InactiveAnon + s.ActiveAnon + s.Unevictable + kernel + s.Sock
 }
 
 // MemoryEvents is memory.events: how often each limit was met, the cgroups

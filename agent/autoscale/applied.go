@@ -2,6 +2,7 @@ package autoscale
 
 import (
 	"fmt"
+	"math"
 	"slices"
 	"time"
 )
@@ -68,9 +69,13 @@ func (s *Scaler) Applied(d Decision, at time.Time, limit float64) {
 	s.spent = append(s.spent, t)
 }
 
-// Expect says that a limit was changed on a user's request, which is no drift.
+// Expect says that a limit is what it is on a user's request, which is no drift. One
+// that has not changed goes on as it was.
 func (s *Scaler) Expect(res Resource, limit float64, at time.Time) {
 	l := &s.loops[res]
+	if math.Abs(limit-l.limit) <= 0.01*l.limit {
+		return
+	}
 	l.limit, l.changed, l.shrunk, l.trimmed, l.waiting = limit, at.UnixNano(), shrunk{}, false, 0
 }
 
@@ -82,4 +87,24 @@ func (s *Scaler) Pegged(res Resource) bool { return s.loops[res].pegged }
 func (s *Scaler) Held(res Resource) (window, learned time.Duration) {
 	w := s.windows(res, s.last.At.UnixNano())
 	return w.long, s.loops[res].hold.length(s.last.At.UnixNano())
+}
+
+// RestsUntil is when the cooldown of a resource ends: it is not shrunk before. It is
+// zero when nothing has been changed.
+func (s *Scaler) RestsUntil(res Resource) time.Time {
+	if s.loops[res].changed == 0 {
+		return time.Time{}
+	}
+	return s.time(s.loops[res].changed).Add(s.policy.Rules[res].Cooldown)
+}
+
+// Spent is how often limits were changed in the hour before.
+func (s *Scaler) Spent(at time.Time) int {
+	n := 0
+	for _, t := range s.spent {
+		if t > at.Add(-time.Hour).UnixNano() {
+			n++
+		}
+	}
+	return n
 }

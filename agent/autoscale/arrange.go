@@ -111,16 +111,18 @@ func order(a, b Decision) int {
 		cmp.Compare(a.VM, b.VM), cmp.Compare(a.Resource, b.Resource))
 }
 
-// grant gives a wish what there is, where that is worth it.
+// grant gives a wish what there is, where that is worth it. What the VM was asked
+// for as is its own, and taken from nobody.
 func grant(d *Decision, free *Limits, room Room) {
 	res := d.Resource
-	more, has := d.To-d.From, free[res]
+	base, has := max(d.From, d.Owed), free[res]
+	more := max(d.To-base, 0)
 	switch {
 	case more <= has:
 		d.Status = Granted
-	case has >= deadBand*d.From:
+	case base+has >= (1+deadBand)*d.From:
 		d.Status, d.Why = Granted, fmt.Sprintf("in part: %s was wished for and %s is free", res.Amount(d.To), res.Amount(has))
-		d.To = d.From + has
+		d.To = base + has
 		if res == Memory {
 			d.To = float64(int64(d.To) / pageSize * pageSize)
 			d.HighTo = min(d.HighTo, max(page(highShare*d.To), d.HighFrom))
@@ -132,7 +134,7 @@ func grant(d *Decision, free *Limits, room Room) {
 		d.Status, d.Why = Deferred, full
 		return
 	}
-	free[res] -= d.To - d.From
+	free[res] -= max(d.To-base, 0)
 }
 
 // idle are the offers of what is not about to change anyway.
@@ -150,7 +152,7 @@ func idle(offers []Offer, wishes []Decision) []Offer {
 
 // squeeze asks others for what a wish needs.
 func squeeze(d *Decision, offers []Offer) (asked []Decision) {
-	missing := d.To - d.From
+	missing := d.To - max(d.From, d.Owed)
 	for i := range offers {
 		o := &offers[i]
 		if missing <= 0 {

@@ -71,6 +71,9 @@ type Decision struct {
 	HighTo   float64 `json:"high_to,omitempty"`
 	Reclaim  float64 `json:"reclaim,omitempty"`
 
+	// Owed is the limit up to which a VM may always grow: its spec. Arrange counts what
+	// is above against what the host has left.
+	Owed    float64   `json:"owed,omitempty"`
 	SLA     int       `json:"sla"`
 	Waiting time.Time `json:"waiting,omitzero"` // since when it is wished for
 	DryRun  bool      `json:"dry_run,omitempty"`

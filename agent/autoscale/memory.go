@@ -165,15 +165,17 @@ func (s *Scaler) memGrow(at int64, d Decision, size float64) (Decision, bool) {
 	}
 	l.pegged = d.HighTo/highShare > 1.005*rule.Max
 	// At its bound there is nothing to gain from slowing the VM down earlier.
-	d.HighTo = page(min(d.HighTo, highest(d.To, rule.Max)))
+	d.HighTo = min(page(min(d.HighTo, highest(d.To, rule.Max))), d.To)
 	ok := d.HighTo > 1.005*d.HighFrom || d.To > 1.005*l.limit
 	return d, ok && s.fresh(rule, l, at, d.To)
 }
 
-// highest is where high stands when it is as high as it may.
+// highest is where high stands when it is as high as it may. At its bound a VM is not
+// slowed down any more: without swap it would crawl to memory.max for half a minute,
+// each few pages slept for up to two seconds (mem_cgroup_handle_over_high).
 func highest(limit, most float64) float64 {
 	if limit >= most {
-		return limit * (1 - 1.0/64) // reclaim a little before the kill
+		return limit
 	}
 	return limit * highShare
 }

@@ -79,12 +79,19 @@ func Default(spec, floor, ceiling Limits) Policy {
 	return p
 }
 
-// Validate returns everything that is wrong with a policy, each with the field and
-// what it may be.
+// A Fault is one value of a policy that cannot be, and what it may be.
+type Fault struct {
+	Field  string // such as cpus.down
+	Detail string
+}
+
+func (f *Fault) Error() string { return f.Field + ": " + f.Detail }
+
+// Validate returns everything that is wrong with a policy: Faults, joined.
 func (p Policy) Validate() error {
 	var errs []error
 	bad := func(field string, format string, args ...any) {
-		errs = append(errs, fmt.Errorf("%s: "+format, append([]any{field}, args...)...))
+		errs = append(errs, &Fault{field, fmt.Sprintf(format, args...)})
 	}
 	if p.SLA < 1 || p.SLA > 3 {
 		bad("sla", "%d: must be 1 to 3", p.SLA)
@@ -117,7 +124,7 @@ func (rule Rule) validate(r Resource) error {
 	var errs []error
 	check := func(ok bool, field string, value any, want string, args ...any) {
 		if !ok {
-			errs = append(errs, fmt.Errorf("%s.%s: %v: must be %s", r, field, value, fmt.Sprintf(want, args...)))
+			errs = append(errs, &Fault{r.String() + "." + field, fmt.Sprintf("%v: must be %s", value, fmt.Sprintf(want, args...))})
 		}
 	}
 	within := func(v, low, high float64) bool { return v >= low && v <= high } // false for NaN

@@ -1,14 +1,12 @@
 package meter
 
 import (
-	"errors"
 	"hash/maphash"
 	"math"
 	"sync"
 	"time"
 
 	"cloudflash/cgroup"
-	"golang.org/x/sys/unix"
 )
 
 const (
@@ -104,22 +102,13 @@ func (p *Probe) release() {
 	_ = p.r.Close()
 }
 
-// lateBy is more than a read takes when nothing comes between.
-const lateBy = time.Millisecond
-
 // sample reads what is due. The caller holds p.mu, or has the probe to itself.
 func (p *Probe) sample(at time.Time) error {
 	first := p.last.At.IsZero()
-	began := time.Now()
-	cpu, err := p.r.CPU()
+	at, err := p.readCPU(at)
 	if err != nil {
 		return err
 	}
-	// Who is preempted meanwhile would take the time of one second for the use of two.
-	if late := time.Since(began); late > lateBy {
-		at = at.Add(late)
-	}
-	p.now.setCPU(cpu)
 	moved := p.now[CPUTime] != p.raw[CPUTime]
 	full := first || moved || p.quiet < quietTicks || p.tick%idleTicks == 0
 	slow := first || full && (p.tick%slowTicks == 0 || at.Sub(p.slow) >= slowTicks*time.Second)
@@ -138,102 +127,6 @@ func (p *Probe) sample(at time.Time) error {
 	p.now.setTraffic(p.given.Traffic)
 	p.conclude(&next, at, full, slow)
 	return nil
-}
-
-// readFast reads what is cheap: single numbers, events, pressure.
-func (p *Probe) readFast(s *Sample) error {
-	var err error
-	p.optional(featureMemory, &err, func() (err error) { s.Memory, err = p.r.MemoryCurrent(); return })
-	p.optional(featurePeak, &err, func() (err error) { s.MemoryPeak, err = p.r.MemoryPeak(); return }) // Linux 5.19
-	p.optional(featurePIDs, &err, func() (err error) { s.PIDs, err = p.r.PIDs(); return })
-	p.optional(featureEvents, &err, p.readEvents)
-	p.optional(featurePressure, &err, func() error { return p.readPressure(s) })
-	return err
-}
-
-func (p *Probe) readEvents() error {
-	e, err := p.r.MemoryEvents()
-	if err == nil {
-		p.now[MemoryHigh], p.now[MemoryMax], p.now[OOMs] = e.High, e.Max, e.OOM
-		p.now[OOMKills] = e.OOMGroupKill // oom_kill counts the first process of a group twice
-	}
-	return err
-}
-
-func (p *Probe) readPressure(s *Sample) error {
-	cpu, err := p.r.Pressure("cpu")
-	if err != nil {
-		return err
-	}
-	memory, err := p.r.Pressure("memory")
-	if err != nil {
-		return err
-	}
-	io, err := p.r.Pressure("io")
-	if err != nil {
-		return err
-	}
-	s.CPUAvg10, s.MemoryAvg10, s.IOAvg10 = cpu.Some.Avg10/100, memory.Some.Avg10/100, io.Some.Avg10/100
-	p.now[CPUWaiting], p.now[CPUStalled] = micros(cpu.Some.Total), micros(cpu.Full.Total)
-	p.now[MemoryWaiting], p.now[MemoryStalled] = micros(memory.Some.Total), micros(memory.Full.Total)
-	p.now[IOWaiting], p.now[IOStalled] = micros(io.Some.Total), micros(io.Full.Total)
-	return nil
-}
-
-// readSlow reads what is not: the kernel adds up memory.stat and io.stat over all
-// CPUs first.
-func (p *Probe) readSlow(s *Sample) error {
-	var err error
-	p.optional(featureStat, &err, func() error { return p.readStat(s) })
-	p.optional(featureIO, &err, p.readIO)
-	p.optional(featureSwap, &err, func() (err error) { s.Swap, err = p.r.SwapCurrent(); return })
-	return err
-}
-
-func (p *Probe) readStat(s *Sample) error {
-	m, err := p.r.MemoryStat()
-	if err != nil {
-		return err
-	}
-	s.Anon, s.File, s.Kernel, s.inactiveFile = int64(m.Anon), int64(m.File), int64(m.Kernel), int64(m.InactiveFile)
-	if m.Kernel == 0 { // before Linux 5.18
-		s.Kernel = int64(m.Slab)
-	}
-	p.now[Refaults] = m.RefaultAnon + m.RefaultFile
-	return nil
-}
-
-func (p *Probe) readIO() error {
-	io, err := p.r.IO()
-	if err == nil {
-		p.now[ReadBytes], p.now[WrittenBytes], p.now[ReadOps], p.now[WriteOps] = io.ReadBytes, io.WrittenBytes, io.ReadOps, io.WriteOps
-	}
-	return err
-}
-
-// optional reads, unless something before has failed. It does without what this
-// kernel does not have, and does not ask for it again.
-func (p *Probe) optional(feature int, failed *error, read func() error) {
-	if *failed != nil || p.missing[feature] {
-		return
-	}
-	err := read()
-	if err == nil {
-		return
-	}
-	// What is hidden while it is open (cgroup.pressure, Linux 6.1) reads as if the
-	// whole cgroup had gone.
-	hidden := errors.Is(err, cgroup.ErrGone) && p.alive()
-	if hidden || errors.Is(err, cgroup.ErrUnsupported) || errors.Is(err, unix.EOPNOTSUPP) {
-		p.missing[feature] = true
-		return
-	}
-	*failed = err
-}
-
-func (p *Probe) alive() bool {
-	_, err := p.r.CPU()
-	return err == nil
 }
 
 // conclude works out the rates and makes the sample the last.
@@ -271,10 +164,33 @@ func (p *Probe) conclude(s *Sample, at time.Time, full, slow bool) {
 		t := seconds(p.slow)
 		s.read, s.written, s.ops = rate(grown(ReadBytes), t), rate(grown(WrittenBytes), t), rate(grown(ReadOps)+grown(WriteOps), t)
 		p.slow = at
+		p.dateStat(s, at)
+		p.dateIO(s, at)
 	}
-	s.WorkingSet = max(s.Memory-s.inactiveFile, 0)
+	p.derive(s)
 	p.settle(s, &had)
 	p.last = *s
+}
+
+// derive works out what follows from the rest of a sample.
+func (p *Probe) derive(s *Sample) {
+	s.WorkingSet = max(s.Memory-s.inactiveFile, 0)
+	s.Lacks = Lacks{
+		Pressure: p.missing[featurePressure], Memory: p.missing[featureMemory] || p.missing[featureEvents],
+		Stat: p.missing[featureStat], IO: p.missing[featureIO],
+	}
+}
+
+func (p *Probe) dateStat(s *Sample, at time.Time) {
+	if !p.missing[featureStat] {
+		s.StatAt = at
+	}
+}
+
+func (p *Probe) dateIO(s *Sample, at time.Time) {
+	if !p.missing[featureIO] {
+		s.IOAt = at
+	}
 }
 
 // settle counts the samples in which nothing moved. Memory may shrink under an
@@ -301,16 +217,4 @@ func rate(amount, seconds float64) float64 {
 		return 0
 	}
 	return amount / seconds
-}
-
-func micros(d time.Duration) uint64 { return uint64(d / time.Microsecond) }
-
-func (c *Counters) setCPU(s cgroup.CPUStat) {
-	c[CPUTime], c[UserTime], c[SystemTime], c[ThrottledTime] = micros(s.Usage), micros(s.User), micros(s.System), micros(s.ThrottledTime)
-	c[Periods], c[ThrottledPeriods] = s.Periods, s.Throttled
-}
-
-func (c *Counters) setTraffic(t Traffic) {
-	c[ReceivedBytes], c[SentBytes] = t.ReceivedBytes, t.SentBytes
-	c[ReceivedPackets], c[SentPackets], c[DroppedPackets] = t.ReceivedPackets, t.SentPackets, t.DroppedPackets
 }

@@ -13,14 +13,30 @@ type Sample struct {
 	CPUs     float64 // cores in use since the sample before
 	Counters Counters
 
+	// StatAt and IOAt are when memory.stat and io.stat were read: every five
+	// seconds, of an idle VM every ten. Zero: not yet, or not to be had.
+	StatAt, IOAt time.Time
+
 	Memory, MemoryPeak, Swap, PIDs int64
 	WorkingSet, Anon, File, Kernel int64
+	Unreclaimable                  int64   // bytes that cannot be freed without swap, at StatAt: cgroup.MemoryStat
 	CPUAvg10, MemoryAvg10, IOAvg10 float64 // PSI some, 0-1
 	throttled, received, sent      float64 // ratio, and bits per second
 	read, written, ops             float64 // per second
 	cpuWait, memoryWait, ioWait    float64 // seconds per second that some task waited
 	inactiveFile                   int64
 	given                          Given
+
+	Lacks Lacks
+}
+
+// Lacks is what a sample cannot tell, because this kernel or this cgroup does not:
+// what is lacking reads as zero, or as it was when it was hidden.
+type Lacks struct {
+	Pressure bool // averages, and the counters of waiting and stalls
+	Memory   bool // memory.current or memory.events
+	Stat     bool // memory.stat
+	IO       bool // io.stat
 }
 
 // Traffic is what a VM's link has counted.

@@ -27,6 +27,7 @@ const (
 	Events     Bucket = "events"
 	Operations Bucket = "operations"
 	Tokens     Bucket = "tokens"
+	Decisions  Bucket = "decisions"
 	Meta       Bucket = "meta"
 )
 
@@ -62,7 +63,7 @@ func Open(path string) (*Store, error) {
 }
 
 func createBuckets(tx *bolt.Tx) error {
-	for _, b := range []Bucket{VMs, Cloudlets, Events, Operations, Tokens, Meta} {
+	for _, b := range []Bucket{VMs, Cloudlets, Events, Operations, Tokens, Decisions, Meta} {
 		if _, err := tx.CreateBucketIfNotExists([]byte(b)); err != nil {
 			return fmt.Errorf("create bucket %s: %w", b, err)
 		}

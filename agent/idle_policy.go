@@ -1,0 +1,63 @@
+package agent
+
+import "time"
+
+// IdleConfig says what becomes of VMs in which nothing goes on.
+type IdleConfig struct {
+	After  time.Duration // until one is announced; 0 never deletes
+	Notice time.Duration // from there until it is deleted
+	MinVMs int           // so many running VMs stay
+}
+
+// What the idle policy may say.
+const (
+	mostIdle    = 365 * 24 * time.Hour
+	mostMinimum = 1 << 20
+)
+
+// idlePolicy is what is in force, and where it comes from. The caller holds a.mu.
+func (a *Agent) idlePolicy() IdlePolicy {
+	d, c := DefaultConfig().Idle, a.cfg.Idle
+	out := IdlePolicy{AfterSeconds: c.After.Seconds(), NoticeSeconds: c.Notice.Seconds(), MinVMs: c.MinVMs, Sources: map[string]string{}}
+	source := func(field string, differs bool) {
+		out.Sources[field] = SourceDefault
+		if differs {
+			out.Sources[field] = SourceServe
+		}
+	}
+	source("after_seconds", c.After != d.After)
+	source("notice_seconds", c.Notice != d.Notice)
+	source("min_vms", c.MinVMs != d.MinVMs)
+	if own := a.ownPolicy.Layer.Idle; own != nil {
+		overlay(&out.AfterSeconds, own.AfterSeconds, out.Sources, "after_seconds")
+		overlay(&out.NoticeSeconds, own.NoticeSeconds, out.Sources, "notice_seconds")
+		overlay(&out.MinVMs, own.MinVMs, out.Sources, "min_vms")
+	}
+	return out
+}
+
+func overlay[T any](field, v *T, sources map[string]string, name string) {
+	if v != nil {
+		*field, sources[name] = *v, SourceHost
+	}
+}
+
+func (l PolicyLayer) checkIdle(f *faults, host bool) {
+	if l.Idle == nil {
+		return
+	}
+	if !host {
+		f.add("/idle", nil, nil, "is of the host only; a VM is kept with keep")
+		return
+	}
+	seconds := Range[float64]{0, mostIdle.Seconds()}
+	if v := l.Idle.AfterSeconds; v != nil {
+		within(f, "/idle/after_seconds", *v, seconds)
+	}
+	if v := l.Idle.NoticeSeconds; v != nil {
+		within(f, "/idle/notice_seconds", *v, seconds)
+	}
+	if v := l.Idle.MinVMs; v != nil {
+		within(f, "/idle/min_vms", *v, Range[int]{0, mostMinimum})
+	}
+}

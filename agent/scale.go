@@ -1,0 +1,475 @@
+package agent
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"slices"
+	"sync"
+	"time"
+
+	"cloudflash/agent/autoscale"
+	"cloudflash/agent/meter"
+	"cloudflash/cgroup"
+)
+
+const (
+	hotEvery = 100 * time.Millisecond
+	// hotLooks is how many VMs are looked at in one hotEvery: a look costs some 50 µs,
+	// and with 1,000 VMs saturated at once the other looks wait for the next turn.
+	hotLooks = 20
+	// wakeLooks is for how many looks a VM that the kernel woke us for counts as
+	// saturated: the first look may fall into the middle of a period.
+	wakeLooks = 4
+)
+
+// scaling is the loop that keeps the limits of VMs in line with what they need. All
+// of its followers are guarded by mu, which is taken after v.work and before a.mu.
+type scaling struct {
+	sampled   chan struct{}   // the sampler has been round
+	woken     chan string     // the kernel says that a VM needs looking at
+	done      chan carried    // a decision was carried out
+	watcher   *cgroup.Watcher // nil where the kernel tells nothing
+	mu        sync.Mutex
+	polling   string // why the loop only polls, empty where it need not
+	followers map[string]*follower
+	wishes    []autoscale.Decision // scratch of a round
+}
+
+// follower is what is known of one VM.
+type follower struct {
+	v       *vm
+	scaler  *autoscale.Scaler
+	gen     policyGen
+	last    meter.Sample
+	looks   int  // to come, every 100 ms
+	watched bool // these two are the loop's alone
+	woken   bool
+	told    [autoscale.Resources]told
+	recent  [autoscale.Resources]*Decision
+	effects []effect // to be seen a second later
+	wait    [autoscale.Resources]time.Time
+}
+
+// policyGen tells whether a policy may have changed.
+type policyGen struct {
+	host, own, sla int
+	spec           Spec
+}
+
+// told is a decision that was not granted, and has been told of.
+type told struct {
+	result   DecisionResult
+	at, seen time.Time // told of, and wished for last
+	decision autoscale.Decision
+}
+
+func newScaling() scaling {
+	return scaling{sampled: make(chan struct{}, 1), woken: make(chan string, 64), done: make(chan carried, 256),
+		followers: map[string]*follower{}}
+}
+
+// runScaling looks at every VM once a second after the sampler, at one that is
+// saturated ten times as often, and at once at one that the kernel says is short of
+// CPU or has met a memory limit.
+func (a *Agent) runScaling(ctx context.Context) {
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	a.watchPressure(ctx, &wg)
+	hot := time.NewTimer(time.Hour)
+	defer hot.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-a.scaling.sampled:
+			a.scaleRound(a.followAll(), false)
+			a.seeEffects()
+		case id := <-a.scaling.woken:
+			a.lookAt(id)
+		case <-hot.C:
+			a.scaleRound(a.hottest(), true)
+		case c := <-a.scaling.done:
+			a.finishDecisions(c)
+			continue // it changes nothing of who is hot
+		}
+		if a.anyHot() {
+			hot.Reset(hotEvery)
+		}
+	}
+}
+
+// watchPressure asks the kernel to say when a VM needs looking at.
+func (a *Agent) watchPressure(ctx context.Context, wg *sync.WaitGroup) {
+	w, err := cgroup.NewWatcher()
+	if err != nil {
+		a.scaling.mu.Lock()
+		a.scaling.polling = err.Error()
+		a.scaling.mu.Unlock()
+		a.log.Warn("autoscaling polls once a second", "err", err)
+		return
+	}
+	a.scaling.watcher = w
+	wg.Go(func() {
+		defer w.Close()
+		err := w.Run(ctx, func(id string) {
+			select {
+			case a.scaling.woken <- id:
+			case <-ctx.Done():
+			}
+		})
+		if err != nil && ctx.Err() == nil {
+			a.log.Error("watch pressure of VMs", "err", err)
+		}
+	})
+}
+
+// followAll brings the followers in line with the VMs there are, and returns those to
+// look at.
+func (a *Agent) followAll() []*follower {
+	all, gone := a.followers()
+	if len(gone) > 0 {
+		// Closing a trigger waits for the kernel's readers (RCU), some 10 ms.
+		a.spawn(func(context.Context) {
+			for _, id := range gone {
+				a.scaling.watcher.Remove(id)
+			}
+		})
+	}
+	for _, f := range all {
+		a.watch(f)
+	}
+	return all
+}
+
+// followers returns those to look at, and the ids that need not be watched any more.
+func (a *Agent) followers() (all []*follower, gone []string) {
+	s := &a.scaling
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for id, f := range s.followers {
+		if a.vms[id] != f.v {
+			delete(s.followers, id)
+			if f.watched {
+				gone = append(gone, id)
+			}
+		}
+	}
+	classes := a.classes()
+	for id, v := range a.vms {
+		f := s.followers[id]
+		if f == nil {
+			f = &follower{v: v}
+			s.followers[id] = f
+		}
+		if v.probe == nil || v.State != VMRunning || v.guest == nil {
+			f.looks = 0 // frozen, or not there: a gap begins anew
+			continue
+		}
+		if err := a.refreshPolicy(f, cmp.Or(classes[id], SLAMedium)); err != nil {
+			a.log.Error("policy", "vm", v.Name, "err", err)
+			continue
+		}
+		all = append(all, f)
+	}
+	return all, gone
+}
+
+// classes are the highest of the cloudlets of each VM.
+func (a *Agent) classes() map[string]int {
+	out := map[string]int{}
+	for _, c := range a.cloudlets {
+		if c.holds() {
+			out[c.VM] = max(out[c.VM], c.SLA)
+		}
+	}
+	return out
+}
+
+// refreshPolicy follows changes of the policy of a VM, of its spec and of what runs
+// in it. The caller holds both locks.
+func (a *Agent) refreshPolicy(f *follower, sla int) error {
+	gen := policyGen{a.ownPolicy.Gen, f.v.Own.Gen, sla, f.v.Spec}
+	if f.scaler != nil && gen == f.gen {
+		return nil
+	}
+	p, _ := a.policyOf(f.v)
+	if f.scaler == nil {
+		s, err := autoscale.NewScaler(f.v.ID, p)
+		if err != nil {
+			return err
+		}
+		f.scaler, f.gen = s, gen
+		return nil
+	}
+	if err := f.scaler.SetPolicy(p); err != nil {
+		return err
+	}
+	f.gen = gen
+	return nil
+}
+
+// watch has the kernel wake us for a VM that is scaled, and again for one that it has
+// woken us for: at most once a second. Only the loop calls it.
+func (a *Agent) watch(f *follower) {
+	s := &a.scaling
+	if s.watcher == nil {
+		return
+	}
+	p := f.scaler.Policy()
+	auto := p.Rules[autoscale.CPU].Mode == autoscale.Auto || p.Rules[autoscale.Memory].Mode == autoscale.Auto
+	switch {
+	case f.watched && !auto:
+		s.watcher.Remove(f.v.ID)
+		f.watched = false
+	case f.watched && f.woken:
+		s.watcher.Rearm(f.v.ID)
+		f.woken = false
+	case auto && !f.watched:
+		err := s.watcher.Add(f.v.ID, f.v.slice)
+		if errors.Is(err, cgroup.ErrGone) {
+			return
+		}
+		f.watched = true
+		if err != nil && s.polling == "" {
+			s.mu.Lock()
+			s.polling = err.Error()
+			s.mu.Unlock()
+			a.log.Warn("the kernel does not tell of VMs that are short of CPU: autoscaling looks once a second", "err", err)
+		}
+	}
+}
+
+// lookAt looks at a VM, and the next few times too. One that was looked at just now is
+// looked at in a moment: less than half a period tells nothing.
+func (a *Agent) lookAt(id string) {
+	s := &a.scaling
+	s.mu.Lock()
+	f := s.followers[id]
+	if f == nil || f.scaler == nil {
+		s.mu.Unlock()
+		return
+	}
+	f.woken = true
+	f.looks = max(f.looks, wakeLooks)
+	now := time.Since(f.last.At) >= hotEvery/2
+	s.mu.Unlock()
+	if now {
+		a.scaleRound([]*follower{f}, true)
+	}
+}
+
+func (a *Agent) anyHot() bool {
+	s := &a.scaling
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, f := range s.followers {
+		if f.looks > 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// hottest are the saturated VMs that were not looked at for the longest time.
+func (a *Agent) hottest() []*follower {
+	s := &a.scaling
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var all []*follower
+	for _, f := range s.followers {
+		if f.looks > 0 && f.scaler != nil {
+			all = append(all, f)
+		}
+	}
+	if len(all) > hotLooks {
+		slices.SortFunc(all, func(x, y *follower) int { return x.last.At.Compare(y.last.At) })
+		all = all[:hotLooks]
+	}
+	return all
+}
+
+// scaleRound looks at some VMs and does what should be done. Fresh reads the kernel
+// now; else the sampler's last reading will do.
+func (a *Agent) scaleRound(some []*follower, fresh bool) {
+	began := time.Now()
+	s := &a.scaling
+	s.mu.Lock()
+	wishes := s.wishes[:0]
+	locked := map[string]*follower{} // whose work is ours, because something is wished for
+	for _, f := range some {
+		if !f.v.work.TryLock() {
+			continue // somebody is changing it
+		}
+		n := len(wishes)
+		wishes = a.observe(f, fresh, wishes)
+		if len(wishes) == n {
+			f.v.work.Unlock()
+			continue
+		}
+		locked[f.v.ID] = f
+	}
+	s.wishes = wishes
+	var plan []autoscale.Decision
+	if len(wishes) > 0 {
+		plan = a.arrange(wishes)
+	}
+	s.mu.Unlock()
+	if len(plan) > 0 {
+		a.carryOut(plan, locked, began)
+	}
+	for _, f := range locked { // those of which nothing is carried out
+		f.v.work.Unlock()
+	}
+}
+
+// observe shows a VM to its scaler. The caller holds v.work and s.mu.
+func (a *Agent) observe(f *follower, fresh bool, wishes []autoscale.Decision) []autoscale.Decision {
+	a.mu.Lock()
+	v := f.v
+	probe, now, high, live := v.probe, currentOf(v.limits), highOf(v.limits), v.State == VMRunning && a.vms[v.ID] == v
+	storage, stored, thrashed := v.usage.StorageBytes, v.limits.StorageBytes != nil, v.Thrashed
+	a.mu.Unlock()
+	if probe == nil || !live || f.scaler == nil {
+		f.looks = 0
+		return wishes
+	}
+	m := probe.Last()
+	if fresh || f.scaler.NeedsStat() {
+		var err error
+		if m, err = probe.Look(f.scaler.NeedsStat()); err != nil {
+			f.looks = 0
+			return wishes
+		}
+	}
+	if m.At.IsZero() || !m.At.After(f.last.At) {
+		return wishes
+	}
+	n := len(wishes)
+	sample := sampleOf(&m, storage, thrashed, stored)
+	wishes = f.scaler.Observe(&sample, now, high, wishes)
+	a.learned(f, &m)
+	f.last = m
+	f.looks--
+	if f.scaler.Next() < time.Second {
+		f.looks = max(f.looks, 1)
+	}
+	f.looks = max(f.looks, 0)
+	return f.ready(wishes, n, m.At)
+}
+
+// ready leaves out what failed a moment ago.
+func (f *follower) ready(wishes []autoscale.Decision, n int, at time.Time) []autoscale.Decision {
+	kept := wishes[:n]
+	for _, d := range wishes[n:] {
+		if at.After(f.wait[d.Resource]) || d.Action == autoscale.Drift {
+			kept = append(kept, d)
+		}
+	}
+	return kept
+}
+
+// learned tells what was needed to whoever advises on sizes.
+func (a *Agent) learned(f *follower, m *meter.Sample) {
+	if f.last.At.IsZero() {
+		return
+	}
+}
+
+// arrange sorts wishes and says which the host has room for. The caller holds s.mu.
+func (a *Agent) arrange(wishes []autoscale.Decision) []autoscale.Decision {
+	s := &a.scaling
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	room := a.roomNow()
+	grows := false
+	for i := range wishes {
+		d := &wishes[i]
+		d.Owed = limitsOf(s.followers[d.VM].v.Spec)[d.Resource]
+		grows = grows || d.Up()
+	}
+	var offers []autoscale.Offer
+	if grows {
+		offers = a.offers()
+	}
+	return autoscale.Arrange(wishes, offers, room)
+}
+
+// offers are what VMs hold above their specs and do not need.
+func (a *Agent) offers() []autoscale.Offer {
+	var all []autoscale.Offer
+	for _, f := range a.scaling.followers {
+		if f.scaler == nil || f.v.State != VMRunning {
+			continue
+		}
+		spec := limitsOf(f.v.Spec)
+		for _, res := range [...]autoscale.Resource{autoscale.CPU, autoscale.Memory, autoscale.Storage} {
+			o, ok := f.scaler.Offer(res)
+			if o.Spare = min(o.Spare, o.From-spec[res]); ok && o.Spare > 0 {
+				all = append(all, o)
+			}
+		}
+	}
+	return all
+}
+
+// sampleOf is what the meter has read, as a scaler wants it.
+func sampleOf(m *meter.Sample, storage, thrashed int64, stored bool) autoscale.Sample {
+	c := &m.Counters
+	seconds := func(k meter.Count) float64 { return float64(c[k]) / 1e6 }
+	return autoscale.Sample{
+		At: m.At, CPUSeconds: seconds(meter.CPUTime), Periods: int64(c[meter.Periods]), ThrottledPeriods: int64(c[meter.ThrottledPeriods]),
+		CPUWaitingSeconds: seconds(meter.CPUWaiting), CPUStalledSeconds: seconds(meter.CPUStalled),
+		MemoryBytes: m.Memory, WorkingSetBytes: m.WorkingSet, UnreclaimableBytes: m.Unreclaimable, SwapBytes: m.Swap,
+		Refaults: int64(c[meter.Refaults]), MemoryHighEvents: int64(c[meter.MemoryHigh]), MemoryMaxEvents: int64(c[meter.MemoryMax]),
+		OOMKills: int64(c[meter.OOMKills]) + thrashed, MemoryWaitingSeconds: seconds(meter.MemoryWaiting), MemoryStalledSeconds: seconds(meter.MemoryStalled),
+		IOWaitingSeconds: seconds(meter.IOWaiting), StatAt: m.StatAt, IOAt: m.IOAt,
+		ReadBytes: int64(c[meter.ReadBytes]), WrittenBytes: int64(c[meter.WrittenBytes]), ReadOps: int64(c[meter.ReadOps]), WriteOps: int64(c[meter.WriteOps]),
+		ReceivedBytes: int64(c[meter.ReceivedBytes]), SentBytes: int64(c[meter.SentBytes]), DroppedPackets: int64(c[meter.DroppedPackets]),
+		StorageBytes: storage, NoStorage: !stored,
+		NoPressure: m.Lacks.Pressure, NoMemory: m.Lacks.Memory || m.Lacks.Stat, NoIO: m.Lacks.IO,
+	}
+}
+
+// currentOf are the limits as the kernel has them; 0 is none.
+func currentOf(l Limits) autoscale.Limits {
+	var out autoscale.Limits
+	if l.CPUs != nil {
+		out[autoscale.CPU] = *l.CPUs
+	}
+	out[autoscale.Memory], out[autoscale.Storage], out[autoscale.Bandwidth] = bounded(l.MemoryBytes), bounded(l.StorageBytes), bounded(l.BandwidthBPS)
+	if l.IO != nil {
+		out[autoscale.ReadBPS], out[autoscale.WriteBPS] = float64(l.IO.ReadBPS), float64(l.IO.WriteBPS)
+		out[autoscale.ReadIOPS], out[autoscale.WriteIOPS] = float64(l.IO.ReadIOPS), float64(l.IO.WriteIOPS)
+	}
+	return out
+}
+
+func highOf(l Limits) float64 { return bounded(l.MemoryHighBytes) }
+
+func bounded(limit *int64) float64 {
+	if limit == nil || *limit == cgroup.Max {
+		return 0
+	}
+	return float64(*limit)
+}
+
+// expect tells the scaler of a VM that its limits were changed on request. The caller
+// holds v.work.
+func (a *Agent) expect(v *vm) {
+	a.scaling.mu.Lock()
+	defer a.scaling.mu.Unlock()
+	f := a.scaling.followers[v.ID]
+	if f == nil || f.scaler == nil {
+		return
+	}
+	a.mu.Lock()
+	now := currentOf(v.limits)
+	a.mu.Unlock()
+	at := time.Now()
+	for res, limit := range now {
+		f.scaler.Expect(autoscale.Resource(res), limit, at)
+	}
+}

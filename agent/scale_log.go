@@ -1,0 +1,187 @@
+package agent
+
+import (
+	"fmt"
+	"slices"
+	"sort"
+	"time"
+
+	"cloudflash/agent/autoscale"
+	"cloudflash/agent/meter"
+	"cloudflash/agent/store"
+)
+
+// keepDecisions is how many decisions are kept; older ones are forgotten.
+const keepDecisions = 5000
+
+func putDecision(d Decision) store.Change {
+	return store.Put(store.Decisions, store.SeqKey(d.Seq), d)
+}
+
+func (a *Agent) loadDecisions() error {
+	all, err := store.All[Decision](a.store, store.Decisions)
+	a.decisions = all
+	return err
+}
+
+// nextDecision is the number of the nth decision to come.
+func (a *Agent) nextDecision(n int) uint64 {
+	if len(a.decisions) == 0 {
+		return uint64(n) + 1
+	}
+	return a.decisions[len(a.decisions)-1].Seq + uint64(n) + 1
+}
+
+// commitDecisions is commit for changes that hold new decisions. The caller holds
+// a.mu.
+func (a *Agent) commitDecisions(changes []store.Change, news []Decision, events []Event) error {
+	surplus := max(len(a.decisions)+len(news)-keepDecisions, 0)
+	for i := range min(surplus, len(a.decisions)) {
+		changes = append(changes, store.Delete(store.Decisions, store.SeqKey(a.decisions[i].Seq)))
+	}
+	if err := a.commit(changes, events...); err != nil {
+		return err
+	}
+	a.decisions = slices.Delete(append(a.decisions, news...), 0, surplus)
+	for _, d := range news {
+		if d.Result != DecisionApplied { // those count when they are done
+			a.outcomes.scaled(d)
+		}
+	}
+	return nil
+}
+
+// decision is the one with that number, nil when it is forgotten. The caller holds
+// a.mu.
+func (a *Agent) decision(seq uint64) *Decision {
+	i := sort.Search(len(a.decisions), func(i int) bool { return a.decisions[i].Seq >= seq })
+	if i == len(a.decisions) || a.decisions[i].Seq != seq {
+		return nil
+	}
+	return &a.decisions[i]
+}
+
+// Decisions returns at most limit decisions after seq since, oldest first. ErrExpired
+// means that decisions right after since are no longer kept.
+func (a *Agent) Decisions(since uint64, limit int) ([]Decision, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if since > 0 && len(a.decisions) > 0 && since < a.decisions[0].Seq-1 {
+		return nil, refuse(ErrExpired, "history_gone", "start again from since=0", "decisions after %d are gone, the oldest kept is %d", since, a.decisions[0].Seq)
+	}
+	i := sort.Search(len(a.decisions), func(i int) bool { return a.decisions[i].Seq > since })
+	return slices.Clone(a.decisions[i:min(i+max(limit, 0), len(a.decisions))]), nil
+}
+
+func (a *Agent) viewDecision(v *vm, d autoscale.Decision, r DecisionResult) Decision {
+	return Decision{At: d.At.UTC(), VM: v.ID, VMName: v.Name, Resource: d.Resource.String(), Action: string(d.Action), Signal: string(d.Signal), Result: r,
+		From: d.From, To: d.To, HighFrom: d.HighFrom, HighTo: d.HighTo, Use: d.Use, Value: d.Value, Limit: d.Limit, Reason: d.Reason(), Why: d.Why}
+}
+
+// eventOf tells of a decision in the system log.
+func eventOf(d Decision) Event {
+	res, _ := autoscale.ParseResource(d.Resource)
+	from, to := res.Amount(d.From), res.Amount(d.To)
+	if res == autoscale.Memory && d.HighTo > 0 {
+		from, to = fmt.Sprintf("%s (working limit %s)", from, res.Amount(d.HighFrom)), fmt.Sprintf("%s (%s)", to, res.Amount(d.HighTo))
+	}
+	change := fmt.Sprintf("%s of VM %s: %s → %s: %s", d.Resource, d.VMName, from, to, d.Reason)
+	var e Event
+	switch d.Result {
+	case DecisionApplied:
+		e = Event{Level: LevelInfo, Kind: "vm.scaled", Message: change}
+	case DecisionRecommended:
+		e = Event{Level: LevelInfo, Kind: "autoscale.recommended", Message: "would change " + change + " (a dry run: nothing was changed)"}
+	case DecisionDeferred:
+		e = Event{Level: LevelWarn, Kind: "autoscale.deferred", Message: "cannot change now " + change}
+	case DecisionInfeasible:
+		e = Event{Level: LevelWarn, Kind: "autoscale.infeasible", Message: "cannot change " + change}
+	case DecisionFailed:
+		e = Event{Level: LevelError, Kind: "autoscale.failed", Message: "could not change " + change}
+	case DecisionNoticed:
+		e = Event{Level: LevelWarn, Kind: "autoscale.drift",
+			Message: fmt.Sprintf("somebody else changed %s of VM %s: %s → %s; autoscaling goes on from there", d.Resource, d.VMName, from, to)}
+	}
+	e.VM = d.VM
+	e.Data = map[string]any{"decision": d.Seq, "resource": d.Resource, "from": d.From, "to": d.To, "signal": d.Signal, "kernel_seconds": d.KernelSeconds}
+	if d.Why != "" {
+		e.Message += " (" + d.Why + ")"
+	}
+	return e
+}
+
+// effect is a change whose effect is to be seen.
+type effect struct {
+	seq  uint64
+	res  autoscale.Resource
+	base meter.Sample
+}
+
+// effectAfter is when the effect of a change is looked at.
+const effectAfter = time.Second
+
+// seeEffects tells what changes of a second ago have done.
+func (a *Agent) seeEffects() {
+	a.scaling.mu.Lock()
+	defer a.scaling.mu.Unlock()
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	var changes []store.Change
+	for _, f := range a.scaling.followers {
+		left := f.effects[:0]
+		for _, e := range f.effects {
+			if e.base.At.IsZero() || f.last.At.Sub(e.base.At) < effectAfter {
+				if !e.base.At.IsZero() && time.Since(e.base.At) < 10*effectAfter {
+					left = append(left, e)
+				}
+				continue
+			}
+			if d := a.decision(e.seq); d != nil {
+				d.Effect = effectOf(e, &f.last, currentOf(f.v.limits)[e.res])
+				a.remember(f, *d)
+				changes = append(changes, putDecision(*d))
+			}
+		}
+		f.effects = left
+	}
+	if len(changes) > 0 {
+		_ = a.commit(changes) // it has logged why
+	}
+}
+
+func effectOf(e effect, now *meter.Sample, limit float64) *Effect {
+	dt := now.At.Sub(e.base.At).Seconds()
+	grown := func(k meter.Count) float64 { // an idle VM is not read in full: its last numbers may be older than base
+		return max(float64(now.Counters[k])-float64(e.base.Counters[k]), 0)
+	}
+	share := func(k meter.Count) float64 { return min(max(grown(k)/1e6/dt, 0), 1) }
+	out := &Effect{Seconds: dt, Limit: limit, CPUWaiting: share(meter.CPUWaiting), MemoryWaiting: share(meter.MemoryWaiting)}
+	if n := grown(meter.Periods); n > 0 {
+		out.Throttled = min(grown(meter.ThrottledPeriods)/n, 1)
+	}
+	suffers := ""
+	switch e.res {
+	case autoscale.CPU:
+		out.Use = grown(meter.CPUTime) / 1e6 / dt
+		suffers = fmt.Sprintf(", throttled in %.0f %% of the periods", 100*out.Throttled)
+	case autoscale.Memory:
+		out.Use = float64(now.WorkingSet)
+		suffers = fmt.Sprintf(", waited for memory %.1f %% of the time", 100*out.MemoryWaiting)
+	case autoscale.Bandwidth:
+		out.Use = 8 * max(grown(meter.ReceivedBytes), grown(meter.SentBytes)) / dt
+	case autoscale.Storage:
+		out.Use = 0
+	case autoscale.ReadBPS:
+		out.Use = grown(meter.ReadBytes) / dt
+	case autoscale.WriteBPS:
+		out.Use = grown(meter.WrittenBytes) / dt
+	case autoscale.ReadIOPS:
+		out.Use = grown(meter.ReadOps) / dt
+	case autoscale.WriteIOPS:
+		out.Use = grown(meter.WriteOps) / dt
+	}
+	if e.res != autoscale.Storage {
+		out.Text = fmt.Sprintf("%s of %s used%s", e.res.Amount(out.Use), e.res.Amount(limit), suffers)
+	}
+	return out
+}

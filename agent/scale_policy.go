@@ -1,0 +1,430 @@
+package agent
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"cloudflash/agent/autoscale"
+	"cloudflash/agent/store"
+)
+
+// ownPolicy is a layer as it is stored, with the number of its version.
+type ownPolicy struct {
+	Layer PolicyLayer `json:"layer,omitzero"`
+	Gen   int         `json:"gen,omitempty"`
+}
+
+const policyKey = "policy" // of the host's layer, in store.Meta
+
+// loadPolicy reads the host's layer.
+func (a *Agent) loadPolicy() error {
+	own, _, err := store.Get[ownPolicy](a.store, store.Meta, policyKey)
+	a.ownPolicy = own
+	return err
+}
+
+// limitsOf are the amounts of a spec that are scaled.
+func limitsOf(s Spec) autoscale.Limits {
+	return autoscale.Limits{
+		autoscale.CPU: s.CPUs, autoscale.Memory: float64(s.MemoryBytes), autoscale.Storage: float64(s.StorageBytes),
+		autoscale.Bandwidth: float64(s.BandwidthBPS), autoscale.ReadBPS: float64(s.IO.ReadBPS), autoscale.WriteBPS: float64(s.IO.WriteBPS),
+		autoscale.ReadIOPS: float64(s.IO.ReadIOPS), autoscale.WriteIOPS: float64(s.IO.WriteIOPS),
+	}
+}
+
+// bounds of every VM: the ranges that are accepted, and what the host has.
+func (a *Agent) bounds(s Spec) (floor, ceiling autoscale.Limits) {
+	r, spec, room := a.cfg.Ranges, limitsOf(s), a.roomFor()
+	floor = autoscale.Limits{autoscale.CPU: r.CPUs.Min, autoscale.Memory: float64(r.MemoryBytes.Min),
+		autoscale.Storage: float64(r.StorageBytes.Min), autoscale.Bandwidth: float64(r.BandwidthBPS.Min)}
+	ceiling = autoscale.Limits{autoscale.CPU: min(r.CPUs.Max, float64(a.host.Facts().CPUs)), autoscale.Memory: min(float64(r.MemoryBytes.Max), room[autoscale.Memory]),
+		autoscale.Storage: min(float64(r.StorageBytes.Max), room[autoscale.Storage]), autoscale.Bandwidth: float64(r.BandwidthBPS.Max)}
+	for res, c := range ceiling {
+		if c > 0 {
+			ceiling[res] = max(c, spec[res]) // what it was asked for as, it may have
+		}
+	}
+	return floor, ceiling
+}
+
+// policyOf is the policy of a VM and where the values of its rules come from. The
+// caller holds a.mu.
+func (a *Agent) policyOf(v *vm) (autoscale.Policy, [autoscale.Resources]map[string]string) {
+	floor, ceiling := a.bounds(v.Spec)
+	return a.policyFor(limitsOf(v.Spec), floor, ceiling, a.ownPolicy.Layer, v.Own.Layer, a.slaOf(v.ID))
+}
+
+func (a *Agent) policyFor(spec, floor, ceiling autoscale.Limits, host, own PolicyLayer, sla int) (autoscale.Policy, [autoscale.Resources]map[string]string) {
+	p := autoscale.Default(spec, floor, ceiling)
+	p.SLA = sla
+	var sources [autoscale.Resources]map[string]string
+	for res := range autoscale.Resources {
+		rule, from := autoscale.Effective(p.Rules[res], a.layers(res, host, own)...)
+		if spec[res] <= 0 || p.Rules[res].Mode == autoscale.Off { // no limit, or no room to move it
+			rule.Mode = autoscale.Off
+		}
+		if rule.Mode == autoscale.Off { // what is not followed may say what it likes
+			rule.Min, rule.Max = min(rule.Min, rule.Max), max(rule.Min, rule.Max)
+		}
+		p.Rules[res], sources[res] = rule, from
+	}
+	return p, sources
+}
+
+// layers of a resource, the lowest first.
+func (a *Agent) layers(res autoscale.Resource, host, own PolicyLayer) []autoscale.Layer {
+	mode := autoscale.Mode(cmp.Or(a.cfg.Autoscale, string(autoscale.Auto)))
+	var all []autoscale.Layer
+	if mode != autoscale.Auto {
+		all = append(all, autoscale.Layer{Name: SourceServe, Change: autoscale.Change{Mode: &mode}})
+	}
+	for _, l := range []struct {
+		name string
+		PolicyLayer
+	}{{SourceHost, host}, {SourceVM, own}} {
+		for _, key := range [...]string{RuleAll, res.String()} {
+			if c, ok := l.Rules[key]; ok {
+				all = append(all, autoscale.Layer{Name: l.name, Change: c.change()})
+			}
+		}
+	}
+	return all
+}
+
+func (c RuleChange) change() autoscale.Change {
+	seconds := func(v *float64) *time.Duration {
+		if v == nil {
+			return nil
+		}
+		return new(time.Duration(min(max(*v, 0), 1e9) * float64(time.Second))) // more is refused anyway, and overflows
+	}
+	out := autoscale.Change{Up: c.Up, Down: c.Down, Cooldown: seconds(c.CooldownSeconds), Window: seconds(c.WindowSeconds),
+		Target: c.Target, Margin: c.Margin, Step: c.Step, Min: c.Min, Max: c.Max}
+	if c.Mode != nil {
+		out.Mode = new(autoscale.Mode(*c.Mode))
+	}
+	return out
+}
+
+// slaOf is the highest class of the cloudlets in a VM.
+func (a *Agent) slaOf(vmID string) int {
+	sla := 0
+	for _, c := range a.cloudlets {
+		if c.VM == vmID && c.holds() {
+			sla = max(sla, c.SLA)
+		}
+	}
+	return cmp.Or(sla, SLAMedium)
+}
+
+// Policy returns how limits are scaled: of a VM, or, where ref is empty, of the host.
+func (a *Agent) Policy(ref string) (Policy, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	v, err := a.policyTarget(ref)
+	if err != nil {
+		return Policy{}, err
+	}
+	return a.viewPolicy(v), nil
+}
+
+// policyTarget is nil for the host.
+func (a *Agent) policyTarget(ref string) (*vm, error) {
+	if ref == "" {
+		return nil, nil
+	}
+	if v := a.find(ref); v != nil {
+		return v, nil
+	}
+	return nil, vmNotFound(ref)
+}
+
+func (a *Agent) viewPolicy(v *vm) Policy {
+	out := Policy{Idle: a.idlePolicy()}
+	own, spec := a.ownPolicy, limitsOf(a.cfg.Defaults)
+	var p autoscale.Policy
+	var sources [autoscale.Resources]map[string]string
+	if v == nil {
+		for res := range spec {
+			spec[res] = max(spec[res], 1) // every resource has a rule, though it has no bounds yet
+		}
+		p, sources = a.policyFor(spec, autoscale.Limits{}, autoscale.Limits{}, own.Layer, PolicyLayer{}, SLAMedium)
+	} else {
+		own = v.Own
+		p, sources = a.policyOf(v)
+		out.VM, out.VMName, out.Keep = v.ID, v.Name, v.Keep
+	}
+	out.Version, out.Own, out.PerMinute, out.PerHour = strconv.Itoa(own.Gen), own.Layer, p.PerMinute, p.PerHour
+	for res, rule := range p.Rules {
+		out.Rules = append(out.Rules, viewRule(autoscale.Resource(res), rule, sources[res], v != nil))
+	}
+	return out
+}
+
+// ruleFields are those of a rule in the API, by their names in package autoscale.
+var ruleFields = map[string]string{"mode": "mode", "up": "up", "down": "down", "cooldown": "cooldown_seconds", "window": "window_seconds",
+	"target": "target", "margin": "margin", "step": "step", "min": "min", "max": "max"}
+
+func viewRule(res autoscale.Resource, r autoscale.Rule, sources map[string]string, bounded bool) Rule {
+	out := Rule{Resource: res.String(), Mode: string(r.Mode), Up: r.Up, Down: r.Down, CooldownSeconds: r.Cooldown.Seconds(),
+		WindowSeconds: r.Window.Seconds(), Target: r.Target, Margin: r.Margin, Step: r.Step, Sources: map[string]string{}}
+	for inner, field := range ruleFields {
+		from, ok := sources[inner]
+		if !ok {
+			from = SourceDefault
+			if inner == "min" || inner == "max" {
+				from = SourceSpec
+			}
+		}
+		out.Sources[field] = from
+	}
+	if bounded {
+		out.Min, out.Max = &r.Min, &r.Max
+	}
+	return out
+}
+
+// SetPolicy replaces the policy that was set for a VM, or, where ref is empty, for
+// the host. A version that is not empty has to be the present one.
+func (a *Agent) SetPolicy(ctx context.Context, ref string, own PolicyLayer, version string) (Policy, error) {
+	if ref != "" {
+		v, err := a.lookup(ref)
+		if err != nil {
+			return Policy{}, err
+		}
+		v.work.Lock()
+		defer v.work.Unlock()
+		ref = v.ID
+	}
+	v, err := a.storePolicy(ref, own, version)
+	if err != nil {
+		return Policy{}, err
+	}
+	if v != nil {
+		a.settle(ctx, v)
+	} else {
+		a.spawn(func(ctx context.Context) { a.settleAll(ctx) })
+	}
+	return a.Policy(ref)
+}
+
+func (a *Agent) storePolicy(ref string, own PolicyLayer, version string) (*vm, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	v, err := a.policyTarget(ref)
+	if err != nil {
+		return nil, err
+	}
+	old := a.ownPolicy
+	if v != nil {
+		old = v.Own
+	}
+	if version != "" && version != strconv.Itoa(old.Gen) {
+		return nil, refuse(ErrPrecondition, "precondition_failed", "read the policy again, and change that", "the policy was changed meanwhile: it has version %d, not %s", old.Gen, quote(version))
+	}
+	if err := a.checkLayer(v, own); err != nil {
+		return nil, err
+	}
+	next := ownPolicy{own, old.Gen + 1}
+	if v == nil {
+		if err := a.commit([]store.Change{store.Put(store.Meta, policyKey, next)}, Event{Level: LevelInfo, Kind: "autoscale.policy",
+			Message: "the host's autoscaling policy was changed"}); err != nil {
+			return nil, err
+		}
+		a.ownPolicy = next
+		return nil, nil
+	}
+	rec := v.vmRecord
+	rec.Own = next
+	if err := a.commit([]store.Change{putVM(rec)}, Event{Level: LevelInfo, Kind: "autoscale.policy", VM: v.ID,
+		Message: "the autoscaling policy of VM " + v.Name + " was changed"}); err != nil {
+		return nil, err
+	}
+	v.vmRecord = rec
+	return v, nil
+}
+
+// checkLayer returns everything that is wrong with a layer; v is nil for the host's.
+// The caller holds a.mu.
+func (a *Agent) checkLayer(v *vm, own PolicyLayer) error {
+	var f faults
+	own.check(&f, v == nil)
+	if len(f.fields) > 0 {
+		return f.err("invalid_policy")
+	}
+	if v != nil {
+		return a.checkPolicy(v.Spec, a.ownPolicy.Layer, own)
+	}
+	spec := autoscale.Limits{}
+	for res := range spec {
+		spec[res] = 1
+	}
+	p, _ := a.policyFor(spec, autoscale.Limits{}, autoscale.Limits{}, own, PolicyLayer{}, SLAMedium)
+	return policyFaults(p.Validate(), own)
+}
+
+// checkNew checks the policy that a VM is asked for with. The caller holds a.mu.
+func (a *Agent) checkNew(req VMCreate) error {
+	var f faults
+	req.Autoscale.check(&f, false)
+	if len(f.fields) > 0 {
+		return f.err("invalid_policy")
+	}
+	return a.checkPolicy(req.Spec, a.ownPolicy.Layer, req.Autoscale)
+}
+
+// checkPolicy checks the layer of a VM of that spec.
+func (a *Agent) checkPolicy(s Spec, host, own PolicyLayer) error {
+	floor, ceiling := a.bounds(s)
+	p, _ := a.policyFor(limitsOf(s), floor, ceiling, host, own, SLAMedium)
+	var errs []error
+	for res, rule := range p.Rules {
+		name := autoscale.Resource(res).String()
+		if hi := ceiling[res]; hi > 0 && rule.Max > hi*(1+1e-9) {
+			errs = append(errs, &autoscale.Fault{Field: name + ".max", Detail: fmt.Sprintf("%v: must be at most %v, what the host has or the agent accepts", rule.Max, hi)})
+		}
+		if n := limitsOf(s)[res]; rule.Mode != autoscale.Off && (n < rule.Min*(1-1e-9) || n > rule.Max*(1+1e-9)) {
+			field := name + ".min"
+			if n > rule.Max {
+				field = name + ".max"
+			}
+			errs = append(errs, &autoscale.Fault{Field: field, Detail: fmt.Sprintf("%v to %v leaves out the spec, %v", rule.Min, rule.Max, n)})
+		}
+		if rule.Min < floor[res]*(1-1e-9) {
+			errs = append(errs, &autoscale.Fault{Field: name + ".min", Detail: fmt.Sprintf("%v: must be at least %v", rule.Min, floor[res])})
+		}
+	}
+	return policyFaults(errors.Join(append(errs, p.Validate())...), own)
+}
+
+func (l PolicyLayer) check(f *faults, host bool) {
+	for _, name := range slices.Sorted(maps.Keys(l.Rules)) {
+		c, at := l.Rules[name], "/rules/"+pointerEscape(name)
+		if _, err := autoscale.ParseResource(name); err != nil && name != RuleAll {
+			f.add(at, nil, nil, "is no resource: all, cpus, memory_bytes, storage_bytes, bandwidth_bps, rbps, wbps, riops or wiops")
+			continue
+		}
+		if (host || name == RuleAll) && (c.Min != nil || c.Max != nil) {
+			f.add(at+"/min", nil, nil, "bounds are set for one resource of one VM; without, they are a quarter and four times its spec")
+		}
+		for field, v := range map[string]*float64{"up": c.Up, "down": c.Down, "cooldown_seconds": c.CooldownSeconds, "window_seconds": c.WindowSeconds,
+			"target": c.Target, "margin": c.Margin, "step": c.Step, "min": c.Min, "max": c.Max} {
+			if v != nil && (math.IsNaN(*v) || math.IsInf(*v, 0)) {
+				f.add(at+"/"+field, nil, nil, "must be a number")
+			}
+		}
+		if m := c.Mode; m != nil && !slices.Contains([]string{"off", "recommend", "auto"}, *m) {
+			f.add(at+"/mode", nil, nil, "must be off, recommend or auto, not %s", quote(*m))
+		}
+	}
+	l.checkIdle(f, host)
+}
+
+// policyFaults names the fields of the request that a policy is wrong for.
+func policyFaults(err error, own PolicyLayer) error {
+	var f faults
+	seen := map[string]bool{}
+	for _, fault := range allFaults(err) {
+		res, inner, _ := strings.Cut(fault.Field, ".")
+		field, at := ruleFields[inner], res
+		if c, ok := own.Rules[res]; !ok || !c.names(field) {
+			if all := own.Rules[RuleAll]; all.names(field) {
+				at = RuleAll
+			}
+		}
+		pointer := "/rules/" + at + "/" + cmp.Or(field, inner)
+		if !seen[pointer] {
+			seen[pointer] = true
+			f.add(pointer, nil, nil, "%s", fault.Detail)
+		}
+	}
+	return f.err("invalid_policy")
+}
+
+// names reports whether a change says something of a field.
+func (c RuleChange) names(field string) bool {
+	switch field {
+	case "mode":
+		return c.Mode != nil
+	case "up":
+		return c.Up != nil
+	case "down":
+		return c.Down != nil
+	case "cooldown_seconds":
+		return c.CooldownSeconds != nil
+	case "window_seconds":
+		return c.WindowSeconds != nil
+	case "target":
+		return c.Target != nil
+	case "margin":
+		return c.Margin != nil
+	case "step":
+		return c.Step != nil
+	case "min":
+		return c.Min != nil
+	case "max":
+		return c.Max != nil
+	}
+	return false
+}
+
+func allFaults(err error) []*autoscale.Fault {
+	if err == nil {
+		return nil
+	}
+	if many, ok := err.(interface{ Unwrap() []error }); ok {
+		var out []*autoscale.Fault
+		for _, e := range many.Unwrap() {
+			out = append(out, allFaults(e)...)
+		}
+		return out
+	}
+	var f *autoscale.Fault
+	if errors.As(err, &f) {
+		return []*autoscale.Fault{f}
+	}
+	return []*autoscale.Fault{{Field: "", Detail: err.Error()}}
+}
+
+// pointerEscape writes a name as part of a JSON pointer (RFC 6901).
+func pointerEscape(s string) string {
+	return strings.NewReplacer("~", "~0", "/", "~1").Replace(s)
+}
+
+// modeOf says how a VM is scaled in one word. The caller holds a.mu.
+func (a *Agent) modeOf(v *vm) string {
+	mode := string(autoscale.Off)
+	for res, n := range limitsOf(v.Spec) {
+		if n <= 0 {
+			continue
+		}
+		switch m := a.modeFor(v, autoscale.Resource(res)); {
+		case m == string(autoscale.Auto):
+			return m
+		case m != string(autoscale.Off):
+			mode = m
+		}
+	}
+	return mode
+}
+
+// modeFor is the mode that the layers say, the last that says one.
+func (a *Agent) modeFor(v *vm, res autoscale.Resource) string {
+	mode := cmp.Or(a.cfg.Autoscale, string(autoscale.Auto))
+	for _, l := range [...]map[string]RuleChange{a.ownPolicy.Layer.Rules, v.Own.Layer.Rules} {
+		for _, key := range [...]string{RuleAll, res.String()} {
+			if c := l[key]; c.Mode != nil {
+				mode = *c.Mode
+			}
+		}
+	}
+	return mode
+}

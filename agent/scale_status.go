@@ -1,0 +1,109 @@
+package agent
+
+import (
+	"cmp"
+	"slices"
+	"time"
+
+	"cloudflash/agent/autoscale"
+)
+
+// ScalingStatus tells how autoscaling stands with every VM.
+func (a *Agent) ScalingStatus() ScalingStatus {
+	s := &a.scaling
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	room := a.roomNow()
+	out := ScalingStatus{Mode: a.hostMode(), Wakeups: "events", Note: s.polling, Idle: a.idlePolicy(),
+		Capacity: capacityOf(room.All), Free: capacityOf(room.Free), VMs: []VMScaling{}}
+	if s.polling != "" {
+		out.Wakeups = "polling"
+	}
+	for _, v := range a.vms {
+		out.VMs = append(out.VMs, a.viewScaling(v, s.followers[v.ID]))
+	}
+	slices.SortFunc(out.VMs, func(x, y VMScaling) int { return cmp.Compare(x.VMName, y.VMName) })
+	return out
+}
+
+func capacityOf(l autoscale.Limits) Capacity {
+	return Capacity{CPUs: l[autoscale.CPU], MemoryBytes: int64(l[autoscale.Memory]), StorageBytes: int64(l[autoscale.Storage])}
+}
+
+// hostMode is the mode of a VM that says nothing.
+func (a *Agent) hostMode() string {
+	return a.modeOf(&vm{vmRecord: vmRecord{Spec: Spec{CPUs: 1, MemoryBytes: 1, StorageBytes: 1, BandwidthBPS: 1}}})
+}
+
+func (a *Agent) viewScaling(v *vm, f *follower) VMScaling {
+	view := a.view(v)
+	p, _ := a.policyOf(v)
+	out := VMScaling{VM: v.ID, VMName: v.Name, Mode: view.Autoscale.Mode, PerHour: p.PerHour, Keep: v.Keep,
+		IdleSince: view.IdleSince, DeleteAt: view.Autoscale.DeleteAt, Resources: []Scaled{}}
+	now, spec, use := currentOf(v.limits), limitsOf(v.Spec), v.use()
+	if f != nil && f.scaler != nil {
+		out.Spent = f.scaler.Spent(time.Now())
+		use = f.use(use)
+	}
+	for res := range autoscale.Resources {
+		if spec[res] <= 0 {
+			continue
+		}
+		rule := p.Rules[res]
+		one := Scaled{Resource: res.String(), Mode: string(rule.Mode), State: "steady", Spec: spec[res], Limit: now[res], Use: use[res],
+			Min: rule.Min, Max: rule.Max, Up: rule.Up, Down: rule.Down}
+		if res == autoscale.Memory {
+			one.High = highOf(v.limits)
+		}
+		if rule.Mode == autoscale.Off || now[res] <= 0 {
+			one.State = "off"
+		} else if f != nil && f.scaler != nil {
+			f.viewResource(res, &one)
+		}
+		if f != nil {
+			one.LastDecision = f.recent[res]
+		}
+		out.Resources = append(out.Resources, one)
+	}
+	return out
+}
+
+// use is what the last sample tells of use.
+func (v *vm) use() autoscale.Limits {
+	u := v.usage
+	return autoscale.Limits{autoscale.CPU: u.CPUs, autoscale.Memory: float64(u.WorkingSetBytes), autoscale.Storage: float64(u.StorageBytes)}
+}
+
+// use is what the loop has seen beside.
+func (f *follower) use(known autoscale.Limits) autoscale.Limits {
+	needs, ok := f.scaler.Needs()
+	for res := autoscale.Bandwidth; res < autoscale.Resources; res++ {
+		if ok[res] {
+			known[res] = needs[res]
+		}
+	}
+	return known
+}
+
+func (f *follower) viewResource(res autoscale.Resource, one *Scaled) {
+	window, learned := f.scaler.Held(res)
+	one.HoldSeconds, one.LearnedHold = window.Seconds(), learned.Seconds()
+	if until := f.scaler.RestsUntil(res); until.After(time.Now()) {
+		one.CooldownUntil = new(until.UTC())
+		one.State = "cooldown"
+	}
+	t := f.told[res]
+	wished := time.Since(t.seen) < 5*sampleEvery
+	switch {
+	case wished && t.result == DecisionDeferred:
+		one.State = "deferred"
+	case wished && t.result == DecisionInfeasible:
+		one.State = "infeasible"
+	case f.scaler.Pegged(res):
+		one.State = "at_max"
+	case f.looks > 0 && res == autoscale.CPU && f.scaler.Next() < time.Second:
+		one.State = "saturated"
+	}
+}
