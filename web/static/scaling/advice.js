@@ -46,12 +46,12 @@ function article(a, act) {
   const ref = a.vm || "host", path = "/recommendations/" + encodeURIComponent(ref), mayChange = state.role !== "viewer" && a.vm;
   const worth = (a.recommendations ?? []).filter((r) => r.worth);
   const button = (text, key, kind, onclick) => el("button", { type: "button", class: "small " + kind, "data-act": `${ref}/${key}`, onclick }, text);
-  const apply = (list) => ask({ title: `Change the spec of ${a.vm_name}?`, text: list.map((r) => `${nameOf(r.resource)}: ${amount(r.resource, r.spec)} → ${amount(r.resource, r.target)}`).join("; ") + ". It can be undone.", yes: "Apply" },
+  const apply = (list) => ask({ title: `Change the spec of ${a.vm_name}?`, text: `${list.map((r) => `${nameOf(r.resource)}: ${amount(r.resource, r.spec)} → ${amount(r.resource, r.target)}`).join("; ")}. ${list.every((r) => r.worth) ? "" : "Little is known yet: see its confidence. "}It can be undone.`, yes: "Apply" },
     () => act(path + "/actions/apply", { resources: list.map((r) => r.resource) }, `${a.vm_name} has the recommended size.`));
   const undo = () => ask({ title: `Take back the change of ${a.vm_name}?`, text: `${changes(a.applied.to, a.applied.from)}.`, yes: "Undo" }, () => act(path + "/actions/undo", undefined, `${a.vm_name} has the size from before.`));
   return el("article", { class: "card", "data-vm": ref },
     el("header", {}, el("h3", {}, a.vm ? el("a", { href: "/autoscaling?vm=" + encodeURIComponent(a.vm) }, a.vm_name) : "Host"), a.vm ? el("span", { class: "muted small-text" }, `seen for ${seconds(a.history_seconds)}${a.template ? `, with others of template ${a.template}` : ""}`) : null),
-    a.recommendations?.length ? table(a, mayChange ? (r) => button("Apply", r.resource, "", () => apply([r])) : null) : null,
+    a.recommendations?.length ? table(a, mayChange ? (r) => button(r.worth ? "Apply" : "Apply anyway", r.resource, r.worth ? "" : "quiet", () => apply([r])) : null) : null,
     a.findings?.length ? el("ul", { class: "findings" }, ...a.findings.map(finding)) : null,
     a.applied ? el("p", { class: "muted small-text" }, `Taken at ${clock(a.applied.at)}: ${changes(a.applied.from, a.applied.to)}.`) : null,
     mayChange && (worth.length > 1 || a.applied) ? el("div", { class: "actions" }, worth.length > 1 ? button(`Apply all ${worth.length}`, "all", "primary", () => apply(worth)) : null, a.applied ? button("Undo", "undo", "", undo) : null) : null);
@@ -64,7 +64,7 @@ function table(a, button) {
     el("tbody", {}, ...a.recommendations.map((r) => el("tr", { "data-resource": r.resource }, el("th", { scope: "row" }, nameOf(r.resource)),
       ...["spec", "lower", "target", "upper"].map((key) => el("td", { class: "num", "data-label": key }, key === "target" ? el("strong", {}, amount(r.resource, r.target)) : amount(r.resource, r[key]))),
       el("td", { class: "num", "data-label": "saves" }, saves(r)), el("td", { "data-label": "confidence" }, confidence(r.confidence)),
-      el("td", { class: "words", "data-label": "why" }, r.reason, limited(r)), button ? el("td", { class: "num" }, r.worth ? button(r) : el("small", {}, "fits")) : null)))));
+      el("td", { class: "words", "data-label": "why" }, r.reason, limited(r)), button ? el("td", { class: "num" }, r.target === r.spec ? el("small", {}, "fits") : button(r)) : null)))));
 }
 
 function saves(r) {
