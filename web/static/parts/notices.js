@@ -6,7 +6,7 @@ import { now, state } from "/lib/live.js";
 const most = 3, shownFor = 30000, fresh = 60000; // notices, ms, ms
 const remembered = "cloudflash.notices"; // seq of the last event that was looked at
 const alarms = (e) => (e.kind.startsWith("autoscale.") || e.kind === "vm.idle") && e.level !== "info";
-const overBy = { "vm.busy": "vm.idle", "vm.idle_deleted": "vm.idle", "vm.deleted": "vm.idle" }; // what an event makes pointless
+const overBy = { "vm.busy": "vm.idle", "vm.keep": "vm.idle", "vm.idle_deleted": "vm.idle", "vm.deleted": "vm.idle" }; // what an event makes pointless
 
 let seen = null;
 
