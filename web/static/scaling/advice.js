@@ -46,15 +46,25 @@ function article(a, act) {
   const ref = a.vm || "host", path = "/recommendations/" + encodeURIComponent(ref), mayChange = state.role !== "viewer" && a.vm;
   const worth = (a.recommendations ?? []).filter((r) => r.worth);
   const button = (text, key, kind, onclick) => el("button", { type: "button", class: "small " + kind, "data-act": `${ref}/${key}`, onclick }, text);
-  const apply = (list) => ask({ title: `Change the spec of ${a.vm_name}?`, text: `${list.map((r) => `${nameOf(r.resource)}: ${amount(r.resource, r.spec)} → ${amount(r.resource, r.target)}`).join("; ")}. ${list.every((r) => r.worth) ? "" : "Little is known yet: see its confidence. "}It can be undone.`, yes: "Apply" },
+  const apply = (list) => ask({ title: `Change the spec of ${a.vm_name}?`, text: question(list), yes: "Apply" },
     () => act(path + "/actions/apply", { resources: list.map((r) => r.resource) }, `${a.vm_name} has the recommended size.`));
-  const undo = () => ask({ title: `Take back the change of ${a.vm_name}?`, text: `${changes(a.applied.to, a.applied.from)}.`, yes: "Undo" }, () => act(path + "/actions/undo", undefined, `${a.vm_name} has the size from before.`));
+  const undo = () => ask({ title: `Take back the change of ${a.vm_name}?`, text: `${changes(a.applied.to, a.applied.from)}.`, yes: "Undo" },
+    () => act(path + "/actions/undo", undefined, `${a.vm_name} has the size from before.`));
+  const buttons = mayChange ? [worth.length > 1 ? button(`Apply all ${worth.length}`, "all", "primary", () => apply(worth)) : null, a.applied ? button("Undo", "undo", "", undo) : null].filter(Boolean) : [];
+  const one = (r) => button(r.worth ? "Apply" : "Apply anyway", r.resource, r.worth ? "" : "quiet", () => apply([r]));
+  const seen = `seen for ${seconds(a.history_seconds)}${a.template ? `, with others of template ${a.template}` : ""}`;
   return el("article", { class: "card", "data-vm": ref },
-    el("header", {}, el("h3", {}, a.vm ? el("a", { href: "/autoscaling?vm=" + encodeURIComponent(a.vm) }, a.vm_name) : "Host"), a.vm ? el("span", { class: "muted small-text" }, `seen for ${seconds(a.history_seconds)}${a.template ? `, with others of template ${a.template}` : ""}`) : null),
-    a.recommendations?.length ? table(a, mayChange ? (r) => button(r.worth ? "Apply" : "Apply anyway", r.resource, r.worth ? "" : "quiet", () => apply([r])) : null) : null,
+    el("header", {}, el("h3", {}, a.vm ? el("a", { href: "/autoscaling?vm=" + encodeURIComponent(a.vm) }, a.vm_name) : "Host"), a.vm ? el("span", { class: "muted small-text" }, seen) : null),
+    a.recommendations?.length ? table(a, mayChange ? one : null) : null,
     a.findings?.length ? el("ul", { class: "findings" }, ...a.findings.map(finding)) : null,
     a.applied ? el("p", { class: "muted small-text" }, `Taken at ${clock(a.applied.at)}: ${changes(a.applied.from, a.applied.to)}.`) : null,
-    mayChange && (worth.length > 1 || a.applied) ? el("div", { class: "actions" }, worth.length > 1 ? button(`Apply all ${worth.length}`, "all", "primary", () => apply(worth)) : null, a.applied ? button("Undo", "undo", "", undo) : null) : null);
+    buttons.length ? el("div", { class: "actions" }, ...buttons) : null);
+}
+
+// question names old and new.
+function question(list) {
+  const sizes = list.map((r) => `${nameOf(r.resource)}: ${amount(r.resource, r.spec)} → ${amount(r.resource, r.target)}`).join("; ");
+  return `${sizes}. ${list.every((r) => r.worth) ? "" : "Little is known yet: see its confidence. "}It can be undone.`;
 }
 
 function table(a, button) {

@@ -21,8 +21,9 @@ export function idleList() {
       const { after_seconds: after, notice_seconds: notice, min_vms: least, sources = {} } = policy;
       whole = Math.max(1, notice);
       const of = (key) => ` (${source(sources[key])})`;
-      write(rule, after > 0 ? `A VM without cloudlets, sessions or activity for ${seconds(after)}${of("after_seconds")} is announced, and deleted ${seconds(notice)} later${of("notice_seconds")} unless it gets busy. ${least ? `The last ${least === 1 ? "running VM stays" : `${least} running VMs stay`}` : "No minimum of VMs is kept"}${of("min_vms")}.`
-        : `Idle VMs are not deleted${of("after_seconds")}.`);
+      const stay = least ? `The last ${least === 1 ? "running VM stays" : `${least} running VMs stay`}` : "No minimum of VMs is kept";
+      write(rule, after <= 0 ? `Idle VMs are not deleted${of("after_seconds")}.`
+        : `A VM without cloudlets, sessions or activity for ${seconds(after)}${of("after_seconds")} is announced, and deleted ${seconds(notice)} later${of("notice_seconds")} unless it gets busy. ${stay}${of("min_vms")}.`);
     },
     draw(chosen) {
       const due = state.vms.filter((vm) => vm.autoscale?.delete_at).sort((a, b) => Date.parse(a.autoscale.delete_at) - Date.parse(b.autoscale.delete_at));

@@ -17,6 +17,9 @@ export const drawnResources = Object.keys(drawn);
 
 const few = 5; // decisions that are spoken
 
+const stands = { saturated: "more is wanted", cooldown: "it shrinks no sooner than the cooldown ends", at_max: "more is needed than max allows",
+  deferred: "it waits for room", infeasible: "the host will never have the room it needs", off: "it is not scaled" };
+
 // sizeChart makes the section of one VM. rule() answers how a resource of it is scaled, decisions() what was decided.
 export function sizeChart({ vm, resource, range, rule, scaled, decisions, onResource }) {
   const find = () => state.vms.find((v) => v.id === vm.id) ?? vm, of = drawn[resource];
@@ -50,8 +53,11 @@ export function sizeChart({ vm, resource, range, rule, scaled, decisions, onReso
   function words() {
     const r = rule(), s = scaled();
     const left = s?.cooldown_until ? (Date.parse(s.cooldown_until) - now()) / 1000 : 0;
-    const stands = { saturated: "more is wanted now", cooldown: "it shrinks no sooner than the cooldown ends", at_max: "more is needed than max allows", deferred: "it waits for room", infeasible: "the host will never have room", off: "it is not scaled" }[s?.state];
-    write(legend, `▲ grown, ▼ shrunk, ◆ rolled back or changed by somebody else; hollow: not done. Shaded: cooldown.${r ? ` Grows above ${share(r.up)} of the limit, shrinks below ${share(r.down)}` : ""}${s ? `, between ${amount(resource, s.min)} and ${amount(resource, s.max)}` : ""}.${stands ? ` Now ${stands}${left > 0 ? `, in ${Math.ceil(left)} s` : ""}.` : ""}${of.streamed ? " There is no history of storage: this is what came since the page is open, of at most two minutes." : ""}`);
+    const parts = ["▲ grown, ▼ shrunk, ◆ rolled back or changed by somebody else; hollow: not done. Shaded: cooldown."];
+    if (r) parts.push(`Grows above ${share(r.up)} of the limit, shrinks below ${share(r.down)}${s ? `, between ${amount(resource, s.min)} and ${amount(resource, s.max)}` : ""}.`);
+    if (s?.state in stands) parts.push(`Now ${stands[s.state]}${left > 0 ? `, in ${Math.ceil(left)} s` : ""}.`);
+    if (of.streamed) parts.push("There is no history of storage: this is what came since the page is open, of at most two minutes.");
+    write(legend, parts.join(" "));
   }
 
   return { ...all, frame(topic) { if (topic === "vms") take(find().usage); }, draw() {
