@@ -7,16 +7,16 @@ import { attempt } from "/lib/session.js";
 import { source } from "/scaling/policy.js";
 import { seconds } from "/scaling/units.js";
 
-const soon = 10; // seconds
+const soon = 10, mostRows = 50; // seconds, VMs
 
 export const keep = (vm, kept) => attempt(() => call("PATCH", "/vms/" + encodeURIComponent(vm), { keep: kept }));
 
 export function idleList() {
   const rule = el("p", { class: "muted", id: "idle-rule" });
-  const list = el("ul", { class: "countdowns", id: "countdowns" }), none = el("p", { class: "empty", id: "idle-empty" });
+  const list = el("ul", { class: "countdowns", id: "countdowns" }), none = el("p", { class: "empty", id: "idle-empty" }), more = el("p", { class: "muted small-text under" });
   const spoken = el("p", { class: "sr", role: "status" }), told = new Set();
   let whole = 1; // seconds of notice
-  return { node: el("div", {}, rule, list, none, spoken),
+  return { node: el("div", {}, rule, list, more, none, spoken),
     show(policy) {
       const { after_seconds: after, notice_seconds: notice, min_vms: least, sources = {} } = policy;
       whole = Math.max(1, notice);
@@ -27,9 +27,10 @@ export function idleList() {
     },
     draw(chosen) {
       const due = state.vms.filter((vm) => vm.autoscale?.delete_at).sort((a, b) => Date.parse(a.autoscale.delete_at) - Date.parse(b.autoscale.delete_at));
-      reconcile(list, due, row, (node, vm) => fill(node, vm, whole));
+      reconcile(list, due.slice(0, mostRows), row, (node, vm) => fill(node, vm, whole));
       list.hidden = !due.length;
       none.hidden = due.length > 0;
+      write(more, due.length > mostRows ? `and ${due.length - mostRows} more` : "");
       const kept = state.vms.filter((vm) => vm.autoscale?.keep).map((vm) => vm.name);
       write(none, `No VM is about to be deleted.${kept.length ? ` Kept, idle or not: ${kept.slice(0, 20).join(", ")}${kept.length > 20 ? " …" : ""}.` : ""}`);
       for (const vm of due) tell(vm);
