@@ -18,7 +18,7 @@ import (
 )
 
 // bare is an agent with a store and no kernel behind it.
-func bare(t *testing.T) *Agent {
+func bare(t testing.TB) *Agent {
 	t.Helper()
 	dir := t.TempDir()
 	st, err := store.Open(filepath.Join(dir, "test.db"))

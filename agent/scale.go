@@ -419,13 +419,16 @@ func (a *Agent) offers() []autoscale.Offer {
 func sampleOf(m *meter.Sample, storage, thrashed int64, stored bool) autoscale.Sample {
 	c := &m.Counters
 	seconds := func(k meter.Count) float64 { return float64(c[k]) / 1e6 }
+	// Without their monotonic part: a scaler reckons in the wall's time, and has to see when
+	// that is set back.
+	wall := func(t time.Time) time.Time { return t.Round(0) }
 	return autoscale.Sample{
-		At: m.At, CPUSeconds: seconds(meter.CPUTime), Periods: int64(c[meter.Periods]), ThrottledPeriods: int64(c[meter.ThrottledPeriods]),
+		At: wall(m.At), CPUSeconds: seconds(meter.CPUTime), Periods: int64(c[meter.Periods]), ThrottledPeriods: int64(c[meter.ThrottledPeriods]),
 		CPUWaitingSeconds: seconds(meter.CPUWaiting), CPUStalledSeconds: seconds(meter.CPUStalled),
 		MemoryBytes: m.Memory, WorkingSetBytes: m.WorkingSet, UnreclaimableBytes: m.Unreclaimable, SwapBytes: m.Swap,
 		Refaults: int64(c[meter.Refaults]), MemoryHighEvents: int64(c[meter.MemoryHigh]), MemoryMaxEvents: int64(c[meter.MemoryMax]),
 		OOMKills: int64(c[meter.OOMKills]) + thrashed, MemoryWaitingSeconds: seconds(meter.MemoryWaiting), MemoryStalledSeconds: seconds(meter.MemoryStalled),
-		IOWaitingSeconds: seconds(meter.IOWaiting), StatAt: m.StatAt, IOAt: m.IOAt,
+		IOWaitingSeconds: seconds(meter.IOWaiting), StatAt: wall(m.StatAt), IOAt: wall(m.IOAt),
 		ReadBytes: int64(c[meter.ReadBytes]), WrittenBytes: int64(c[meter.WrittenBytes]), ReadOps: int64(c[meter.ReadOps]), WriteOps: int64(c[meter.WriteOps]),
 		ReceivedBytes: int64(c[meter.ReceivedBytes]), SentBytes: int64(c[meter.SentBytes]), DroppedPackets: int64(c[meter.DroppedPackets]),
 		StorageBytes: storage, NoStorage: !stored,

@@ -68,6 +68,7 @@ func (a *Agent) policyFor(spec, floor, ceiling autoscale.Limits, host, own Polic
 	var sources [autoscale.Resources]map[string]string
 	for res := range autoscale.Resources {
 		rule, from := autoscale.Effective(p.Rules[res], a.layers(res, host, own)...)
+		follow(&rule, from)
 		if spec[res] <= 0 || p.Rules[res].Mode == autoscale.Off { // no limit, or no room to move it
 			rule.Mode = autoscale.Off
 		}
@@ -77,6 +78,18 @@ func (a *Agent) policyFor(spec, floor, ceiling autoscale.Limits, host, own Polic
 		p.Rules[res], sources[res] = rule, from
 	}
 	return p, sources
+}
+
+// follow lets defaults go along with what was set: the target stays as far below the
+// threshold as it is by default, and a window is no shorter than the cooldown.
+func follow(rule *autoscale.Rule, from map[string]string) {
+	const share = 0.7 / 0.8
+	if from["target"] == "" && from["up"] != "" {
+		rule.Target = share * rule.Up
+	}
+	if from["window"] == "" {
+		rule.Window = max(rule.Window, rule.Cooldown)
+	}
 }
 
 // layers of a resource, the lowest first.

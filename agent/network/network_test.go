@@ -182,14 +182,6 @@ func TestResolvConf(t *testing.T) {
 	if _, err := parseResolvConf("nameserver fe80::1%eth0\nnameserver 224.0.0.1\n").reachable(gateway, true); !errors.Is(err, ErrNoResolver) {
 		t.Error(err)
 	}
-	for text, want := range map[string]bool{
-		"nameserver 127.0.0.53": true, "nameserver 127.0.0.53\nnameserver 127.0.0.54": true,
-		"nameserver 127.0.0.53\nnameserver 192.0.2.2": false, "nameserver 127.0.0.1": false, "": false,
-	} {
-		if parseResolvConf(text).stub() != want {
-			t.Errorf("%q is systemd's stub: %v", text, !want)
-		}
-	}
 }
 
 // What is written for a VM reads the same again and holds nothing but the three
@@ -284,9 +276,17 @@ func TestResolversBehindTheStub(t *testing.T) {
 			t.Errorf("upstreams %q: %v", text, err)
 		}
 	}
-	write(upstream, "nameserver 192.0.2.2\n")
-	c, r, err := n.readResolvers()
-	if err != nil || c.text(r) != "nameserver 192.0.2.2\nsearch a.example\n" || r.redirect.IsValid() {
-		t.Errorf("%q %v %v", c.text(r), r.redirect, err)
+	const others = "nameserver 198.51.100.1\nnameserver 127.0.0.53\nnameserver 127.0.0.54\nnameserver 198.51.100.2\nsearch a.example\n"
+	check := func(host, want string) {
+		t.Helper()
+		write(conf, host)
+		c, r, err := n.readResolvers()
+		if err != nil || c.text(r) != want || r.redirect.IsValid() {
+			t.Errorf("%q: %q %v %v", host, c.text(r), r.redirect, err)
+		}
 	}
+	check(others, "nameserver 198.51.100.1\nnameserver 198.51.100.2\nsearch a.example\n") // the upstreams are not known
+	write(upstream, "nameserver 192.0.2.2\n")
+	check(others, "nameserver 198.51.100.1\nnameserver 192.0.2.2\nnameserver 198.51.100.2\nsearch a.example\n")
+	check("nameserver 127.0.0.53\nsearch a.example\n", "nameserver 192.0.2.2\nsearch a.example\n")
 }

@@ -107,12 +107,25 @@ func (c resolvConf) reachable(gateway netip.Addr, ipv6 bool) (resolvers, error) 
 	return r, nil
 }
 
-// stub says whether systemd-resolved answers, which it does on loopback only,
-// bound to that interface.
-func (c resolvConf) stub() bool {
-	return len(c.servers) > 0 && !slices.ContainsFunc(c.servers, func(a netip.Addr) bool {
-		return a != netip.AddrFrom4([4]byte{127, 0, 0, 53}) && a != netip.AddrFrom4([4]byte{127, 0, 0, 54})
-	})
+// isStub says whether an address is one where systemd-resolved answers: on loopback
+// only, bound to that interface. A redirect to it would lead nowhere.
+func isStub(a netip.Addr) bool {
+	return a == netip.AddrFrom4([4]byte{127, 0, 0, 53}) || a == netip.AddrFrom4([4]byte{127, 0, 0, 54})
+}
+
+// behind puts those whom systemd-resolved asks in the place of its stub, which may
+// stand among others.
+func (c resolvConf) behind(up []netip.Addr) []netip.Addr {
+	var all []netip.Addr
+	for _, a := range c.servers {
+		if !isStub(a) {
+			all = append(all, a)
+			continue
+		}
+		all = append(all, up...)
+		up = nil
+	}
+	return all
 }
 
 // text is the file for a VM.
@@ -138,13 +151,11 @@ func (n *Network) readResolvers() (resolvConf, resolvers, error) {
 		return resolvConf{}, resolvers{}, err
 	}
 	c := parseResolvConf(text)
-	if c.stub() {
-		text, err := readSmall(n.cfg.SystemdResolv)
-		up := parseResolvConf(text)
-		if err != nil || len(up.servers) == 0 { // a redirect to the stub would lead nowhere, and nobody would be told
+	if slices.ContainsFunc(c.servers, isStub) {
+		text, _ := readSmall(n.cfg.SystemdResolv) // one that is not there names nobody
+		if c.servers = c.behind(parseResolvConf(text).servers); len(c.servers) == 0 {
 			return c, resolvers{}, fmt.Errorf("%w: only systemd-resolved's stub is known, and %s names nobody", ErrNoResolver, n.cfg.SystemdResolv)
 		}
-		c.servers = up.servers
 	}
 	if len(c.servers) == 0 {
 		c.servers = []netip.Addr{netip.AddrFrom4([4]byte{127, 0, 0, 1})}
