@@ -11,7 +11,7 @@ export function vmCard(vm, linked = true) {
   return el("article", { class: "card" },
     el("header", {}, el("h3", {}, linked ? el("a", { href: "/vms/" + encodeURIComponent(vm.id), "data-k": "name" }) : el("span", { "data-k": "name" })), el("span", { class: "state", "data-k": "state" })),
     meter("CPU", "cpu"), el("canvas", { class: "spark", height: 30, "aria-hidden": "true" }), meter("Memory", "memory"), meter("Storage", "storage"), meter("Network", "network"), meter("Processes", "pids"),
-    el("p", { class: "facts" }, el("span", { "data-k": "cloudlets" }), el("span", { "data-k": "io" }), el("span", { "data-k": "address" }), el("span", { "data-k": "age" }), el("span", { "data-k": "due" })),
+    el("p", { class: "facts" }, el("span", { "data-k": "cloudlets" }), el("span", { "data-k": "io" }), el("span", { "data-k": "address" }), el("span", { "data-k": "age" })),
     el("p", { class: "field-error", "data-k": "reason" }),
     el("div", { class: "actions" }, button("Resize", "resize"), button("Freeze", "freeze"), button("Thaw", "thaw"), button("Delete", "delete")));
 }
@@ -39,8 +39,6 @@ export function updateVM(node, vm) {
   set(node, "io", `${bytes(u.read_bytes)} read, ${bytes(u.written_bytes)} written`);
   set(node, "address", [vm.network.ipv4, ...vm.network.publish.map((p) => `${p.host_port}→${p.guest_port}${p.protocol === "udp" ? "/udp" : ""}`), ...(vm.gpus ?? []).map((g) => g.name)].filter(Boolean).join(" · "));
   set(node, "age", `up ${span((now() - Date.parse(vm.created_at)) / 1000)}`);
-  const due = vm.autoscale?.delete_at ? (Date.parse(vm.autoscale.delete_at) - now()) / 1000 : null;
-  set(node, "due", due === null ? "" : `idle: deleted in ${Math.max(0, Math.ceil(due))} s`);
   set(node, "reason", vm.reason ?? "");
   node.querySelector('[data-k="freeze"]').hidden = vm.state !== "running";
   node.querySelector('[data-k="thaw"]').hidden = vm.state !== "frozen";
