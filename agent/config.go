@@ -74,9 +74,9 @@ func DefaultConfig() Config {
 		Storage:    "auto", Bridge: "cf0", NetworkPool: "10.88.0.0/16", NetworkULA: "fd0c:f1a5:c10d::/64",
 		Grace:      5 * time.Second,
 		OutputKeep: 64 * mib,
-		Autoscale:  "auto",
 		Idle:       IdleConfig{After: time.Minute, Notice: 30 * time.Second},
 		PageScan:   0.01,
+		Autoscale:  "auto",
 		Log:        slog.Default(),
 	}
 }

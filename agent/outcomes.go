@@ -5,13 +5,15 @@ import (
 	"time"
 )
 
-// Outcomes counts what became of cloudlets, and the events, since this agent
-// began. A copy is in every snapshot.
+// Outcomes counts what became of cloudlets and of decisions of autoscaling, and
+// the events, since this agent began. A copy is in every snapshot.
 type Outcomes struct {
 	Ended     map[Outcome]int64 // no key is missing that Endings has
 	Deadlines [SLAHigh + 1]Deadlines
 	Waiting   [SLAHigh + 1]Waiting
-	Events    map[string]int64 // by kind
+	Events    map[string]int64        // by kind
+	Scaling   map[ScaledOutcome]int64 // no key is missing that Scalings has
+	Kernel    KernelTime
 }
 
 // reasonVMDeleted is the reason of cloudlets that their VM took with it.
@@ -57,19 +59,22 @@ type Waiting struct {
 }
 
 func newOutcomes() Outcomes {
-	o := Outcomes{Ended: map[Outcome]int64{}, Events: map[string]int64{}}
+	o := Outcomes{Ended: map[Outcome]int64{}, Events: map[string]int64{}, Scaling: map[ScaledOutcome]int64{}}
 	for _, e := range Endings {
 		o.Ended[e] = 0
 	}
 	for _, kind := range countedKinds {
 		o.Events[kind] = 0
 	}
+	for _, s := range Scalings() {
+		o.Scaling[s] = 0
+	}
 	return o
 }
 
 func (o *Outcomes) clone() *Outcomes {
 	c := *o
-	c.Ended, c.Events = maps.Clone(o.Ended), maps.Clone(o.Events)
+	c.Ended, c.Events, c.Scaling = maps.Clone(o.Ended), maps.Clone(o.Events), maps.Clone(o.Scaling)
 	return &c
 }
 
@@ -146,5 +151,3 @@ func (r cloudletRecord) failure() string {
 func (c Cloudlet) Overdue(now time.Time) bool {
 	return !c.State.Final() && c.DeadlineAt != nil && now.After(*c.DeadlineAt)
 }
-
-func (o *Outcomes) scaled(Decision) {}

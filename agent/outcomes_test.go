@@ -77,6 +77,34 @@ func TestWaitsFallIntoBuckets(t *testing.T) {
 	}
 }
 
+func TestDecisionsAreCounted(t *testing.T) {
+	o := newOutcomes()
+	known := len(o.Scaling)
+	if known != len(Scalings()) || known != 15*len(scaledResources) {
+		t.Errorf("%d outcomes are counted from the start", known)
+	}
+	for _, d := range []Decision{
+		{Resource: "cpus", Action: "grow", Result: DecisionApplied, KernelSeconds: .05},
+		{Resource: "cpus", Action: "grow", Result: DecisionApplied, KernelSeconds: 60},
+		{Resource: "cpus", Action: "shrink", Result: DecisionApplied, KernelSeconds: -1},
+		{Resource: "cpus", Action: "grow", Result: DecisionInfeasible, KernelSeconds: 9}, // was not written
+		{Resource: "wiops", Action: "drift", Result: DecisionNoticed},
+	} {
+		o.scaled(d)
+	}
+	if n := o.Scaling[ScaledOutcome{"cpus", "grow", DecisionApplied}]; n != 2 || len(o.Scaling) != known {
+		t.Errorf("%d, and %d outcomes", n, len(o.Scaling))
+	}
+	if k := o.Kernel; k.Buckets[0] != 1 || k.Buckets[3] != 1 || k.Buckets[len(KernelBounds)] != 1 || k.Seconds != 60.05 {
+		t.Errorf("%+v", k)
+	}
+	c := o.clone()
+	c.scaled(Decision{Resource: "cpus", Action: "grow", Result: DecisionApplied})
+	if o.Scaling[ScaledOutcome{"cpus", "grow", DecisionApplied}] != 2 {
+		t.Error("a clone shares its counts")
+	}
+}
+
 // An alert on the rate of an event needs its count before the first of them.
 func TestEveryEventIsCounted(t *testing.T) {
 	files, err := filepath.Glob("*.go")

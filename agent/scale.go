@@ -78,6 +78,8 @@ func (a *Agent) runScaling(ctx context.Context) {
 	a.watchPressure(ctx, &wg)
 	hot := time.NewTimer(time.Hour)
 	defer hot.Stop()
+	due := false // hot is set
+	woken := 0   // looked at because of the kernel since hot was due last
 	for {
 		select {
 		case <-ctx.Done():
@@ -86,15 +88,20 @@ func (a *Agent) runScaling(ctx context.Context) {
 			a.scaleRound(a.followAll(), false)
 			a.seeEffects()
 		case id := <-a.scaling.woken:
-			a.lookAt(id)
+			if f := a.awake(id); f != nil && woken < hotLooks {
+				woken++
+				a.scaleRound([]*follower{f}, true)
+			}
 		case <-hot.C:
+			due, woken = false, 0
 			a.scaleRound(a.hottest(), true)
 		case c := <-a.scaling.done:
 			a.finishDecisions(c)
 			continue // it changes nothing of who is hot
 		}
-		if a.anyHot() {
+		if !due && a.anyHot() {
 			hot.Reset(hotEvery)
+			due = true
 		}
 	}
 }
@@ -168,11 +175,9 @@ func (a *Agent) followers() (all []*follower, gone []string) {
 			f.looks = 0 // frozen, or not there: a gap begins anew
 			continue
 		}
-		if err := a.refreshPolicy(f, cmp.Or(classes[id], SLAMedium)); err != nil {
-			a.log.Error("policy", "vm", v.Name, "err", err)
-			continue
+		if a.refreshPolicy(f, cmp.Or(classes[id], SLAMedium)) {
+			all = append(all, f)
 		}
-		all = append(all, f)
 	}
 	return all, gone
 }
@@ -188,27 +193,26 @@ func (a *Agent) classes() map[string]int {
 	return out
 }
 
-// refreshPolicy follows changes of the policy of a VM, of its spec and of what runs
-// in it. The caller holds both locks.
-func (a *Agent) refreshPolicy(f *follower, sla int) error {
+// refreshPolicy follows changes of the policy of a VM, of its spec and of what runs in
+// it, and reports whether it has one that holds. The caller holds both locks.
+func (a *Agent) refreshPolicy(f *follower, sla int) bool {
 	gen := policyGen{a.ownPolicy.Gen, f.v.Own.Gen, sla, f.v.Spec}
-	if f.scaler != nil && gen == f.gen {
-		return nil
-	}
-	p, _ := a.policyOf(f.v)
-	if f.scaler == nil {
-		s, err := autoscale.NewScaler(f.v.ID, p)
-		if err != nil {
-			return err
-		}
-		f.scaler, f.gen = s, gen
-		return nil
-	}
-	if err := f.scaler.SetPolicy(p); err != nil {
-		return err
+	if gen == f.gen {
+		return f.scaler != nil
 	}
 	f.gen = gen
-	return nil
+	p, _ := a.policyOf(f.v)
+	var err error
+	if f.scaler == nil {
+		f.scaler, err = autoscale.NewScaler(f.v.ID, p)
+	} else {
+		err = f.scaler.SetPolicy(p)
+	}
+	if err != nil { // the host has become smaller than its bounds, or the agent is told other ranges
+		f.scaler = nil
+		a.log.Error("a VM is not scaled", "vm", f.v.Name, "err", err)
+	}
+	return err == nil
 }
 
 // watch has the kernel wake us for a VM that is scaled, and again for one that it has
@@ -242,23 +246,22 @@ func (a *Agent) watch(f *follower) {
 	}
 }
 
-// lookAt looks at a VM, and the next few times too. One that was looked at just now is
-// looked at in a moment: less than half a period tells nothing.
-func (a *Agent) lookAt(id string) {
+// awake makes a VM that the kernel tells of one to look at, the next few times too. It
+// returns the VM when that is worth it now: less than half a period tells nothing.
+func (a *Agent) awake(id string) *follower {
 	s := &a.scaling
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	f := s.followers[id]
 	if f == nil || f.scaler == nil {
-		s.mu.Unlock()
-		return
+		return nil
 	}
 	f.woken = true
 	f.looks = max(f.looks, wakeLooks)
-	now := time.Since(f.last.At) >= hotEvery/2
-	s.mu.Unlock()
-	if now {
-		a.scaleRound([]*follower{f}, true)
+	if time.Since(f.last.At) < hotEvery/2 {
+		return nil
 	}
+	return f
 }
 
 func (a *Agent) anyHot() bool {

@@ -281,7 +281,20 @@ func (a *Agent) checkLayer(v *vm, own PolicyLayer) error {
 		spec[res] = 1
 	}
 	p, _ := a.policyFor(spec, autoscale.Limits{}, autoscale.Limits{}, own, PolicyLayer{}, SLAMedium)
-	return policyFaults(p.Validate(), own)
+	if err := policyFaults(p.Validate(), own); err != nil {
+		return err
+	}
+	for _, v := range a.vms {
+		if err := a.checkPolicy(v.Spec, own, v.Own.Layer); err != nil {
+			var e *Error
+			if errors.As(err, &e) {
+				e.Detail = fmt.Sprintf("with the policy of VM %s it would not hold: %s", v.Name, e.Detail)
+				e.Hint = "change the VM's policy first: cloudflash autoscale policy " + v.Name
+			}
+			return err
+		}
+	}
+	return nil
 }
 
 // checkNew checks the policy that a VM is asked for with. The caller holds a.mu.

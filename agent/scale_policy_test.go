@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"math"
 	"testing"
@@ -11,7 +12,7 @@ import (
 )
 
 // scalingAgent knows a VM and nothing of a kernel.
-func scalingAgent(t *testing.T) (*Agent, *vm) {
+func scalingAgent(t testing.TB) (*Agent, *vm) {
 	t.Helper()
 	a := bare(t)
 	v := &vm{vmRecord: vmRecord{ID: "v1", Name: "web", State: VMFailed, Spec: Spec{CPUs: 0.5, MemoryBytes: 64 * mib, StorageBytes: gib, BandwidthBPS: 100e6, PIDs: 100}}}
@@ -71,25 +72,27 @@ func TestPolicyIsRefused(t *testing.T) {
 		own  PolicyLayer
 		want string
 	}{
-		"thresholds crossed":     {"web", PolicyLayer{Rules: map[string]RuleChange{"cpus": {Up: new(0.2), Down: new(0.8)}}}, "/rules/cpus/down"},
-		"crossed with a default": {"", PolicyLayer{Rules: map[string]RuleChange{"all": {Down: new(0.85)}}}, "/rules/all/down"},
-		"no cooldown":            {"", PolicyLayer{Rules: map[string]RuleChange{"all": {CooldownSeconds: new(0.0)}}}, "/rules/all/cooldown_seconds"},
-		"a year of cooldown":     {"web", PolicyLayer{Rules: map[string]RuleChange{"cpus": {CooldownSeconds: new(365 * 86400.0)}}}, "/rules/cpus/cooldown_seconds"},
-		"more than time has":     {"web", PolicyLayer{Rules: map[string]RuleChange{"cpus": {CooldownSeconds: new(1e300)}}}, "/rules/cpus/cooldown_seconds"},
-		"bounds that contradict": {"web", PolicyLayer{Rules: map[string]RuleChange{"memory_bytes": {Min: new(60e6 * 2), Max: new(50e6)}}}, "/rules/memory_bytes/max"},
-		"spec outside":           {"web", PolicyLayer{Rules: map[string]RuleChange{"cpus": {Max: new(0.25)}}}, "/rules/cpus/max"},
-		"more than the host has": {"web", PolicyLayer{Rules: map[string]RuleChange{"cpus": {Max: new(1e4)}}}, "/rules/cpus/max"},
-		"bounds of the host":     {"", PolicyLayer{Rules: map[string]RuleChange{"cpus": {Max: new(2.0)}}}, "/rules/cpus/min"},
-		"bounds of all":          {"web", PolicyLayer{Rules: map[string]RuleChange{"all": {Max: new(2.0)}}}, "/rules/all/min"},
-		"no such resource":       {"web", PolicyLayer{Rules: map[string]RuleChange{"gpus": {}}}, "/rules/gpus"},
-		"no such mode":           {"web", PolicyLayer{Rules: map[string]RuleChange{"all": {Mode: new("on")}}}, "/rules/all/mode"},
-		"no number":              {"web", PolicyLayer{Rules: map[string]RuleChange{"cpus": {Up: new(math.NaN())}}}, "/rules/cpus/up"},
-		"idle of a VM":           {"web", PolicyLayer{Idle: &IdleChange{}}, "/idle"},
-		"negative idle":          {"", PolicyLayer{Idle: &IdleChange{AfterSeconds: new(-1.0)}}, "/idle/after_seconds"},
+		"thresholds crossed":        {"web", PolicyLayer{Rules: map[string]RuleChange{"cpus": {Up: new(0.2), Down: new(0.8)}}}, "/rules/cpus/down"},
+		"crossed with a default":    {"", PolicyLayer{Rules: map[string]RuleChange{"all": {Down: new(0.85)}}}, "/rules/all/down"},
+		"no cooldown":               {"", PolicyLayer{Rules: map[string]RuleChange{"all": {CooldownSeconds: new(0.0)}}}, "/rules/all/cooldown_seconds"},
+		"a year of cooldown":        {"web", PolicyLayer{Rules: map[string]RuleChange{"cpus": {CooldownSeconds: new(365 * 86400.0)}}}, "/rules/cpus/cooldown_seconds"},
+		"more than time has":        {"web", PolicyLayer{Rules: map[string]RuleChange{"cpus": {CooldownSeconds: new(1e300)}}}, "/rules/cpus/cooldown_seconds"},
+		"bounds that contradict":    {"web", PolicyLayer{Rules: map[string]RuleChange{"memory_bytes": {Min: new(60e6 * 2), Max: new(50e6)}}}, "/rules/memory_bytes/max"},
+		"spec outside":              {"web", PolicyLayer{Rules: map[string]RuleChange{"cpus": {Max: new(0.25)}}}, "/rules/cpus/max"},
+		"more than the host has":    {"web", PolicyLayer{Rules: map[string]RuleChange{"cpus": {Max: new(1e4)}}}, "/rules/cpus/max"},
+		"bounds of the host":        {"", PolicyLayer{Rules: map[string]RuleChange{"cpus": {Max: new(2.0)}}}, "/rules/cpus/min"},
+		"bounds of all":             {"web", PolicyLayer{Rules: map[string]RuleChange{"all": {Max: new(2.0)}}}, "/rules/all/min"},
+		"no such resource":          {"web", PolicyLayer{Rules: map[string]RuleChange{"gpus": {}}}, "/rules/gpus"},
+		"no such mode":              {"web", PolicyLayer{Rules: map[string]RuleChange{"all": {Mode: new("on")}}}, "/rules/all/mode"},
+		"no number":                 {"web", PolicyLayer{Rules: map[string]RuleChange{"cpus": {Up: new(math.NaN())}}}, "/rules/cpus/up"},
+		"idle of a VM":              {"web", PolicyLayer{Idle: &IdleChange{}}, "/idle"},
+		"a VM's own stands against": {"", PolicyLayer{Rules: map[string]RuleChange{"cpus": {Up: new(0.3)}}}, "/rules/cpus/down"},
+		"negative idle":             {"", PolicyLayer{Idle: &IdleChange{AfterSeconds: new(-1.0)}}, "/idle/after_seconds"},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
 			a, v := scalingAgent(t)
+			v.Own.Layer = PolicyLayer{Rules: map[string]RuleChange{"cpus": {Down: new(0.35)}}}
 			_, err := a.SetPolicy(context.Background(), tt.ref, tt.own, "")
 			if got := fieldsOf(t, err); len(got) == 0 || got[0] != tt.want {
 				t.Errorf("%v: %v, want %s", err, got, tt.want)
@@ -145,6 +148,47 @@ func TestSizedIsARecord(t *testing.T) {
 		h := r.held()
 		if h.MemoryBytes < r.Spec.MemoryBytes || h.MemoryBytes < r.size().MemoryBytes || h.CPUs != r.Spec.CPUs {
 			t.Fatalf("held %+v of %+v", h, r)
+		}
+	})
+}
+
+// A layer that is taken makes a policy that holds; one that does not is refused.
+func FuzzPolicyLayer(f *testing.F) {
+	for _, seed := range []string{`{}`, `{"rules":{"all":{"up":0.7,"mode":"auto"}}}`, `{"rules":{"cpus":{"min":0.2,"max":1,"cooldown_seconds":5}}}`,
+		`{"rules":{"memory_bytes":{"max":1e300}}}`, `{"rules":{"":{"down":-0}}}`, `{"idle":{"after_seconds":1e-300}}`} {
+		f.Add(seed, true)
+		f.Add(seed, false)
+	}
+	a, v := scalingAgent(f)
+	f.Fuzz(func(t *testing.T, text string, host bool) {
+		a.ownPolicy, v.Own = ownPolicy{}, ownPolicy{}
+		var own PolicyLayer
+		if json.Unmarshal([]byte(text), &own) != nil {
+			t.Skip()
+		}
+		target := v
+		if host {
+			target = nil
+		}
+		if err := a.checkLayer(target, own); err != nil {
+			if len(fieldsOf(t, err)) == 0 {
+				t.Fatalf("%v names no field", err)
+			}
+			return
+		}
+		if host {
+			a.ownPolicy.Layer = own
+		} else {
+			v.Own.Layer = own
+		}
+		p, _ := a.policyOf(v)
+		if _, err := autoscale.NewScaler(v.ID, p); err != nil {
+			t.Fatalf("%s was taken: %v", text, err)
+		}
+		for res, rule := range p.Rules {
+			if n := limitsOf(v.Spec)[res]; rule.Mode != autoscale.Off && (n < rule.Min || n > rule.Max) {
+				t.Fatalf("%s was taken, and the spec %v is not in %v to %v", text, n, rule.Min, rule.Max)
+			}
 		}
 	})
 }

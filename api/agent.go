@@ -17,6 +17,7 @@ type Agent interface {
 	historyAgent
 	tokenAgent
 	memoryAgent
+	scalingAgent
 }
 
 type vmAgent interface {
@@ -57,6 +58,13 @@ type memoryAgent interface {
 	MemoryMappings(ctx context.Context, ref string, pid int) (agent.MemoryProcess, error)
 	ScanMemory() (agent.Operation, error)
 	CancelMemoryScan() error
+}
+
+type scalingAgent interface {
+	Policy(ref string) (agent.Policy, error)
+	SetPolicy(ctx context.Context, ref string, own agent.PolicyLayer, version string) (agent.Policy, error)
+	ScalingStatus() agent.ScalingStatus
+	Decisions(since uint64, limit int) ([]agent.Decision, error)
 }
 
 type tokenAgent interface {

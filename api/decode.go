@@ -92,7 +92,7 @@ func decode(body []byte, v any) error {
 	if len(c.fields) > 0 {
 		return refuseFields("invalid_body", c.fields)
 	}
-	return typeProblem(json.Unmarshal(body, v), t)
+	return typeProblem(json.Unmarshal(body, v), t, body)
 }
 
 func badJSON(format string, args ...any) *problem.Problem {
@@ -108,8 +108,8 @@ func syntaxProblem(err error) error {
 	return badJSON("body is not JSON: %v", err)
 }
 
-// typeProblem names the field that holds a value of the wrong type.
-func typeProblem(err error, in reflect.Type) error {
+// typeProblem names the field of body that holds a value of the wrong type.
+func typeProblem(err error, in reflect.Type, body []byte) error {
 	if err == nil {
 		return nil
 	}
@@ -117,13 +117,10 @@ func typeProblem(err error, in reflect.Type) error {
 	if !errors.As(err, &t) {
 		return badJSON("body is not JSON: %v", err)
 	}
-	field := t.Field
-	for f := range in.Fields() { // encoding/json names embedded structs too
-		if f.Anonymous {
-			field = strings.TrimPrefix(field, f.Name+".")
-		}
-	}
-	pointer := "/" + strings.ReplaceAll(field, ".", "/")
+	c := checker{dec: json.NewDecoder(bytes.NewReader(body)), seek: t.Offset}
+	c.dec.UseNumber()
+	_ = c.value(in, "", 0) // it has gone well before
+	pointer := c.found
 	what := fmt.Sprintf("must be %s, not %s", describe(t.Type), t.Value)
 	return refuseFields("wrong_type", []problem.Field{{Pointer: pointer, Detail: what}})
 }
@@ -150,6 +147,8 @@ func describe(t reflect.Type) string {
 type checker struct {
 	dec    *json.Decoder
 	fields []problem.Field
+	seek   int64  // where the token of a value ends; encoding/json leaves the keys of maps out of its fields
+	found  string // the pointer to that value
 }
 
 func (c *checker) refuse(pointer, detail string) {
@@ -177,6 +176,9 @@ func (c *checker) value(t reflect.Type, pointer string, depth int) error {
 	tok, err := c.dec.Token()
 	if err != nil {
 		return err
+	}
+	if c.dec.InputOffset() == c.seek {
+		c.found = pointer
 	}
 	for t != nil && t.Kind() == reflect.Pointer {
 		t = t.Elem()

@@ -91,12 +91,28 @@ func TestEveryError(t *testing.T) {
 		"zero memory":           {"POST", "/api/v1/vms", `{"memory_bytes":0}`, 422, "out_of_range", "memory_bytes", "/memory_bytes"},
 		"zero sla":              {"POST", "/api/v1/cloudlets", `{"sla":0}`, 422, "out_of_range", "sla", "/sla"},
 		"zero duration":         {"POST", "/api/v1/cloudlets", `{"duration_seconds":0}`, 422, "out_of_range", "duration_seconds", "/duration_seconds"},
+		"policy of no VM":       {"GET", "/api/v1/autoscale/policy?vm=zz", "", 404, "vm_not_found", "zz", ""},
+		"set policy of no VM":   {"PUT", "/api/v1/autoscale/policy?vm=zz", `{}`, 404, "vm_not_found", "zz", ""},
+		"policy without a body": {"PUT", "/api/v1/autoscale/policy", "", 400, "", "body", ""},
+		"POST to the policy":    {"POST", "/api/v1/autoscale/policy", `{}`, 405, "method_not_allowed", "POST", ""},
+		"policy, crossed":       {"PUT", "/api/v1/autoscale/policy", `{"rules":{"cpus":{"up":0.2,"down":0.8}}}`, 422, "invalid_policy", "down", "/rules/cpus/down"},
+		"policy, unknown field": {"PUT", "/api/v1/autoscale/policy", `{"rules":{"cpus":{"upp":1}}}`, 422, "invalid_body", "upp", "/rules/cpus/upp"},
+		"policy, unknown part":  {"PUT", "/api/v1/autoscale/policy", `{"rule":{}}`, 422, "invalid_body", "rule", "/rule"},
+		"policy, twice":         {"PUT", "/api/v1/autoscale/policy", `{"rules":{"cpus":{},"cpus":{}}}`, 422, "invalid_body", "twice", "/rules/cpus"},
+		"policy, null":          {"PUT", "/api/v1/autoscale/policy", `{"rules":{"cpus":{"up":null}}}`, 422, "invalid_body", "null", "/rules/cpus/up"},
+		"policy, wrong type":    {"PUT", "/api/v1/autoscale/policy", `{"rules":{"all":{"mode":"off"},"cpus":{"down":0.1,"up":"80%"}}}`, 422, "wrong_type", "rules/cpus/up must be a number", "/rules/cpus/up"},
+		"policy, no rule":       {"PUT", "/api/v1/autoscale/policy", `{"rules":{"a/b":[]}}`, 422, "wrong_type", "an object", "/rules/a~1b"},
+		"policy in a VM":        {"PATCH", "/api/v1/vms/web", `{"autoscale":{"rules":{"cpus":{"max":"4"}}}}`, 422, "wrong_type", "max", "/autoscale/rules/cpus/max"},
+		"status of no VM":       {"GET", "/api/v1/autoscale/status?vm=zz", "", 404, "vm_not_found", "zz", ""},
+		"decisions of no VM":    {"GET", "/api/v1/autoscale/events?vm=zz", "", 404, "vm_not_found", "zz", ""},
+		"decisions gone":        {"GET", "/api/v1/autoscale/events?since=1", "", 410, "history_gone", "", ""},
+		"decisions limit":       {"GET", "/api/v1/autoscale/events?limit=0", "", 422, "", "limit", "?limit"},
 		"POST to the dashboard": {"POST", "/index.html", `{}`, 405, "method_not_allowed", "POST", ""},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
 			f := newFake(t)
-			f.oldest = 3
+			f.oldest, f.scaling.forgotten = 3, 3
 			w := ask(New(f, options()), tt.method, tt.target, tt.body)
 			if w.Code != tt.status {
 				t.Fatalf("status %d, want %d: %.300s", w.Code, tt.status, w.Body)
@@ -156,6 +172,7 @@ func TestRefusalsOfTheAgent(t *testing.T) {
 		"conflict": {agent.ErrConflict, 409},
 		"capacity": {agent.ErrCapacity, 507},
 		"expired":  {agent.ErrExpired, 410},
+		"stale":    {agent.ErrPrecondition, 412},
 		"auth":     {agent.ErrAuth, 401},
 	}
 	for name, tt := range tests {
@@ -163,7 +180,7 @@ func TestRefusalsOfTheAgent(t *testing.T) {
 			f := newFake(t)
 			f.err = &agent.Error{Kind: tt.kind, Code: "some_code", Detail: "because", Hint: "do this",
 				Fields: []agent.Field{{Pointer: "/cpus", Detail: "too many", Min: 0.1, Max: 32.0}}}
-			for _, r := range [][2]string{{"POST", "/api/v1/vms"}, {"PATCH", "/api/v1/vms/web"}, {"POST", "/api/v1/cloudlets"}} {
+			for _, r := range [][2]string{{"POST", "/api/v1/vms"}, {"PATCH", "/api/v1/vms/web"}, {"POST", "/api/v1/cloudlets"}, {"PUT", "/api/v1/autoscale/policy"}} {
 				w := ask(New(f, options()), r[0], r[1], `{}`)
 				p := parse(t, w)
 				checkProblem(t, r[1], w.Header().Get("X-Request-Id"), w.Header().Get("Content-Type"), p)
@@ -186,15 +203,20 @@ func TestContentTypeMustBeJSON(t *testing.T) {
 		"absent":             {"POST", "", 415},
 		"with charset":       {"POST", "application/json; charset=utf-8", 201},
 		"merge patch":        {"PATCH", "application/merge-patch+json", 200},
+		"put":                {"PUT", "application/json", 200},
+		"merge patch put":    {"PUT", "application/merge-patch+json", 415},
 		"merge patch create": {"POST", "application/merge-patch+json", 415},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
-			target := "/api/v1/vms"
-			if tt.method == "PATCH" {
+			target, body := "/api/v1/vms", `{"pids":64}`
+			switch tt.method {
+			case "PATCH":
 				target += "/web"
+			case "PUT":
+				target, body = policyPath, `{}`
 			}
-			w := ask(New(newFake(t), options()), tt.method, target, `{"pids":64}`, "Content-Type", tt.contentType)
+			w := ask(New(newFake(t), options()), tt.method, target, body, "Content-Type", tt.contentType)
 			if w.Code != tt.status {
 				t.Errorf("status %d, want %d: %s", w.Code, tt.status, w.Body)
 			}
@@ -246,12 +268,13 @@ func TestUnspeakableAnswerIs500(t *testing.T) {
 
 func FuzzBodies(f *testing.F) {
 	for _, seed := range []string{`{}`, `{"name":"a","cpus":1,"io":{"rbps":1}}`, `{"labels":{"a":"b"}}`, `{"argv":["a"],"request":{"cpus":1}}`,
-		`null`, `[1]`, `{"cpus":1e400}`, `{"a":{"b":[{}]}}`, "{\"\xff\":1}", `{"":0}`, `{"io":[]}`, `{"argv":{"a":1}}`, `{"cpus":-0}`, `"x"`} {
+		`null`, `[1]`, `{"cpus":1e400}`, `{"a":{"b":[{}]}}`, "{\"\xff\":1}", `{"":0}`, `{"io":[]}`, `{"argv":{"a":1}}`, `{"cpus":-0}`, `"x"`,
+		`{"rules":{"cpus":{"up":0.7,"mode":"auto"},"all":{}},"idle":{"min_vms":1}}`, `{"rules":{"a":{"b":{}}}}`, `{"rules":{"":[1,{}]}}`, `{"autoscale":{"rules":{"all":1e400}}}`} {
 		f.Add([]byte(seed))
 	}
 	h := New(newFake(f), options())
 	routes := [][2]string{{"POST", "/api/v1/vms"}, {"PATCH", "/api/v1/vms/web"}, {"POST", "/api/v1/cloudlets"},
-		{"POST", "/api/v1/tokens"}, {"POST", "/api/v1/login"}, {"POST", "/api/v1/login/codes"}}
+		{"POST", "/api/v1/tokens"}, {"POST", "/api/v1/login"}, {"POST", "/api/v1/login/codes"}, {"PUT", "/api/v1/autoscale/policy"}}
 	f.Fuzz(func(t *testing.T, body []byte) {
 		for _, r := range routes {
 			w := ask(h, r[0], r[1], string(body), "Content-Type", "application/json")

@@ -34,6 +34,7 @@ type fakeAgent struct {
 	operations []agent.Operation
 	tokens     []agent.Token
 	checks     []agent.Check
+	scaling    scaling
 	updates    chan struct{}
 	ready      chan struct{}
 	created    agent.VMCreate

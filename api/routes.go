@@ -7,6 +7,7 @@ import (
 	"runtime/debug"
 	"strings"
 
+	"cloudflash/agent"
 	"cloudflash/api/problem"
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/gin-gonic/gin"
@@ -43,6 +44,12 @@ func (s *server) routes() {
 	add(s, "GET", base+"/memory/owners/{ref}/processes/{pid}", "Show the mappings of one process of a VM", 200, s.showMemoryProcess)
 	add(s, "POST", base+"/memory/scan", "Scan all pages now, at the speed of one core", 202, s.scanMemory)
 	add(s, "DELETE", base+"/memory/scan", "Cancel the full scan that is under way", 204, s.cancelMemoryScan)
+	add(s, "GET", base+"/autoscale/policy", "Show how limits are scaled, on the host or of a VM, and where each value comes from", 200, s.showPolicy)
+	withBody(s, "PUT", base+"/autoscale/policy", "Replace what was set for the host or for a VM; what is left out takes the value of the layer below", 200, s.setPolicy)
+	add(s, "GET", base+"/autoscale/status", "Show how autoscaling and idle clean-up stand", 200, s.showScaling)
+	add(s, "GET", base+"/autoscale/events", "List decisions, oldest first; with Accept: text/event-stream, follow them", 200, s.listDecisions)
+	documentFeed[agent.Event](s, base+"/events")
+	documentFeed[agent.Decision](s, base+"/autoscale/events")
 	add(s, "GET", base+"/operations", "List operations, newest first", 200, s.listOperations)
 	add(s, "GET", base+"/operations/{id}", "Show an operation, or wait until it has ended", 200, s.showOperation)
 	add(s, "GET", base+"/tokens", "List tokens and browser sessions", 200, s.listTokens)
@@ -54,7 +61,7 @@ func (s *server) routes() {
 	add(s, "GET", base+"/session", "Show who asks: name and role", 200, s.showSession)
 
 	raw(s, base+"/vms/{ref}/exec", "Run a command in a VM over a WebSocket: input, output, terminal", s.exec)
-	raw(s, base+"/stream", "Follow host, vms, cloudlets and events over a WebSocket", plain(s.opts.Stream))
+	raw(s, base+"/stream", "Follow host, vms, cloudlets, events and decisions over a WebSocket", plain(s.opts.Stream))
 	raw(s, base+"/stream/sse", "The same as server-sent events; ?topics=host,vms", plain(s.opts.SSE))
 	raw(s, "/health", "Is the agent well? 503 and the reasons when not", plain(http.HandlerFunc(s.health)))
 	raw(s, "/livez", "Does the process answer?", plain(http.HandlerFunc(s.livez)))
@@ -90,12 +97,15 @@ func withBody[I, B, O any](s *server, method, path, summary string, status int, 
 	schema := s.huma.OpenAPI().Components.Schemas.Schema(reflect.TypeFor[B](), true, "")
 	request := &huma.RequestBody{Required: true, Content: map[string]*huma.MediaType{"application/json": {Schema: schema}}}
 	item := s.huma.OpenAPI().Paths[path]
-	if method == http.MethodPatch {
+	switch method {
+	case http.MethodPatch:
 		request.Content["application/merge-patch+json"] = &huma.MediaType{Schema: schema}
 		item.Patch.RequestBody = request
-		return
+	case http.MethodPut:
+		item.Put.RequestBody = request
+	default:
+		item.Post.RequestBody = request
 	}
-	item.Post.RequestBody = request
 }
 
 // refusal makes a problem of an error. What the client is not told goes to the log.

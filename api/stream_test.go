@@ -164,7 +164,7 @@ func TestHeadOfStreamsEnds(t *testing.T) {
 	f := newFake(t)
 	f.says(t, "c1", "text")
 	h := New(f, options())
-	for _, tt := range [][2]string{{"/api/v1/cloudlets/run/output?follow=true", ""}, {"/api/v1/events", "text/event-stream"}} {
+	for _, tt := range [][2]string{{"/api/v1/cloudlets/run/output?follow=true", ""}, {"/api/v1/events", "text/event-stream"}, {"/api/v1/autoscale/events", "text/event-stream"}} {
 		w := ask(h, "HEAD", tt[0], "", "Accept", tt[1]) // hangs when it follows
 		if w.Code != 200 {
 			t.Errorf("HEAD %s: status %d", tt[0], w.Code)

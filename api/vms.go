@@ -33,6 +33,8 @@ type Resources struct {
 	BandwidthBPS *int64   `json:"bandwidth_bps,omitempty" doc:"Bits per second, each direction"`
 	IO           *ioBody  `json:"io,omitempty"`
 	PIDs         *int64   `json:"pids,omitempty" doc:"Most processes and threads"`
+
+	Autoscale *agent.PolicyLayer `json:"autoscale,omitempty" doc:"The VM's own policy of autoscaling, in place of what it had"`
 }
 
 // networkBody is whom a VM may talk to, in a request.
@@ -87,6 +89,7 @@ func (s *server) createVM(ctx context.Context, _ *struct{}, b *createVMBody) (*v
 	take(&req.Spec.StorageBytes, b.StorageBytes)
 	take(&req.Spec.BandwidthBPS, b.BandwidthBPS)
 	take(&req.Spec.PIDs, b.PIDs)
+	take(&req.Autoscale, b.Autoscale)
 	if b.IO != nil {
 		req.Spec.IO = b.IO.over(agent.IO{})
 	}
@@ -97,10 +100,7 @@ func (s *server) createVM(ctx context.Context, _ *struct{}, b *createVMBody) (*v
 		return nil, p
 	}
 	v, err := s.agent.CreateVM(ctx, req)
-	if err != nil {
-		return nil, err
-	}
-	return vmAnswer(v, nil)
+	return vmAnswer(v, inVM(err))
 }
 
 func take[T any](field *T, v *T) {
@@ -119,7 +119,8 @@ func (s *server) showVM(_ context.Context, in *Target) (*vmOutput, error) {
 
 func (s *server) changeVM(ctx context.Context, in *Target, b *Resources) (*vmOutput, error) {
 	ref := in.Ref
-	ch := agent.VMChange{CPUs: b.CPUs, MemoryBytes: b.MemoryBytes, StorageBytes: b.StorageBytes, BandwidthBPS: b.BandwidthBPS, PIDs: b.PIDs}
+	ch := agent.VMChange{CPUs: b.CPUs, MemoryBytes: b.MemoryBytes, StorageBytes: b.StorageBytes, BandwidthBPS: b.BandwidthBPS, PIDs: b.PIDs,
+		Autoscale: b.Autoscale}
 	if b.IO != nil {
 		old, err := s.agent.VM(ref)
 		if err != nil {
@@ -129,10 +130,7 @@ func (s *server) changeVM(ctx context.Context, in *Target, b *Resources) (*vmOut
 		ch.IO, ref = &io, old.ID
 	}
 	v, err := s.agent.ChangeVM(ctx, ref, ch)
-	if err != nil {
-		return nil, err
-	}
-	return vmAnswer(v, nil)
+	return vmAnswer(v, inVM(err))
 }
 
 type deleteVMInput struct {

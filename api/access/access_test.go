@@ -134,6 +134,7 @@ func TestWhoMayDoWhat(t *testing.T) {
 		"viewer logs out":          {request("POST", "/api/v1/logout", auth, viewer), 200, "", wall},
 		"viewer opens a shell":     {request("GET", "/api/v1/vms/a/exec", auth, viewer, "Upgrade", "websocket"), 403, "read_only", Caller{}},
 		"viewer posts":             {request("POST", "/api/v1/vms", auth, viewer), 403, "read_only", Caller{}},
+		"viewer sets a policy":     {request("PUT", "/api/v1/autoscale/policy", auth, viewer), 403, "read_only", Caller{}},
 		"viewer patches":           {request("PATCH", "/api/v1/vms/a", auth, viewer), 403, "read_only", Caller{}},
 		"viewer puts":              {request("PUT", "/api/v1/vms/a", auth, viewer), 403, "read_only", Caller{}},
 		"viewer deletes":           {request("DELETE", "/api/v1/vms/a", auth, viewer), 403, "read_only", Caller{}},

@@ -82,27 +82,30 @@ var workFamilies = []family[work]{
 	}),
 }
 
-const waitingName = "cloudflash_cloudlet_waiting_seconds"
+var waitingHead = head{"cloudflash_cloudlet_waiting_seconds", "Time from submission to start of cloudlets that started since the agent began, by SLA.", histogramKind}
 
-var waitingHead = head{waitingName, "Time from submission to start of cloudlets that started since the agent began, by SLA.", histogramKind}
-
-// waiting appends the histogram, which has three names.
+// waiting appends the histogram of all SLAs.
 func (p *page) waiting(w *work) {
 	p.head(waitingHead)
 	eachSLA(func(l string, sla int) {
 		h := &w.Waiting[sla]
-		var sum int64
-		for i, n := range h.Buckets {
-			sum += n
-			le := "+Inf"
-			if i < len(agent.WaitingBounds) {
-				le = canonical(agent.WaitingBounds[i])
-			}
-			p.series(waitingName+"_bucket", l, label("le", le), float64(sum))
-		}
-		p.series(waitingName+"_sum", l, "", h.Seconds)
-		p.series(waitingName+"_count", l, "", float64(sum))
+		p.histogram(waitingHead.name, l, agent.WaitingBounds[:], h.Buckets[:], h.Seconds)
 	})
+}
+
+// histogram appends one, which has three names.
+func (p *page) histogram(name, labels string, bounds []float64, buckets []int64, sum float64) {
+	var count int64
+	for i, n := range buckets {
+		count += n
+		le := "+Inf"
+		if i < len(bounds) {
+			le = canonical(bounds[i])
+		}
+		p.series(name+"_bucket", labels, label("le", le), float64(count))
+	}
+	p.series(name+"_sum", labels, "", sum)
+	p.series(name+"_count", labels, "", float64(count))
 }
 
 // canonical is a bound as OpenMetrics wants it: 1.0, not 1.

@@ -4,7 +4,7 @@
 // the counters of the API itself.
 //
 // A metric of the snapshot is one line in the tables of vms.go, host.go,
-// cloudlets.go and memory.go. What is not in the snapshot comes from a
+// cloudlets.go, autoscale.go and memory.go. What is not in the snapshot comes from a
 // prometheus.Collector that is given to Register, or, without code, from *.prom
 // files (Textfile).
 package metrics

@@ -63,7 +63,7 @@ func withVMs(n int) *agent.Snapshot {
 		v := agent.VM{}
 		fill(reflect.ValueOf(&v).Elem())
 		v.ID, v.Name, v.Image, v.State = fmt.Sprintf("id%08d", i), fmt.Sprintf("vm%d", i), "host", agent.VMRunning
-		*v.Limits.CPUs, *v.Limits.BandwidthBPS, v.Usage.UserSeconds = 0.5, 8e6, 1.5
+		*v.Limits.CPUs, *v.Limits.BandwidthBPS, v.Usage.UserSeconds, v.Autoscale.Mode = 0.5, 8e6, 1.5, "auto"
 		s.VMs = append(s.VMs, v)
 	}
 	return s
@@ -109,6 +109,7 @@ func TestValuesOfTheSnapshot(t *testing.T) {
 		`cloudflash_vm_info{vm="id00000000",name="a\\\"b\n`+"\uFFFD"+`",image="host"} 1`,
 		`cloudflash_vm_state{vm="id00000000",state="running"} 1`,
 		`cloudflash_vm_state{vm="id00000000",state="failed"} 0`,
+		`cloudflash_vm_autoscale_mode{vm="id00000000",mode="auto"} 1`,
 		`cloudflash_vm_cpu_seconds_total{vm="id00000000",mode="user"} 1.5`,
 		`cloudflash_vm_cpu_limit_cores{vm="id00000000"} 0.5`,
 		`cloudflash_vm_network_limit_bytes_per_second{vm="id00000000"} 1000000`,
@@ -135,6 +136,8 @@ func TestValuesOfTheSnapshot(t *testing.T) {
 func TestWorkOfCloudlets(t *testing.T) {
 	snap := withVMs(0)
 	o := agent.Outcomes{Ended: map[agent.Outcome]int64{{State: agent.CloudletFailed, Reason: "oom"}: 2}, Events: map[string]int64{"vm.created": 3}}
+	o.Scaling = map[agent.ScaledOutcome]int64{{Resource: "cpus", Action: "grow", Result: agent.DecisionApplied}: 3}
+	o.Kernel.Buckets[3], o.Kernel.Buckets[len(agent.KernelBounds)], o.Kernel.Seconds = 2, 1, 20.25
 	o.Deadlines[agent.SLAHigh] = agent.Deadlines{Met: 4, Missed: 5}
 	o.Waiting[agent.SLALow].Buckets[0], o.Waiting[agent.SLALow].Buckets[4], o.Waiting[agent.SLALow].Seconds = 6, 1, 7.5
 	past := snap.At.Add(-time.Minute)
@@ -158,7 +161,15 @@ func TestWorkOfCloudlets(t *testing.T) {
 		`cloudflash_cloudlet_waiting_seconds_bucket{sla="low",le="1.0"} 7`,
 		`cloudflash_cloudlet_waiting_seconds_bucket{sla="low",le="+Inf"} 7`,
 		`cloudflash_cloudlet_waiting_seconds_sum{sla="low"} 7.5`,
-		`cloudflash_cloudlet_waiting_seconds_count{sla="low"} 7`)
+		`cloudflash_cloudlet_waiting_seconds_count{sla="low"} 7`,
+		`cloudflash_autoscale_decisions_total{resource="cpus",action="grow",result="applied"} 3`,
+		`cloudflash_autoscale_decisions_total{resource="wiops",action="drift",result="noticed"} 0`,
+		`cloudflash_autoscale_kernel_seconds_bucket{le="0.01"} 0`,
+		`cloudflash_autoscale_kernel_seconds_bucket{le="0.05"} 2`,
+		`cloudflash_autoscale_kernel_seconds_bucket{le="10.0"} 2`,
+		`cloudflash_autoscale_kernel_seconds_bucket{le="+Inf"} 3`,
+		`cloudflash_autoscale_kernel_seconds_sum 20.25`,
+		`cloudflash_autoscale_kernel_seconds_count 3`)
 }
 
 func TestSeriesOfADeletedVMVanish(t *testing.T) {

@@ -36,6 +36,7 @@ func (p *page) snapshot(s *agent.Snapshot) {
 	w := workOf(s)
 	one(p, workFamilies, w)
 	p.waiting(w)
+	p.scaling(w)
 	vms, labels := make([]*agent.VM, len(s.VMs)), make([]string, len(s.VMs))
 	for i := range s.VMs {
 		vms[i], labels[i] = &s.VMs[i], label("vm", s.VMs[i].ID)
@@ -150,7 +151,7 @@ func (e takenError) Error() string { return "metric " + string(e) + " is somebod
 
 // ourNames are the names of the tables.
 func ourNames() map[string]bool {
-	names := map[string]bool{waitingName: true}
+	names := map[string]bool{}
 	for _, h := range heads() {
 		names[h.name] = true
 	}
@@ -159,11 +160,12 @@ func ourNames() map[string]bool {
 
 // heads are the metrics of the tables.
 func heads() []head {
-	all := []head{waitingHead}
+	all := []head{waitingHead, kernelHead}
 	all = append(all, headsOf(buildFamilies)...)
 	all = append(all, headsOf(snapshotFamilies)...)
 	all = append(all, headsOf(hostFamilies)...)
 	all = append(all, headsOf(workFamilies)...)
+	all = append(all, headsOf(scalingFamilies)...)
 	all = append(all, headsOf(vmFamilies)...)
 	all = append(all, headsOf(memoryFamilies)...)
 	all = append(all, headsOf(shareFamilies)...)

@@ -17,6 +17,11 @@ var vmFamilies = []family[agent.VM]{
 		}
 		return float64(v.IdleSince.UnixMilli()) / 1000
 	}),
+	rows(gaugeKind, "vm_autoscale_mode", "1; the mode of the VM's autoscaling: auto where any of its limits is scaled, recommend where that is only shown, else off.", func(v *agent.VM, row func(string, float64)) {
+		if v.Autoscale.Mode != "" {
+			row(label("mode", v.Autoscale.Mode), 1)
+		}
+	}),
 	gauge("vm_cloudlets", "Cloudlets that are starting, running or frozen in the VM.", func(v *agent.VM) float64 { return float64(v.Cloudlets) }),
 
 	split(counter("vm_cpu_seconds_total", "CPU time, user_usec and system_usec of cpu.stat.", none[agent.VM]), "mode",

@@ -87,6 +87,8 @@ func status(e *agent.Error) int {
 		return http.StatusUnprocessableEntity
 	case errors.Is(e, agent.ErrAuth):
 		return http.StatusUnauthorized
+	case errors.Is(e, agent.ErrPrecondition):
+		return http.StatusPreconditionFailed
 	case errors.Is(e, agent.ErrExpired):
 		return http.StatusGone
 	case errors.Is(e, agent.ErrNotYet):

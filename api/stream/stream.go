@@ -18,18 +18,24 @@ import (
 type Source interface {
 	Snapshot() *agent.Snapshot
 	Updates() <-chan struct{}
+	journal
+}
+
+// journal is what is told one by one.
+type journal interface {
 	Events(since uint64, limit int) ([]agent.Event, error)
+	Decisions(since uint64, limit int) ([]agent.Decision, error)
 }
 
 // Topics that can be subscribed to.
-var topics = []string{"host", "vms", "cloudlets", "events"}
+var topics = []string{"host", "vms", "cloudlets", "events", "decisions"}
 
 const (
 	maxClients = 256
 	// gap is the least time between two frames of a topic: changes within it
 	// become one frame.
 	gap = 250 * time.Millisecond
-	// firstEvents is how many past events a new subscriber gets.
+	// firstEvents is how many past events or decisions a new subscriber gets.
 	firstEvents = 50
 )
 
@@ -38,7 +44,7 @@ type frame struct {
 	Seq        uint64    `json:"seq"`
 	T          int64     `json:"t"` // milliseconds since 1970
 	Topic      string    `json:"topic"`
-	Kind       string    `json:"kind"` // snapshot: all of it; append: what is new
+	Kind       string    `json:"kind"` // snapshot: all of it; append: what is new, or a decision whose effect is known now
 	ServerTime time.Time `json:"server_time"`
 	Data       any       `json:"data"`
 }
@@ -54,18 +60,22 @@ type Hub struct {
 	source Source
 	log    *slog.Logger
 
+	events    tail[agent.Event] // of Run alone
+	decisions tail[agent.Decision]
+
 	mu      sync.Mutex
 	clients map[*client]struct{}
 	latest  map[string]message // of each topic
 	seq     uint64
-	lastSeq uint64 // of the events that were sent
-	recent  []agent.Event
 	closed  bool
 }
 
 // New makes a hub. Nothing is sent before Run.
 func New(source Source, log *slog.Logger) *Hub {
-	return &Hub{source: source, log: log, clients: map[*client]struct{}{}, latest: map[string]message{}}
+	h := &Hub{source: source, log: log, clients: map[*client]struct{}{}, latest: map[string]message{}}
+	h.events = tail[agent.Event]{read: source.Events, seq: func(e agent.Event) uint64 { return e.Seq }}
+	h.decisions = tail[agent.Decision]{read: source.Decisions, seq: func(d agent.Decision) uint64 { return d.Seq }, open: awaitsEffect}
+	return h
 }
 
 // Run makes frames whenever something has changed, until ctx ends.
@@ -93,32 +103,21 @@ func (h *Hub) publish(now time.Time) {
 	if snap == nil {
 		return // the agent is not ready
 	}
-	fresh := h.freshEvents()
+	events, decisions := h.events.next(now), h.decisions.next(now)
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.recent = append(h.recent, fresh...)
-	h.recent = slices.Clone(h.recent[max(0, len(h.recent)-firstEvents):])
 	h.set("host", "snapshot", now, snap.Host, true)
 	h.set("vms", "snapshot", now, snap.VMs, true)
 	h.set("cloudlets", "snapshot", now, snap.Cloudlets, true)
-	if len(fresh) > 0 {
-		h.set("events", "append", now, fresh, true)
+	if len(events) > 0 {
+		h.set("events", "append", now, events, true)
+	}
+	if len(decisions) > 0 {
+		h.set("decisions", "append", now, decisions, true)
 	}
 	// What a newcomer gets is the history, not the last addition to it.
-	h.set("events", "snapshot", now, h.recent, false)
-}
-
-func (h *Hub) freshEvents() []agent.Event {
-	events, err := h.source.Events(h.lastSeq, 1000)
-	if err != nil { // more than is kept has happened: go on with what is there
-		if events, err = h.source.Events(0, 1000); err != nil {
-			return nil
-		}
-	}
-	if n := len(events); n > 0 {
-		h.lastSeq = events[n-1].Seq
-	}
-	return events
+	h.set("events", "snapshot", now, h.events.recent, false)
+	h.set("decisions", "snapshot", now, h.decisions.recent, false)
 }
 
 // set encodes a frame, keeps it for newcomers and sends it when told to. The

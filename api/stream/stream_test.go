@@ -22,10 +22,11 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // source is an agent that changes when told to.
 type source struct {
-	mu      sync.Mutex
-	snap    agent.Snapshot
-	events  []agent.Event
-	updates chan struct{}
+	mu        sync.Mutex
+	snap      agent.Snapshot
+	events    []agent.Event
+	decisions []agent.Decision
+	updates   chan struct{}
 }
 
 func newSource() *source {
@@ -52,6 +53,18 @@ func (s *source) Events(since uint64, _ int) ([]agent.Event, error) {
 	for _, e := range s.events {
 		if e.Seq > since {
 			out = append(out, e)
+		}
+	}
+	return out, nil
+}
+
+func (s *source) Decisions(since uint64, _ int) ([]agent.Decision, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var out []agent.Decision
+	for _, d := range s.decisions {
+		if d.Seq > since {
+			out = append(out, d)
 		}
 	}
 	return out, nil
@@ -144,6 +157,56 @@ func TestEventsComeOnceAndInOrder(t *testing.T) {
 			next++
 		}
 		s.change(func() { s.events = append(s.events, agent.Event{Seq: uint64(i)}) })
+	}
+}
+
+// A decision is told at once, and again with what it did, a second later.
+func TestDecisionsAreToldAgainWithTheirEffect(t *testing.T) {
+	s := newSource()
+	decide := func(seq uint64, r agent.DecisionResult) agent.Decision {
+		return agent.Decision{Seq: seq, At: time.Now(), Result: r, VMName: "web"}
+	}
+	s.decisions = []agent.Decision{decide(1, agent.DecisionDeferred), decide(2, agent.DecisionApplied)}
+	c := dial(t, serve(t, s), `{"op":"sub","topics":[{"name":"decisions"}]}`)
+	told := func() string {
+		var b strings.Builder
+		f := read(t, c)
+		for _, v := range f["data"].([]any) {
+			d := v.(map[string]any)
+			fmt.Fprint(&b, d["seq"], " ")
+			if e, ok := d["effect"].(map[string]any); ok {
+				fmt.Fprint(&b, e["text"], " ")
+			}
+		}
+		return f["kind"].(string) + ": " + b.String()
+	}
+	first := told()
+	for first != "snapshot: 1 2 " && first != "append: 1 2 " { // made before there were any
+		first = told()
+	}
+	s.change(func() { s.decisions = append(s.decisions, decide(3, agent.DecisionApplied)) })
+	if got := told(); got != "append: 3 " {
+		t.Errorf("a new one is told as %q", got)
+	}
+	s.change(func() { s.decisions[1].Effect = &agent.Effect{Text: "calm"} })
+	if got := told(); got != "append: 2 calm " {
+		t.Errorf("an effect is told as %q", got)
+	}
+	s.change(func() { s.decisions[2].Effect = &agent.Effect{Text: "worse"} })
+	if got := told(); got != "append: 3 worse " {
+		t.Errorf("the other effect is told as %q", got)
+	}
+}
+
+func TestNewcomersGetTheLastDecisions(t *testing.T) {
+	s := newSource()
+	for i := range 3 * firstEvents {
+		s.decisions = append(s.decisions, agent.Decision{Seq: uint64(i + 1)})
+	}
+	h := New(s, slog.New(slog.DiscardHandler))
+	h.publish(time.Now())
+	if r := h.decisions.recent; len(r) != firstEvents || r[0].Seq != 2*firstEvents+1 {
+		t.Errorf("%d, from %d", len(r), r[0].Seq)
 	}
 }
 

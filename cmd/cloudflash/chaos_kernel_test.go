@@ -79,7 +79,8 @@ func (d *daemon) start() {
 	d.t.Helper()
 	d.cmd = exec.Command("cloudflash", "serve", "--listen", "", "--socket", filepath.Join(d.run, "api.sock"),
 		"--state-dir", d.state, "--run-dir", d.run, "--cgroup-parent", d.parent,
-		"--overcommit-cpu", "100", "--overcommit-memory", "10", "--overcommit-storage", "1000")
+		"--overcommit-cpu", "100", "--overcommit-memory", "10", "--overcommit-storage", "1000",
+		"--autoscale", "off") // limits are to stay as they were asked for
 	d.cmd.Stdout, d.cmd.Stderr = d.log, d.log
 	if err := d.cmd.Start(); err != nil {
 		d.t.Fatal(err)

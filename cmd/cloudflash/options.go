@@ -35,6 +35,7 @@ type options struct {
 	Storage      float64 `yaml:"overcommit-storage"`
 	OutputKeep   string  `yaml:"output-keep"`
 	PageScan     string  `yaml:"page-scan"`
+	Autoscale    string  `yaml:"autoscale"`
 	Backend      string  `yaml:"storage"`
 	Bridge       string  `yaml:"network-bridge"`
 	NetworkPool  string  `yaml:"network-pool"`
@@ -51,7 +52,7 @@ func defaultOptions() options {
 		CgroupParent: "/sys/fs/cgroup/cloudflash", Init: beside("cloudflash-init"), Burn: beside("burn"),
 		CPUs: d.Overcommit.CPUs, Memory: d.Overcommit.Memory, Storage: d.Overcommit.Storage,
 		Backend: d.Storage, Bridge: d.Bridge, NetworkPool: d.NetworkPool, NetworkULA: d.NetworkULA,
-		OutputKeep: "64MiB", PageScan: "1%", LogFormat: "text", LogLevel: "info",
+		OutputKeep: "64MiB", PageScan: "1%", Autoscale: d.Autoscale, LogFormat: "text", LogLevel: "info",
 	}
 }
 
@@ -91,6 +92,7 @@ func (o *options) flags(out io.Writer) *flag.FlagSet {
 	fs.StringVar(&o.OutputKeep, "output-keep", o.OutputKeep, "how much of each output stream is kept, the newest")
 	fs.StringVar(&o.MetricsDir, "metrics-dir", o.MetricsDir, "directory whose *.prom files are served with /metrics; empty for metrics.d in the state directory")
 	fs.StringVar(&o.PageScan, "page-scan", o.PageScan, "share of one core that the scan of memory pages may take, such as 1%; 0% scans on request only, off never")
+	fs.StringVar(&o.Autoscale, "autoscale", o.Autoscale, "how limits of VMs are scaled where no policy says otherwise: auto, recommend (decisions are shown and nothing is changed) or off")
 	fs.StringVar(&o.LogFormat, "log-format", o.LogFormat, "text or json")
 	fs.StringVar(&o.LogLevel, "log-level", o.LogLevel, "debug, info, warn or error")
 	return fs
@@ -166,6 +168,9 @@ func (o options) check() error {
 	if !slices.Contains([]string{"auto", "native", "pool", agent.StorageNone}, o.Backend) {
 		return fmt.Errorf("--storage must be auto, native, pool or none, not %q", o.Backend)
 	}
+	if !slices.Contains([]string{"off", "recommend", "auto"}, o.Autoscale) {
+		return fmt.Errorf("--autoscale must be off, recommend or auto, not %q", o.Autoscale)
+	}
 	if (o.TLSCert == "") != (o.TLSKey == "") {
 		return fmt.Errorf("--tls-cert and --tls-key go together")
 	}
@@ -220,7 +225,7 @@ func (o options) config(log *slog.Logger) (agent.Config, error) {
 		return agent.Config{}, err
 	}
 	c := agent.DefaultConfig()
-	c.PageScan = scan
+	c.PageScan, c.Autoscale = scan, o.Autoscale
 	c.StateDir, c.RunDir, c.CgroupParent = o.StateDir, o.RunDir, o.CgroupParent
 	c.InitPath, c.Binaries = o.Init, []string{o.Burn}
 	c.Overcommit = agent.Overcommit{CPUs: o.CPUs, Memory: o.Memory, Storage: o.Storage}

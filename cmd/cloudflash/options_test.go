@@ -42,7 +42,7 @@ func TestDefaultsOfServe(t *testing.T) {
 	}
 	want := options{Listen: "127.0.0.1:5000", Socket: "/run/cloudflash/api.sock", StateDir: "/var/lib/cloudflash", RunDir: "/run/cloudflash",
 		CgroupParent: "/sys/fs/cgroup/cloudflash", Init: filepath.Join(filepath.Dir(self), "cloudflash-init"), Burn: filepath.Join(filepath.Dir(self), "burn"),
-		CPUs: agent.DefaultConfig().Overcommit.CPUs, Memory: 1, Storage: agent.DefaultConfig().Overcommit.Storage, OutputKeep: "64MiB", PageScan: "1%",
+		CPUs: agent.DefaultConfig().Overcommit.CPUs, Memory: 1, Storage: agent.DefaultConfig().Overcommit.Storage, OutputKeep: "64MiB", PageScan: "1%", Autoscale: "auto",
 		Backend: "auto", Bridge: "cf0", NetworkPool: "10.88.0.0/16", NetworkULA: "fd0c:f1a5:c10d::/64", LogFormat: "text", LogLevel: "info"}
 	if diff := cmp.Diff(want, o); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
@@ -56,7 +56,7 @@ func TestEachOptionFromEachPlace(t *testing.T) {
 		"listen": {"127.0.0.1:1", "127.0.0.1:2", ""}, "socket": {"/a", "/b", "/c"}, "state-dir": {"/a", "/b", "/c"}, "run-dir": {"/a", "/b", "/c"},
 		"cgroup-parent": {"/a", "/b", "/c"}, "init": {"/a", "/b", "/c"}, "burn": {"/a", "/b", "/c"}, "metrics-dir": {"/a", "/b", "/c"}, "host-names": {"a,b", "b", "c"},
 		"overcommit-cpu": {"1.5", "2", "3"}, "overcommit-memory": {"1.5", "2", "3"}, "overcommit-storage": {"1.5", "2", "3"},
-		"output-keep": {"1MiB", "2MiB", "3MiB"}, "page-scan": {"off", "0%", "2.5%"}, "log-format": {"json", "text", "json"}, "storage": {"native", "pool", "none"}, "network-bridge": {"a", "b", "c"}, "network-pool": {"10.1.0.0/16", "10.2.0.0/16", "10.3.0.0/16"},
+		"output-keep": {"1MiB", "2MiB", "3MiB"}, "page-scan": {"off", "0%", "2.5%"}, "autoscale": {"off", "recommend", "auto"}, "log-format": {"json", "text", "json"}, "storage": {"native", "pool", "none"}, "network-bridge": {"a", "b", "c"}, "network-pool": {"10.1.0.0/16", "10.2.0.0/16", "10.3.0.0/16"},
 		"network-ula": {"fd00:1::/64", "fd00:2::/64", "fd00:3::/64"}, "log-level": {"debug", "warn", "error"},
 	}
 	var d options
@@ -129,6 +129,7 @@ func TestBadOptionsAreNamed(t *testing.T) {
 		"no number":           {"--overcommit-cpu many", nil, `invalid argument "many" for "--overcommit-cpu" flag: strconv.ParseFloat: parsing "many": invalid syntax`},
 		"page scan":           {"--page-scan 2", nil, `--page-scan must be off, or 0% to 100% of one core, such as 1%, not "2"`},
 		"page scan, much":     {"--page-scan 101%", nil, `--page-scan must be off, or 0% to 100% of one core, such as 1%, not "101%"`},
+		"autoscale":           {"--autoscale on", nil, `--autoscale must be off, recommend or auto, not "on"`},
 		"zero":                {"--overcommit-cpu 0", nil, "--overcommit-cpu must be more than 0 and at most 1000, not 0"},
 		"negative":            {"--overcommit-memory -1", nil, "--overcommit-memory must be more than 0 and at most 1000, not -1"},
 		"NaN":                 {"--overcommit-storage NaN", nil, "--overcommit-storage must be more than 0 and at most 1000, not NaN"},
@@ -155,7 +156,7 @@ func TestBadOptionsAreNamed(t *testing.T) {
 
 func TestConfigOfTheAgent(t *testing.T) {
 	program := file(t, "program", "", 0o755)
-	o, err := parseOptions([]string{"--init", program, "--burn", program, "--output-keep", "1MiB", "--overcommit-cpu", "2.5", "--state-dir", "/s", "--run-dir", "/r", "--cgroup-parent", "/c"}, noEnv, io.Discard)
+	o, err := parseOptions([]string{"--init", program, "--burn", program, "--output-keep", "1MiB", "--overcommit-cpu", "2.5", "--autoscale", "recommend", "--state-dir", "/s", "--run-dir", "/r", "--cgroup-parent", "/c"}, noEnv, io.Discard)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -163,7 +164,7 @@ func TestConfigOfTheAgent(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if c.OutputKeep != 1<<20 || c.Overcommit.CPUs != 2.5 || c.StateDir != "/s" || c.RunDir != "/r" || c.CgroupParent != "/c" || c.InitPath != program || len(c.Binaries) != 1 || c.Binaries[0] != program {
+	if c.OutputKeep != 1<<20 || c.Overcommit.CPUs != 2.5 || c.Autoscale != "recommend" || c.StateDir != "/s" || c.RunDir != "/r" || c.CgroupParent != "/c" || c.InitPath != program || len(c.Binaries) != 1 || c.Binaries[0] != program {
 		t.Errorf("%+v", c)
 	}
 	for name, bad := range map[string]struct {

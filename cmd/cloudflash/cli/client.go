@@ -103,7 +103,7 @@ func (p *problemError) exitCode() int {
 	switch {
 	case p.Status == http.StatusNotFound:
 		return ExitNotFound
-	case p.Status == http.StatusConflict:
+	case p.Status == http.StatusConflict, p.Status == http.StatusPreconditionFailed:
 		return ExitConflict
 	case p.Status == http.StatusInsufficientStorage:
 		return ExitCapacity
@@ -116,8 +116,9 @@ func (p *problemError) exitCode() int {
 }
 
 // open sends a request and returns the answer's body, or the problem that the
-// agent has with it. Paths without / in front of api are below /api/v1.
-func (c *client) open(ctx context.Context, method, path string, query url.Values, body any) (*http.Response, error) {
+// agent has with it. Paths without / in front of api are below /api/v1. Headers
+// are names and values by turns.
+func (c *client) open(ctx context.Context, method, path string, query url.Values, body any, headers ...string) (*http.Response, error) {
 	if c.err != nil {
 		return nil, c.err
 	}
@@ -133,10 +134,10 @@ func (c *client) open(ctx context.Context, method, path string, query url.Values
 	if len(query) > 0 {
 		target += "?" + query.Encode()
 	}
-	return c.send(ctx, method, target, r)
+	return c.send(ctx, method, target, r, headers...)
 }
 
-func (c *client) send(ctx context.Context, method, target string, body io.Reader) (*http.Response, error) {
+func (c *client) send(ctx context.Context, method, target string, body io.Reader, headers ...string) (*http.Response, error) {
 	req, err := http.NewRequestWithContext(ctx, method, target, body)
 	if err != nil {
 		return nil, usage("%v", err)
@@ -144,6 +145,9 @@ func (c *client) send(ctx context.Context, method, target string, body io.Reader
 	req.Header.Set("Accept", "application/json, text/plain")
 	if body != nil {
 		req.Header.Set("Content-Type", "application/json")
+	}
+	for i := 0; i+1 < len(headers); i += 2 {
+		req.Header.Set(headers[i], headers[i+1])
 	}
 	if c.token != "" {
 		req.Header.Set("Authorization", "Bearer "+c.token)
@@ -195,8 +199,8 @@ func cause(err error) error {
 }
 
 // call sends body and decodes the answer into out, when it is not nil.
-func (c *client) call(ctx context.Context, method, path string, query url.Values, body, out any) error {
-	resp, err := c.open(ctx, method, path, query, body)
+func (c *client) call(ctx context.Context, method, path string, query url.Values, body, out any, headers ...string) error {
+	resp, err := c.open(ctx, method, path, query, body, headers...)
 	if err != nil {
 		return err
 	}

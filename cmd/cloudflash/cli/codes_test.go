@@ -34,12 +34,13 @@ func TestRefusalsHaveExitCodes(t *testing.T) {
 		"invalid":   {agent.ErrInvalid, ExitUsage},
 		"auth":      {agent.ErrAuth, ExitAuth},
 		"expired":   {agent.ErrExpired, ExitFailure},
+		"stale":     {agent.ErrPrecondition, ExitConflict},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := newRig(t)
 			r.agent.err = refusal(c.kind)
 			for _, verb := range []string{"vm create web --memory 64GiB", "vm show web", "vm set web --cpus 1", "vm delete web", "vm freeze web", "vm thaw web", "vm wait web",
-				"cloudlet submit ls", "cloudlet run ls", "cloudlet show x", "cloudlet logs x", "cloudlet cancel x", "cloudlet wait x", "events", "events -f", "api GET /api/v1/vms/web"} {
+				"cloudlet submit ls", "cloudlet run ls", "cloudlet show x", "cloudlet logs x", "cloudlet cancel x", "cloudlet wait x", "events", "events -f", "autoscale policy", "autoscale events", "autoscale events -f", "api GET /api/v1/vms/web"} {
 				got := r.run(strings.Fields(verb)...)
 				if diff := cmp.Diff(result{Err: refused, Code: c.code}, got); diff != "" {
 					t.Errorf("%s (-want +got):\n%s", verb, diff)
@@ -68,13 +69,17 @@ func TestEveryWrongFieldIsNamed(t *testing.T) {
 func TestMissingThings(t *testing.T) {
 	r := newRig(t)
 	for verb, want := range map[string]string{
-		"vm show nix":         "error: vm \"nix\" not found\nhint: cloudflash vm list shows what there is\n",
-		"vm delete nix":       "error: vm \"nix\" not found\nhint: cloudflash vm list shows what there is\n",
-		"vm wait nix":         "error: vm \"nix\" not found\nhint: cloudflash vm list shows what there is\n",
-		"cloudlet logs nix":   "error: cloudlet \"nix\" not found\nhint: cloudflash cloudlet list shows what there is\n",
-		"cloudlet wait nix":   "error: cloudlet \"nix\" not found\nhint: cloudflash cloudlet list shows what there is\n",
-		"token revoke nix":    "error: token \"nix\" not found\nhint: cloudflash token list shows what there is\n",
-		"api GET /api/v1/nix": "error: there is nothing at /api/v1/nix\nhint: GET /openapi.json lists all routes\n",
+		"vm show nix":                 "error: vm \"nix\" not found\nhint: cloudflash vm list shows what there is\n",
+		"vm delete nix":               "error: vm \"nix\" not found\nhint: cloudflash vm list shows what there is\n",
+		"vm wait nix":                 "error: vm \"nix\" not found\nhint: cloudflash vm list shows what there is\n",
+		"cloudlet logs nix":           "error: cloudlet \"nix\" not found\nhint: cloudflash cloudlet list shows what there is\n",
+		"cloudlet wait nix":           "error: cloudlet \"nix\" not found\nhint: cloudflash cloudlet list shows what there is\n",
+		"autoscale status nix":        "error: vm \"nix\" not found\nhint: cloudflash vm list shows what there is\n",
+		"autoscale policy nix":        "error: vm \"nix\" not found\nhint: cloudflash vm list shows what there is\n",
+		"autoscale events nix":        "error: vm \"nix\" not found\nhint: cloudflash vm list shows what there is\n",
+		"autoscale set nix cpus up=1": "error: vm \"nix\" not found\nhint: cloudflash vm list shows what there is\n",
+		"token revoke nix":            "error: token \"nix\" not found\nhint: cloudflash token list shows what there is\n",
+		"api GET /api/v1/nix":         "error: there is nothing at /api/v1/nix\nhint: GET /openapi.json lists all routes\n",
 	} {
 		if diff := cmp.Diff(result{Err: want, Code: ExitNotFound}, r.run(strings.Fields(verb)...)); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", verb, diff)
@@ -122,6 +127,25 @@ func TestUsage(t *testing.T) {
 		"top --once -o csv":                        `top has no --output csv; json, jsonl and yaml are`,
 		"api GET":                                  `usage: cloudflash api METHOD PATH [BODY] [flags]`,
 		"api GET api/v1/vms":                       `PATH begins with /, such as /api/v1/vms`,
+		"autoscale nix":                            `unknown command "nix"; cloudflash autoscale --help lists them`,
+		"autoscale status a b":                     `cloudflash autoscale status takes at most one VM; usage: cloudflash autoscale status [VM] [flags]`,
+		"autoscale set":                            `nothing to set: FIELD=VALUE is missing, such as max=4; cloudflash autoscale set --help lists the fields`,
+		"autoscale set db cpus":                    `nothing to set: FIELD=VALUE is missing, such as max=4; cloudflash autoscale set --help lists the fields`,
+		"autoscale set db disk up=1":               `"disk" is no resource; there are cpus, memory, storage, bandwidth, rbps, wbps, riops, wiops, all, idle`,
+		"autoscale set a b cpus up=1":              `a VM and a resource may stand before the fields, not ["a" "b" "cpus"]`,
+		"autoscale set up=1 db":                    `"db" is no FIELD=VALUE; a VM and a resource stand before the fields`,
+		"autoscale set db cpus upp=1":              `"upp" is no field; there are mode, up, down, cooldown, window, target, margin, step, min, max`,
+		"autoscale set db cpus up=most":            `up: "most" is not a share such as 0.7 or 70%`,
+		"autoscale set db cpus up=NaN":             `up: "NaN" is not a share such as 0.7 or 70%`,
+		"autoscale set db cooldown=5":              `cooldown: "5" is not a time such as 30s or 5m`,
+		"autoscale set db max=4":                   `max: it is of one resource, such as cpus: name it in front`,
+		"autoscale set db memory max=4XB":          `max: "4XB" is not an amount such as 512MiB, 8GB or 4096`,
+		"autoscale set db riops max=1k":            `max: "1k" is not a number of operations per second`,
+		"autoscale set idle up=1":                  `"up" is no field of idle; there are after, notice, min-vms`,
+		"autoscale set idle min-vms=some":          `min-vms: "some" is not a number of VMs`,
+		"autoscale events -f -o json":              `--follow never ends: its --output must be table, wide or jsonl, not json`,
+		"vm create a --autoscale on":               `--autoscale must be off, recommend or auto, not "on"`,
+		"vm set db --autoscale on":                 `--autoscale must be off, recommend or auto, not "on"`,
 		"vm list --host localhost:5000":            `--host must be unix:///path or http(s)://host:port, not "localhost:5000"`,
 		"events -f --host localhost:5000":          `--host must be unix:///path or http(s)://host:port, not "localhost:5000"`,
 		"api GET / --host localhost:5000":          `--host must be unix:///path or http(s)://host:port, not "localhost:5000"`,
@@ -156,6 +180,7 @@ func TestTokensOverTCP(t *testing.T) {
 		"none":              {"", "vm list", result{Err: "error: log in first\n" + hint, Code: ExitAuth}},
 		"wrong":             {"guess", "vm list", result{Err: "error: token is unknown, revoked or expired\nhint: cloudflash token create\n", Code: ExitAuth}},
 		"viewer looks":      {"guest", "vm list -o name", result{Out: "db\nweb\n"}},
+		"viewer sets":       {"guest", "autoscale set up=0.7", result{Err: "error: a viewer may only look\nhint: use a token of role admin\n", Code: ExitAuth}},
 		"viewer deletes":    {"guest", "vm delete db", result{Err: "error: a viewer may only look\nhint: use a token of role admin\n", Code: ExitAuth}},
 		"admin":             {"root", "vm freeze db -o name", result{Out: "db\n"}},
 		"none, raw request": {"", "api GET /api/v1/vms", result{Err: "error: log in first\n" + hint, Code: ExitAuth}},

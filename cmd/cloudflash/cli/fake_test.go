@@ -31,6 +31,7 @@ type fakeAgent struct {
 	tokens     []agent.Token
 	checks     []agent.Check
 	secrets    map[string]agent.Token
+	scaling    scaling
 	updates    chan struct{}
 	ready      chan struct{}
 	// cancelled is called with the lock held when a cloudlet is cancelled.

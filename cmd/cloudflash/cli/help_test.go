@@ -38,7 +38,7 @@ func TestTheTree(t *testing.T) {
 			got = append(got, strings.TrimPrefix(c.CommandPath(), "cloudflash "))
 		}
 	})
-	want := strings.Split("api,cloudlet cancel,cloudlet list,cloudlet logs,cloudlet run,cloudlet show,cloudlet submit,cloudlet wait,"+
+	want := strings.Split("api,autoscale events,autoscale policy,autoscale set,autoscale status,cloudlet cancel,cloudlet list,cloudlet logs,cloudlet run,cloudlet show,cloudlet submit,cloudlet wait,"+
 		"completion bash,completion fish,completion zsh,events,help,host check,host info,login,mem map,mem owners,mem processes,mem scan,mem summary,serve,token create,token list,token revoke,top,version,"+
 		"vm create,vm delete,vm exec,vm freeze,vm list,vm set,vm show,vm thaw,vm top,vm wait", ",")
 	if diff := cmp.Diff(want, got); diff != "" {
@@ -132,10 +132,13 @@ func TestCompletionScripts(t *testing.T) {
 func TestNamesAreCompleted(t *testing.T) {
 	r := withAll(t)
 	for args, want := range map[string]string{
-		"vm show ":       "db\nweb\n:4\n",
-		"vm delete db ":  "db\nweb\n:4\n",
-		"cloudlet logs ": "etl\nhog\nnext\n:4\n",
-		"vm fr":          "freeze\tStop all cloudlets of VMs where they stand\n:4\n",
+		"vm show ":                     "db\nweb\n:4\n",
+		"vm delete db ":                "db\nweb\n:4\n",
+		"autoscale set db idle ":       "after=\nnotice=\nmin-vms=\n:6\n",
+		"autoscale set db cpus max=4 ": "mode=\nup=\ndown=\ncooldown=\nwindow=\ntarget=\nmargin=\nstep=\nmin=\nmax=\n:6\n",
+		"autoscale status ":            "db\nweb\n:4\n",
+		"cloudlet logs ":               "etl\nhog\nnext\n:4\n",
+		"vm fr":                        "freeze\tStop all cloudlets of VMs where they stand\n:4\n",
 	} {
 		if got := r.run(append([]string{"__complete"}, strings.Split(args, " ")...)...); got.Out != want || got.Code != 0 {
 			t.Errorf("%q: %+v, want %q", args, got, want)

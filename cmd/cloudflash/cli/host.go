@@ -1,12 +1,8 @@
 package cli
 
 import (
-	"bufio"
-	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
-	"net/url"
 	"strconv"
 	"strings"
 	"time"
@@ -77,101 +73,6 @@ func (a *app) describeHost(h agent.Host) {
 	row("cloudlets", "%s", strings.Join(append(states, "")[:max(len(states), 1)], ", "))
 	row("cgroup", "%s", h.CgroupParent)
 	row("state", "%s", h.StateDir)
-}
-
-func (a *app) eventsCommand() *cobra.Command {
-	var follow bool
-	var since uint64
-	c := &cobra.Command{Use: "events", Short: "Show what happened", Args: exactly(0, "no arguments"),
-		RunE: func(c *cobra.Command, _ []string) error {
-			if follow {
-				return a.followEvents(c, since)
-			}
-			all := []agent.Event{}
-			for {
-				var page struct { // a new one each time: decoding leaves what is absent as it was
-					Items   []agent.Event `json:"items"`
-					LastSeq uint64        `json:"last_seq"`
-				}
-				q := url.Values{"since": {strconv.FormatUint(since, 10)}, "limit": {"1000"}}
-				if err := a.client().get(c.Context(), "/events", q, &page); err != nil {
-					return err
-				}
-				all = append(all, page.Items...)
-				if len(page.Items) < 1000 {
-					break
-				}
-				since = page.LastSeq
-			}
-			return printList(a, all, func(e agent.Event) string { return strconv.FormatUint(e.Seq, 10) }, eventColumns)
-		}}
-	c.Flags().BoolVarP(&follow, "follow", "f", false, "go on as they happen")
-	c.Flags().Uint64Var(&since, "since", 0, "only events after this number")
-	return c
-}
-
-var eventColumns = []column[agent.Event]{
-	{"SEQ", false, func(e agent.Event) string { return strconv.FormatUint(e.Seq, 10) }},
-	{"TIME", false, func(e agent.Event) string { return e.At.Local().Format("15:04:05.000") }},
-	{"LEVEL", false, func(e agent.Event) string { return e.Level }},
-	{"KIND", false, func(e agent.Event) string { return e.Kind }},
-	{"MESSAGE", false, func(e agent.Event) string { return e.Message }},
-}
-
-func (a *app) followEvents(c *cobra.Command, since uint64) error {
-	if a.output != "table" && a.output != "wide" && a.output != "jsonl" {
-		return usage("--follow never ends: its --output must be table, wide or jsonl, not %s", a.output)
-	}
-	client := a.client()
-	if client.err != nil {
-		return client.err
-	}
-	client.http.Transport = withAccept{client.http.Transport, "text/event-stream"}
-	resp, err := client.open(c.Context(), "GET", "/events", url.Values{"since": {strconv.FormatUint(since, 10)}}, nil)
-	if err != nil {
-		return err
-	}
-	defer resp.Body.Close()
-	lines := bufio.NewScanner(resp.Body)
-	lines.Buffer(nil, 1<<20)
-	kind := ""
-	for lines.Scan() {
-		if k, ok := strings.CutPrefix(lines.Text(), "event: "); ok {
-			kind = k
-		}
-		data, ok := strings.CutPrefix(lines.Text(), "data: ")
-		if !ok {
-			continue
-		}
-		if err := a.followed(kind, data); err != nil {
-			return err
-		}
-	}
-	if c.Context().Err() != nil {
-		return nil
-	}
-	if err := lines.Err(); err != nil && !errors.Is(err, io.ErrUnexpectedEOF) {
-		return err
-	}
-	return errStreamClosed()
-}
-
-// followed prints one message of the stream.
-func (a *app) followed(kind, data string) error {
-	if kind == "gap" {
-		fmt.Fprintln(a.Err, "some events are gone: the agent keeps the newest only")
-		return nil
-	}
-	if a.output == "jsonl" {
-		_, err := fmt.Fprintln(a.Out, escaped([]byte(data)))
-		return err
-	}
-	var e agent.Event
-	if err := json.Unmarshal([]byte(data), &e); err != nil {
-		return fmt.Errorf("decode an event: %w", err)
-	}
-	_, err := fmt.Fprintf(a.Out, "%s  %-5s  %s\n", e.At.Local().Format("15:04:05.000"), clean(e.Level), clean(e.Message))
-	return err
 }
 
 func (a *app) tokenCommand() *cobra.Command {

@@ -51,7 +51,7 @@ web,failed,0.00/max,0 B/max,0/max,0,3d,v1,host,none,0 B/max,,,0 B,0 B,0,0,init e
 }
 
 // lists are all verbs that print any number of things, with the API's list of them.
-var lists = map[string]string{"vm list": "/vms", "cloudlet list": "/cloudlets", "events": "/events", "host check": "/host/checks", "token list": "/tokens"}
+var lists = map[string]string{"vm list": "/vms", "cloudlet list": "/cloudlets", "events": "/events", "autoscale events": "/autoscale/events", "host check": "/host/checks", "token list": "/tokens"}
 
 func TestListsAreTheAPIsLists(t *testing.T) {
 	r := withAll(t)
@@ -94,7 +94,7 @@ func TestEmptyListsAreArrays(t *testing.T) {
 }
 
 func TestOneThingIsAnObject(t *testing.T) {
-	for verb, path := range map[string]string{"vm show db": "/vms/db", "cloudlet show etl": "/cloudlets/etl", "host info": "/host",
+	for verb, path := range map[string]string{"vm show db": "/vms/db", "cloudlet show etl": "/cloudlets/etl", "host info": "/host", "autoscale status": "/autoscale/status", "autoscale status db": "/autoscale/status?vm=db", "autoscale policy": "/autoscale/policy", "autoscale policy db": "/autoscale/policy?vm=db",
 		"vm create api": "", "vm set db --cpus 2": "/vms/db", "cloudlet submit --name job ls": "", "token create ci": "", "login": "", "version": "", "top --once": ""} {
 		t.Run(verb, func(t *testing.T) {
 			r := withAll(t)
@@ -171,11 +171,18 @@ func TestNamesCannotPlayWithTheTerminal(t *testing.T) {
 	for i := range r.agent.events {
 		r.agent.events[i].Message, r.agent.events[i].Kind, r.agent.events[i].Level = evil, evil, evil
 	}
+	for i := range r.agent.scaling.decisions {
+		d := &r.agent.scaling.decisions[i]
+		d.VMName, d.Reason, d.Why, d.Signal, d.Effect = evil, evil, evil, evil, &agent.Effect{Text: evil}
+	}
+	for i := range r.agent.scaling.status {
+		r.agent.scaling.status[i].VMName, r.agent.scaling.status[i].Activity = evil, evil
+	}
 	r.agent.tokens[0].Name, r.agent.tokens[0].Role = evil, evil
 	r.agent.checks[0].Detail, r.agent.checks[0].Fix, r.agent.checks[0].OK = evil, evil, false
 	r.agent.operations[0] = agent.Operation{ID: "o0", Kind: evil, Target: evil, State: agent.OperationFailed, Error: evil}
 	for _, verb := range []string{"vm list", "vm show v0", "vm set v0 --cpus 1", "vm freeze v0", "vm delete v0", "vm delete --no-wait v0", "cloudlet list", "cloudlet show c0",
-		"cloudlet cancel c2", "cloudlet wait c0 c1", "events", "token list", "host check", "top --once", "vm wait v0 --for frozen --timeout 10ms"} {
+		"cloudlet cancel c2", "cloudlet wait c0 c1", "events", "autoscale events", "autoscale status", "autoscale status v0", "autoscale policy v0", "token list", "host check", "top --once", "vm wait v0 --for frozen --timeout 10ms"} {
 		for _, format := range formats {
 			got := r.run(append(strings.Fields(verb), "-o", format)...)
 			if i := strings.IndexFunc(got.Out+got.Err, func(r rune) bool { return r != '\n' && clean(string(r)) != string(r) }); i >= 0 {

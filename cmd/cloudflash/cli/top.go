@@ -3,27 +3,10 @@ package cli
 import (
 	"context"
 	"fmt"
-	"net/http"
 
 	"cloudflash/agent"
 	"github.com/spf13/cobra"
 )
-
-// withAccept asks for another content type.
-type withAccept struct {
-	next   http.RoundTripper
-	accept string
-}
-
-// RoundTrip sends the request with the content type asked for.
-func (w withAccept) RoundTrip(r *http.Request) (*http.Response, error) {
-	r = r.Clone(r.Context())
-	r.Header.Set("Accept", w.accept)
-	if w.next == nil {
-		return http.DefaultTransport.RoundTrip(r)
-	}
-	return w.next.RoundTrip(r)
-}
 
 func (a *app) topCommand() *cobra.Command {
 	return a.topOf("top", "Watch what VMs and cloudlets use", false)

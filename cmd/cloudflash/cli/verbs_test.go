@@ -30,6 +30,7 @@ func withAll(t testing.TB) *rig {
 	r.agent.operations = []agent.Operation{{ID: "o0", Kind: "vm.delete", Target: "v0", State: agent.OperationSucceeded, CreatedAt: ago(0)}}
 	r.agent.tokens = []agent.Token{{ID: "t0", Name: "ci", Role: "viewer", Kind: "token", CreatedAt: ago(3 * 24 * time.Hour)}}
 	r.agent.checks = []agent.Check{{Name: "cgroup", OK: true, Detail: "writable"}, {Name: "store", OK: true, Detail: "fine"}}
+	r.agent.scaling = someScaling()
 	return r
 }
 
@@ -48,7 +49,7 @@ func TestEveryVerbAsksAndPrints(t *testing.T) {
 			out:  "NAME  STATE    CPU       MEMORY   PIDS   CLOUDLETS  AGE\napi   running  0.00/max  0 B/max  0/max  0          2d\n"},
 		"vm create, name only": {args: "vm create api -o name", want: []request{{"POST /api/v1/vms", `{"name":"api"}`}}, out: "api\n"},
 		"vm list by state":     {args: "vm ls --state failed --no-headers -o name", want: []request{{"GET /api/v1/vms?limit=1000&state=failed", ""}}, out: "web\n"},
-		"vm show":              {args: "vm show web", want: []request{{"GET /api/v1/vms/web", ""}}, out: anything},
+		"vm show":              {args: "vm show web", want: []request{{"GET /api/v1/vms/web", ""}, {"GET /api/v1/autoscale/status?vm=v1", ""}}, out: anything},
 		"vm set": {args: "vm set db --cpus 1.5 -o csv --no-headers", want: []request{{"PATCH /api/v1/vms/db", `{"cpus":1.5}`}},
 			out: "db,running,0.50/1.5,100 MiB/1 GiB,3/256,1,2h10m,v0,host,\"read 5 MiB/s, write 100 op/s\",0 B/max,nat,10.88.0.2,0 B,0 B,0,42,\n"},
 		"vm set io keeps the rest": {args: "vm set db --io-wbps 0 -o name",
@@ -92,8 +93,11 @@ state       /var/lib/cloudflash
 			out: "CHECK   OK   FOUND     FIX\ncgroup  yes  writable\nstore   yes  fine\n"},
 		"events": {args: "events", want: []request{{"GET /api/v1/events?limit=1000&since=0", ""}},
 			out: "SEQ  TIME          LEVEL  KIND               MESSAGE\n1    03:04:05.006  info   vm.created         VM db created\n2    03:04:06.000  warn   cloudlet.finished  cloudlet hog failed: oom\n"},
-		"events since": {args: "events --since 1 -o name", want: []request{{"GET /api/v1/events?limit=1000&since=1", ""}}, out: "2\n"},
-		"token create": {args: "token create ci --role admin", want: []request{{"POST /api/v1/tokens", `{"name":"ci","role":"admin"}`}}, out: "s3cret\n"},
+		"events since":            {args: "events --since 1 -o name", want: []request{{"GET /api/v1/events?limit=1000&since=1", ""}}, out: "2\n"},
+		"autoscale status":        {args: "autoscale status web", want: []request{{"GET /api/v1/autoscale/status?vm=web", ""}}, out: anything},
+		"autoscale policy":        {args: "autoscale policy", want: []request{{"GET /api/v1/autoscale/policy", ""}}, out: anything},
+		"autoscale events of one": {args: "autoscale events db --since 1 -o name", want: []request{{"GET /api/v1/autoscale/events?limit=1000&since=1&vm=db", ""}}, out: "2\n"},
+		"token create":            {args: "token create ci --role admin", want: []request{{"POST /api/v1/tokens", `{"name":"ci","role":"admin"}`}}, out: "s3cret\n"},
 		"token create csv": {args: "token create ci -o csv", want: []request{{"POST /api/v1/tokens", `{"name":"ci","role":"viewer"}`}},
 			out: "name,role,id,secret\nci,viewer,t7,s3cret\n"},
 		"token list": {args: "token list", want: []request{{"GET /api/v1/tokens?limit=1000", ""}},

@@ -113,7 +113,7 @@ func (l *limits) body(c *cobra.Command, old agent.IO) (map[string]any, error) {
 
 func (a *app) vmCreate() *cobra.Command {
 	var l limits
-	var image, network string
+	var image, network, autoscale string
 	var labels, publish []string
 	var gpus int
 	c := &cobra.Command{Use: "create NAME", Short: "Create a VM; it runs when the command returns", Args: exactly(1, "a name"),
@@ -123,6 +123,7 @@ func (a *app) vmCreate() *cobra.Command {
 	c.Flags().StringArrayVar(&labels, "label", nil, "KEY=VALUE, repeatable")
 	c.Flags().StringVar(&network, "network", "", "nat: the outside only (default); isolated: loopback only; bridge: also other VMs in this mode")
 	c.Flags().StringArrayVar(&publish, "publish", nil, "[IP:]HOSTPORT:PORT[/udp], a port of the host that leads to the VM, repeatable")
+	c.Flags().StringVar(&autoscale, "autoscale", "", "off, recommend or auto: whether limits are scaled (as the host's policy says)")
 	c.Flags().IntVar(&gpus, "gpus", 0, "GPUs or MIG instances for this VM alone")
 	c.RunE = func(c *cobra.Command, args []string) error {
 		body, err := l.body(c, agent.IO{})
@@ -132,6 +133,12 @@ func (a *app) vmCreate() *cobra.Command {
 		body["name"] = args[0]
 		if image != "" {
 			body["image"] = image
+		}
+		if c.Flags().Changed("autoscale") {
+			if err := checkMode(autoscale); err != nil {
+				return err
+			}
+			body["autoscale"] = agent.PolicyLayer{Rules: map[string]agent.RuleChange{agent.RuleAll: {Mode: &autoscale}}}
 		}
 		if c.Flags().Changed("gpus") {
 			body["gpus"] = gpus
@@ -248,14 +255,14 @@ func (a *app) vmShow() *cobra.Command {
 				return err
 			}
 			if a.output == "table" || a.output == "wide" {
-				a.describeVM(v)
+				a.describeVM(v, a.scalingOf(c.Context(), v))
 				return nil
 			}
 			return printOne(a, v, vmName, vmColumns)
 		}}
 }
 
-func (a *app) describeVM(v agent.VM) {
+func (a *app) describeVM(v agent.VM, scaling string) {
 	row := func(name, format string, args ...any) {
 		fmt.Fprintf(a.Out, "%-12s%s\n", name, clean(fmt.Sprintf(format, args...)))
 	}
@@ -268,6 +275,9 @@ func (a *app) describeVM(v agent.VM) {
 	row("created", "%s (%s ago)", v.CreatedAt.Local().Format(time.DateTime), age(v.CreatedAt))
 	if v.IdleSince != nil {
 		row("idle for", "%s", age(*v.IdleSince))
+	}
+	if scaling != "" {
+		row("autoscale", "%s", scaling)
 	}
 	row("image", "%s", v.Image)
 	row("cpus", "%.2f used, limit %s, throttled %.1f s", v.Usage.CPUs, cpus(v.Limits.CPUs), v.Usage.ThrottledSeconds)
@@ -309,9 +319,11 @@ func (a *app) describeNetwork(v agent.VM, row func(name, format string, args ...
 
 func (a *app) vmSet() *cobra.Command {
 	var l limits
+	var autoscale string
 	c := &cobra.Command{Use: "set VM", Short: "Resize a VM live", Args: exactly(1, "a VM"), ValidArgsFunction: a.completeVMs,
-		Example: "  cloudflash vm set web --cpus 2 --memory 1GiB"}
+		Example: "  cloudflash vm set web --cpus 2 --memory 1GiB\n  cloudflash vm set web --autoscale off"}
 	l.flags(c)
+	c.Flags().StringVar(&autoscale, "autoscale", "", "off, recommend or auto: whether limits are scaled; autoscale set has more")
 	c.RunE = func(c *cobra.Command, args []string) error {
 		var v agent.VM
 		if c.Flags().Changed("io-rbps") || c.Flags().Changed("io-wbps") || c.Flags().Changed("io-riops") || c.Flags().Changed("io-wiops") {
@@ -323,15 +335,38 @@ func (a *app) vmSet() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		if len(body) == 0 {
+		scale := c.Flags().Changed("autoscale")
+		if len(body) == 0 && !scale {
 			return usage("nothing to set; %s --help lists what can be", c.CommandPath())
 		}
-		if err := a.client().call(c.Context(), "PATCH", "/vms/"+ref(args[0]), nil, body, &v); err != nil {
-			return err
+		if scale {
+			if err := checkMode(autoscale); err != nil {
+				return err
+			}
 		}
-		return printOne(a, v, vmName, vmColumns)
+		return a.setVM(c.Context(), args[0], body, autoscale)
 	}
 	return c
+}
+
+// setVM resizes a VM, where body has anything, and sets the mode of its
+// autoscaling, where there is one.
+func (a *app) setVM(ctx context.Context, name string, body map[string]any, mode string) error {
+	var v agent.VM
+	if len(body) > 0 {
+		if err := a.client().call(ctx, "PATCH", "/vms/"+ref(name), nil, body, &v); err != nil {
+			return err
+		}
+	}
+	if mode != "" {
+		if _, err := a.changePolicy(ctx, name, inMode(mode)); err != nil {
+			return err
+		}
+		if err := a.client().get(ctx, "/vms/"+ref(name), nil, &v); err != nil {
+			return err
+		}
+	}
+	return printOne(a, v, vmName, vmColumns)
 }
 
 func (a *app) vmDelete() *cobra.Command {

@@ -1,0 +1,54 @@
+package agent
+
+// ScaledOutcome is what was decided of which limit, and what became of it.
+type ScaledOutcome struct {
+	Resource, Action string
+	Result           DecisionResult
+}
+
+// scaledResources are the limits that are scaled, in API order.
+var scaledResources = [...]string{"cpus", "memory_bytes", "storage_bytes", "bandwidth_bps", "rbps", "wbps", "riops", "wiops"}
+
+// Scalings are all outcomes there are.
+func Scalings() []ScaledOutcome {
+	var all []ScaledOutcome
+	for _, resource := range scaledResources {
+		for _, result := range []DecisionResult{DecisionApplied, DecisionRecommended, DecisionDeferred, DecisionInfeasible, DecisionFailed} {
+			all = append(all, ScaledOutcome{resource, "grow", result})
+		}
+		for _, result := range []DecisionResult{DecisionApplied, DecisionRecommended, DecisionDeferred, DecisionFailed} { // there is always room to shrink
+			all = append(all, ScaledOutcome{resource, "shrink", result})
+		}
+		for _, result := range []DecisionResult{DecisionApplied, DecisionRecommended, DecisionDeferred, DecisionInfeasible, DecisionFailed} {
+			all = append(all, ScaledOutcome{resource, "rollback", result})
+		}
+		all = append(all, ScaledOutcome{resource, "drift", DecisionNoticed})
+	}
+	return all
+}
+
+// KernelBounds are the upper bounds of KernelTime's buckets, in seconds. A last
+// one has no bound.
+var KernelBounds = [...]float64{.001, .005, .01, .05, .1, .25, .5, 1, 1.5, 3, 10}
+
+// KernelTime is a histogram of the seconds from the look that showed a need to
+// the kernel having the new limit.
+type KernelTime struct {
+	Buckets [len(KernelBounds) + 1]int64
+	Seconds float64
+}
+
+// scaled counts a decision. Only what was written has a time to the kernel.
+func (o *Outcomes) scaled(d Decision) {
+	o.Scaling[ScaledOutcome{d.Resource, d.Action, d.Result}]++
+	if d.Result != DecisionApplied {
+		return
+	}
+	took := max(d.KernelSeconds, 0) // the clock may have been set back
+	i := 0
+	for i < len(KernelBounds) && took > KernelBounds[i] {
+		i++
+	}
+	o.Kernel.Buckets[i]++
+	o.Kernel.Seconds += took
+}
