@@ -82,7 +82,7 @@ class ScalingPage {
   }
 
   fail(refusal, excuse) {
-    if (refusal.problem?.status === 404 && this.vm) {
+    if (refusal.problem?.code === "vm_not_found" && this.vm) {
       this.gone.replaceChildren(`${refusal.message}. `, el("a", { href: "/autoscaling" }, "All VMs"));
       return this.hide(true);
     }
