@@ -54,6 +54,7 @@ async function policySteps({ page, step, eventually, complaints, vm, rule, edit,
     await page.locator("#edit-policy").focus();
     await page.keyboard.press("Enter");
     await page.selectOption("#policy-resource", "cpus");
+    await page.selectOption("#policy-mode", "auto"); // what is off may say what it likes
     await page.fill("#policy-up", "20");
     await page.fill("#policy-down", "80");
     await page.keyboard.press("Enter");
