@@ -119,7 +119,7 @@ func (a *Agent) watchPressure(ctx context.Context, wg *sync.WaitGroup) {
 	}
 	a.scaling.watcher = w
 	wg.Go(func() {
-		defer w.Close()
+		defer func() { _ = w.Close() }()
 		err := w.Run(ctx, func(id string) {
 			select {
 			case a.scaling.woken <- id:

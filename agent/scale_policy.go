@@ -122,7 +122,7 @@ func (c RuleChange) change() autoscale.Change {
 		if v == nil {
 			return nil
 		}
-		return new(time.Duration(min(max(*v, 0), 1e9) * float64(time.Second))) // more is refused anyway, and overflows
+		return new(time.Duration(min(max(*v, -1e9), 1e9) * float64(time.Second))) // more is refused anyway, and overflows
 	}
 	out := autoscale.Change{Up: c.Up, Down: c.Down, Cooldown: seconds(c.CooldownSeconds), Window: seconds(c.WindowSeconds),
 		Target: c.Target, Margin: c.Margin, Step: c.Step, Min: c.Min, Max: c.Max}
