@@ -103,8 +103,8 @@ func (w *Watcher) put(v *watch) (old *watch, err error) {
 	return old, nil
 }
 
-// Remove ends the watching of a slice. It may take some 10 ms: closing a trigger
-// waits for an RCU grace period.
+// Remove ends the watching of a slice. It takes some 40 ms: closing a trigger waits
+// for an RCU grace period, as removing the cgroup does otherwise.
 func (w *Watcher) Remove(id string) {
 	w.mu.Lock()
 	v := w.byID[id]
@@ -232,7 +232,8 @@ func (w *Watcher) release() {
 }
 
 // closers is how many files are closed at a time. Who waits for an RCU grace
-// period waits for the same as the others: a thousand one by one take some 10 s.
+// period waits for the same as the others: a thousand one by one, as the kernel
+// does for a killed process, take some 40 s.
 const closers = 32
 
 // Close ends Run and the watching of all slices. It may be called again.
