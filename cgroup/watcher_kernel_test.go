@@ -36,9 +36,11 @@ func watching(tb testing.TB) (*cgroup.Watcher, <-chan string) {
 	return w, woken
 }
 
+const both = cgroup.WatchCPU | cgroup.WatchMemory
+
 func add(tb testing.TB, w *cgroup.Watcher, id string, s *cgroup.Slice) {
 	tb.Helper()
-	if err := w.Add(id, s); err != nil {
+	if err := w.Add(id, s, both); err != nil {
 		tb.Fatal(err)
 	}
 }
@@ -137,7 +139,7 @@ func TestKernelWatcherTellsOfMemory(t *testing.T) {
 		t.Fatal(err)
 	}
 	pressure(t, s, "0") // a process that starts may wait for a CPU
-	if err := w.Add("vm", s); !errors.Is(err, cgroup.ErrUnsupported) {
+	if err := w.Add("vm", s, both); !errors.Is(err, cgroup.ErrUnsupported) {
 		t.Fatal(err)
 	}
 	began := time.Now()
@@ -193,7 +195,7 @@ func TestKernelWatcherDropsTheRemoved(t *testing.T) {
 	}
 	w.Rearm("vm")
 	w.Remove("vm")
-	if err := w.Add("vm", s); !errors.Is(err, cgroup.ErrGone) {
+	if err := w.Add("vm", s, both); !errors.Is(err, cgroup.ErrGone) {
 		t.Errorf("add what is gone: %v", err)
 	}
 	if err := s.Create(); err != nil {
@@ -226,7 +228,7 @@ func TestKernelWatcherOfHiddenPressure(t *testing.T) {
 	pressure(t, s, "0")
 	silent(t, woken, "hidden")
 	var u *cgroup.UnsupportedError
-	if err := w.Add("vm", s); !errors.As(err, &u) || !strings.Contains(u.Needs, "cgroup.pressure") {
+	if err := w.Add("vm", s, both); !errors.As(err, &u) || !strings.Contains(u.Needs, "cgroup.pressure") {
 		t.Errorf("hidden: %v", err)
 	}
 	sh(t, scope(t, s, "hog"), hog)
@@ -258,7 +260,7 @@ func TestKernelWatcherWithoutPrivilege(t *testing.T) {
 	}
 	withoutResource(t, func() {
 		var u *cgroup.UnsupportedError
-		if err := w.Add("vm", s); !errors.As(err, &u) || !strings.Contains(u.Needs, "CAP_SYS_RESOURCE") {
+		if err := w.Add("vm", s, both); !errors.As(err, &u) || !strings.Contains(u.Needs, "CAP_SYS_RESOURCE") {
 			t.Errorf("%v", err)
 		}
 	})
