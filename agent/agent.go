@@ -35,6 +35,7 @@ type Agent struct {
 	network   *network.Network
 	gpus      gpu.Inventory
 	memory    memory
+	advisor   advisor
 	scaling   scaling
 	startedAt time.Time
 	disk      *storage.Storage // set before recovery; nil where storage is not enforced
@@ -165,6 +166,7 @@ func (a *Agent) Run(ctx context.Context) error {
 		return fmt.Errorf("load state: %w", err)
 	}
 	a.loadHistory()
+	a.loadProfiles()
 	recovered := make(chan error, 1)
 	wg.Go(func() {
 		a.openStorage(ctx)
@@ -190,6 +192,7 @@ func (a *Agent) Run(ctx context.Context) error {
 			wg.Go(func() { a.runNetwork(ctx) })
 			wg.Go(func() { a.runGPUs(ctx) })
 			wg.Go(func() { a.runMemory(ctx) })
+			wg.Go(func() { a.runAdvice(ctx) })
 			wg.Go(func() { a.runScaling(ctx) })
 			close(a.ready)
 		}

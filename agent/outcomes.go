@@ -40,7 +40,7 @@ var countedKinds = []string{"agent.started", "cloudlet.queued", "cloudlet.starte
 	"vm.keep", "vm.idle", "vm.busy", "vm.idle_deleted",
 	"vm.recovered", "vm.failed", "vm.init_died", "vm.thrashing", "vm.port_taken", "network.lost",
 	"vm.scaled", "autoscale.policy", "autoscale.recommended", "autoscale.deferred", "autoscale.infeasible", "autoscale.failed", "autoscale.drift",
-	"token.created", "token.revoked", "session.created"}
+	"advice.applied", "advice.undone", "token.created", "token.revoked", "session.created"}
 
 // Deadlines counts ended cloudlets that had one. Those that failed, were
 // cancelled or lost before it are in neither number.

@@ -73,11 +73,15 @@ func (a *Agent) sampleAll(now time.Time) {
 	}
 	a.mu.Unlock()
 	a.meter.Pass(now)
+	if h := a.meter.Host(); !h.At.IsZero() {
+		a.advisor.lookHost(h.At, h.CPURatio)
+	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for _, v := range a.vms {
 		if v.probe != nil {
 			v.takeUsage(v.probe.Last())
+			a.advisor.look(v.ID, v.Labels[templateLabel], &v.usage)
 		}
 	}
 	for _, c := range a.cloudlets {

@@ -20,14 +20,20 @@ func (a *Agent) ChangeVM(ctx context.Context, ref string, ch VMChange) (VM, erro
 	if ch.Keep != nil && ch == (VMChange{Keep: ch.Keep}) {
 		return a.keep(v, *ch.Keep)
 	}
-	work, cancel := context.WithTimeout(context.WithoutCancel(ctx), kernelTimeout)
-	defer cancel()
 	v.work.Lock()
 	defer v.work.Unlock()
+	return a.change(ctx, v, ch, func(*vmRecord) {})
+}
+
+// change is ChangeVM for who holds v.work and has more to store along with it.
+func (a *Agent) change(ctx context.Context, v *vm, ch VMChange, also func(next *vmRecord)) (VM, error) {
+	work, cancel := context.WithTimeout(context.WithoutCancel(ctx), kernelTimeout)
+	defer cancel()
 	old, next, err := a.planChange(v, ch)
 	if err != nil {
 		return VM{}, err
 	}
+	also(&next)
 	if !reflect.DeepEqual(old, next) {
 		if err := a.resize(work, v, old, next); err != nil {
 			return VM{}, err
@@ -102,7 +108,7 @@ func (a *Agent) planChange(v *vm, ch VMChange) (old, next vmRecord, err error) {
 // intoRecord takes over what a change may change, but for Keep: that may be set
 // meanwhile.
 func (r vmRecord) intoRecord(to *vmRecord) {
-	to.Spec, to.Sized, to.Own = r.Spec, r.Sized, r.Own
+	to.Spec, to.Sized, to.Own, to.Advice = r.Spec, r.Sized, r.Own, r.Advice
 }
 
 // names reports whether a change says something of a resource.

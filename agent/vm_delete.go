@@ -109,6 +109,7 @@ func (a *Agent) delete(ctx context.Context, v *vm, grace time.Duration) {
 	}
 	delete(a.vms, v.ID)
 	a.meter.Forget(v.ID)
+	a.advisor.forget(v.ID)
 	a.poke()
 }
 

@@ -162,6 +162,7 @@ func (a *Agent) giveUp(ctx context.Context, v *vm, cause error) {
 	if a.commit([]store.Change{store.Delete(store.VMs, v.ID)}) == nil {
 		delete(a.vms, v.ID)
 		a.meter.Forget(v.ID)
+		a.advisor.forget(v.ID)
 	}
 }
 

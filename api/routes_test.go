@@ -49,6 +49,7 @@ func TestEveryRoute(t *testing.T) {
 		"login code":        {"POST", "/api/v1/login/codes", `{"role":"viewer"}`, 201, `"code":"code-viewer"`, ""},
 		"login":             {"POST", "/api/v1/login", `{"code":"good"}`, 204, "", ""},
 		"logout":            {"POST", "/api/v1/logout", "", 204, "", ""},
+		"session":           {"GET", "/api/v1/session", "", 200, `"role":"viewer"`, ""},
 		"stream":            {"GET", "/api/v1/stream", "", 200, "stream ", ""},
 		"SSE":               {"GET", "/api/v1/stream/sse?topics=host", "", 200, "sse ", ""},
 		"health":            {"GET", "/health", "", 200, `"status":"ok"`, ""},

@@ -35,6 +35,8 @@ type fakeAgent struct {
 	autoscale  agent.Autoscale // of VMs that are created
 	updates    chan struct{}
 	ready      chan struct{}
+	taken      *agent.AppliedAdvice
+	named      []string // resources of the last TakeAdvice
 	// cancelled is called with the lock held when a cloudlet is cancelled.
 	cancelled func(*agent.Cloudlet)
 	// submitted says what becomes of a cloudlet that was just submitted.
