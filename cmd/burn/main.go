@@ -85,6 +85,7 @@ func parse(args []string) (load, error) {
 	bits := fs.String("net", "0", "what to send, such as 10Mbit")
 	trace := fs.String("trace", "", "instead of --cpus and --seconds: a file with one number of cores per line; what could not be done in time is done later")
 	step := fs.Duration("step", time.Second, "time of one line of the trace")
+	drop := fs.Bool("drop", false, "what could not be done in time of a trace is lost, as without one")
 	fs.StringVar(&l.dir, "dir", ".", "where to write")
 	fs.StringVar(&l.to, "to", "", "HOST:PORT to send to over TCP (itself over loopback)")
 	fs.Float64Var(&seconds, "seconds", 60, "how long")
@@ -110,6 +111,7 @@ func parse(args []string) (load, error) {
 	l.net /= 8
 	if *trace != "" {
 		l.cpu, err = openTrace(*trace, *step)
+		l.cpu.carry = l.cpu.carry && !*drop
 		return l, err
 	}
 	cores, err := quantity.CPUs(*cpus)

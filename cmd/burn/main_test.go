@@ -21,6 +21,9 @@ func TestParse(t *testing.T) {
 	if l, err = parse([]string{"--trace", trace, "--step", "500ms"}); err != nil || !l.cpu.carry || l.cpu.length() != time.Second || l.cpu.threads() != 2 {
 		t.Errorf("trace: %+v, %v", l, err)
 	}
+	if l, err = parse([]string{"--trace", trace, "--drop"}); err != nil || l.cpu.carry {
+		t.Errorf("trace without a backlog: %+v, %v", l, err)
+	}
 	for want, bad := range map[string][]string{
 		"--cpus":   {"--cpus", "-1"},
 		"4096":     {"--cpus", "1e9"},

@@ -371,7 +371,7 @@ func TestKernelScalingStep(t *testing.T) {
 		quota := follow(t, s.slice(v, "cpu.max"))
 		before := 60 + rng.IntN(10) // tenths of a second: at any time between two looks
 		cores := append(slices.Repeat([]float64{0.25}, before), slices.Repeat([]float64{2}, 600)...)
-		s.submit(name, "c"+name, "burn", "--trace", s.trace(v, cores), "--step", "100ms")
+		s.submit(name, "c"+name, "burn", "--trace", s.trace(v, cores), "--step", "100ms", "--drop")
 		time.Sleep(3 * time.Second)
 		s.policy(name, agent.PolicyLayer{})
 		most := min(4*0.5, float64(hostCPUs(t)))
@@ -389,6 +389,7 @@ func TestKernelScalingStep(t *testing.T) {
 			restless++ // on a busy machine a quarter of a core does not get by with half of one
 		default:
 			larger, enough = append(larger, first.Sub(stepped)), append(enough, full.Sub(stepped))
+			t.Logf("step %d: %v, %v", i, first.Sub(stepped).Round(time.Millisecond), full.Sub(stepped).Round(time.Millisecond))
 		}
 		grew := slices.DeleteFunc(s.decisions(v.ID), func(d agent.Decision) bool { return d.Resource != "cpus" || d.Result != agent.DecisionApplied })
 		for _, d := range grew {
