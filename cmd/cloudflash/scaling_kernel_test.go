@@ -365,7 +365,7 @@ func TestKernelScalingStep(t *testing.T) {
 	}
 	var larger, enough, inAgent []time.Duration
 	signals, restless := map[string]int{}, 0
-	for i := range steps {
+	for i := 0; len(larger) < steps && i < 2*steps; i++ {
 		name := fmt.Sprintf("step%d", i)
 		v := s.vm(name, 0.5, 64, rules(agent.RuleChange{Mode: new("off")})) // until burn has started, which takes more
 		quota := follow(t, s.slice(v, "cpu.max"))
@@ -400,7 +400,7 @@ func TestKernelScalingStep(t *testing.T) {
 		}
 		s.remove(name)
 	}
-	t.Logf("%d steps of demand from 0.25 to 2 cores at a limit of 0.5, load %s; %d VMs had grown before", steps, load1(), restless)
+	t.Logf("%d steps of demand from 0.25 to 2 cores at a limit of 0.5, load %s; %d more VMs had grown before", len(larger), load1(), restless)
 	t.Logf("from the step to a larger cpu.max: %s", spread(larger))
 	t.Logf("to what is wanted or allowed:      %s", spread(enough))
 	t.Logf("from the agent's look to the kernel: %s; first signal %v", spread(inAgent), signals)
