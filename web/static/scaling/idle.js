@@ -54,6 +54,6 @@ function row(vm) {
 function fill(node, vm, whole) {
   const left = (Date.parse(vm.autoscale.delete_at) - now()) / 1000;
   set(node, "since", vm.idle_since ? `for ${span((now() - Date.parse(vm.idle_since)) / 1000)}` : "");
-  set(node, "left", left > 0 ? `deleted in ${Math.ceil(left)} s` : "being deleted");
+  set(node, "left", left > 0 ? `deleted in ${left < 60 ? `${Math.ceil(left)} s` : span(left)}` : "being deleted");
   node.querySelector("progress").value = Math.max(0, Math.min(1, left / whole));
 }
