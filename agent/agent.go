@@ -35,6 +35,7 @@ type Agent struct {
 	network   *network.Network
 	gpus      gpu.Inventory
 	memory    memory
+	advisor   advisor
 	scaling   scaling
 	startedAt time.Time
 	disk      *storage.Storage // set before recovery; nil where storage is not enforced
@@ -52,6 +53,7 @@ type Agent struct {
 	snapshot   *Snapshot
 	dirty      bool         // something changed since the snapshot
 	worn       map[int]bool // slots whose storage ids still have files
+	woke       awake        // when idle VMs were last looked for
 	outcomes   Outcomes
 	ownPolicy  ownPolicy  // of the host
 	decisions  []Decision // oldest first, the last keepDecisions of them
@@ -77,6 +79,10 @@ type vm struct {
 	limits Limits
 	usage  Usage
 	thrash thrash // of the sampler alone
+	idle   idler
+
+	traffic meter.Traffic // as last counted
+	counted bool          // at the last sample
 
 	address network.Address   // while it is connected
 	taken   []network.Publish // ports it goes without
@@ -160,6 +166,7 @@ func (a *Agent) Run(ctx context.Context) error {
 		return fmt.Errorf("load state: %w", err)
 	}
 	a.loadHistory()
+	a.loadProfiles()
 	recovered := make(chan error, 1)
 	wg.Go(func() {
 		a.openStorage(ctx)
@@ -185,6 +192,7 @@ func (a *Agent) Run(ctx context.Context) error {
 			wg.Go(func() { a.runNetwork(ctx) })
 			wg.Go(func() { a.runGPUs(ctx) })
 			wg.Go(func() { a.runMemory(ctx) })
+			wg.Go(func() { a.runAdvice(ctx) })
 			wg.Go(func() { a.runScaling(ctx) })
 			close(a.ready)
 		}

@@ -21,8 +21,8 @@ type vmRecord struct {
 	GPUs      []string          `json:"gpus,omitempty"` // ids of its units
 	Slot      int               `json:"slot"`           // its id range, see uidBase
 	CreatedAt time.Time         `json:"created_at"`
-	IdleSince *time.Time        `json:"idle_since,omitempty"`
 	Thrashed  int64             `json:"thrashed,omitempty"` // cloudlets killed because it did
+	Advice    *AppliedAdvice    `json:"advice,omitempty"`   // taken last, for undoing it
 	Own       ownPolicy         `json:"policy,omitzero"`
 	Keep      bool              `json:"keep,omitempty"` // it is not deleted when idle
 	// Sized are the limits that autoscaling has set in place of the spec's, by resource,

@@ -17,6 +17,7 @@ type Agent interface {
 	historyAgent
 	tokenAgent
 	memoryAgent
+	adviceAgent
 	scalingAgent
 }
 
@@ -58,6 +59,12 @@ type memoryAgent interface {
 	MemoryMappings(ctx context.Context, ref string, pid int) (agent.MemoryProcess, error)
 	ScanMemory() (agent.Operation, error)
 	CancelMemoryScan() error
+}
+
+type adviceAgent interface {
+	Advice(ref string) ([]agent.Advice, error)
+	TakeAdvice(ctx context.Context, ref string, resources []string) (agent.VM, error)
+	UndoAdvice(ctx context.Context, ref string) (agent.VM, error)
 }
 
 type scalingAgent interface {

@@ -43,6 +43,8 @@ type fakeAgent struct {
 	grace      time.Duration
 	hungUp     bool // Exec was ended by its caller
 	host       func() agent.Host
+	taken      *agent.AppliedAdvice
+	named      []string              // resources of the last TakeAdvice
 	look       func(context.Context) // is told of every MemoryMappings
 }
 

@@ -44,6 +44,10 @@ func (s *server) routes() {
 	add(s, "GET", base+"/memory/owners/{ref}/processes/{pid}", "Show the mappings of one process of a VM", 200, s.showMemoryProcess)
 	add(s, "POST", base+"/memory/scan", "Scan all pages now, at the speed of one core", 202, s.scanMemory)
 	add(s, "DELETE", base+"/memory/scan", "Cancel the full scan that is under way", 204, s.cancelMemoryScan)
+	add(s, "GET", base+"/recommendations", "List what is advised for VMs and found out about them and the host", 200, s.listAdvice)
+	add(s, "GET", base+"/recommendations/{ref}", "Show what is advised for a VM, or found out about the host", 200, s.showAdvice)
+	mayBody(s, "POST", base+"/recommendations/{ref}/actions/apply", "Give a VM what is advised, or of the named resources", 200, s.takeAdvice)
+	add(s, "POST", base+"/recommendations/{ref}/actions/undo", "Give a VM back what it had before advice was taken", 200, s.undoAdvice)
 	add(s, "GET", base+"/autoscale/policy", "Show how limits are scaled, on the host or of a VM, and where each value comes from", 200, s.showPolicy)
 	withBody(s, "PUT", base+"/autoscale/policy", "Replace what was set for the host or for a VM; what is left out takes the value of the layer below", 200, s.setPolicy)
 	add(s, "GET", base+"/autoscale/status", "Show how autoscaling and idle clean-up stand", 200, s.showScaling)
@@ -84,18 +88,29 @@ func add[I, O any](s *server, method, path, summary string, status int, handle f
 // documents the body: its decoder takes CPUS for cpus, null for absent and the
 // last of two equal names.
 func withBody[I, B, O any](s *server, method, path, summary string, status int, handle func(context.Context, *I, *B) (*O, error)) {
+	register(s, method, path, summary, status, true, handle)
+}
+
+// mayBody is withBody for a body that may be left out.
+func mayBody[I, B, O any](s *server, method, path, summary string, status int, handle func(context.Context, *I, *B) (*O, error)) {
+	register(s, method, path, summary, status, false, handle)
+}
+
+func register[I, B, O any](s *server, method, path, summary string, status int, required bool, handle func(context.Context, *I, *B) (*O, error)) {
 	op := s.operation(method, path, summary, status)
 	op.Middlewares = huma.Middlewares{takeBody}
 	huma.Register(s.huma, op, func(ctx context.Context, in *I) (*O, error) {
 		body := new(B)
-		if err := decode(bodyOf(ctx), body); err != nil {
-			return nil, err
+		if raw := bodyOf(ctx); required || len(raw) > 0 {
+			if err := decode(raw, body); err != nil {
+				return nil, err
+			}
 		}
 		out, err := handle(ctx, in, body)
 		return out, s.refusal(ctx, err)
 	})
 	schema := s.huma.OpenAPI().Components.Schemas.Schema(reflect.TypeFor[B](), true, "")
-	request := &huma.RequestBody{Required: true, Content: map[string]*huma.MediaType{"application/json": {Schema: schema}}}
+	request := &huma.RequestBody{Required: required, Content: map[string]*huma.MediaType{"application/json": {Schema: schema}}}
 	item := s.huma.OpenAPI().Paths[path]
 	switch method {
 	case http.MethodPatch:

@@ -88,7 +88,7 @@ func (s *State) own() (out []Finding) {
 	}
 	for i := range s.Advice {
 		// Half of it unused, with half a day to go by.
-		if a := &s.Advice[i]; a.Saves >= a.Spec/2 && a.Confidence >= 0.5 {
+		if a := &s.Advice[i]; a.Saves >= a.Spec/2 && a.Sure() {
 			say(OverProvisioned, map[string]float64{"spec": a.Spec, "target": a.Target}, "has %s and would do with %s: %s",
 				a.Resource.Amount(a.Spec), a.Resource.Amount(a.Target), a.Reason)
 		}
@@ -116,17 +116,17 @@ func neighbours(all []State, host Machine) (out []Finding) {
 	if host.Busy < hostBusy || host.Cores <= 0 {
 		return nil
 	}
+	if len(all) < 2 {
+		return nil
+	}
+	// Who uses most cannot wait for somebody that uses more: one culprit for all.
+	first := slices.MaxFunc(all, func(a, b State) int { return cmp.Compare(a.CPUs, b.CPUs) })
 	for i := range all {
-		s := &all[i]
+		s, worst := &all[i], &first
 		waits := s.CPUWaiting - s.Throttled
 		if !s.PressureKnown || s.Throttled > tolerated(3) || waits < pressed {
 			continue
 		}
-		others := slices.DeleteFunc(slices.Clone(all), func(o State) bool { return o.VM == s.VM })
-		if len(others) == 0 {
-			continue
-		}
-		worst := slices.MaxFunc(others, func(a, b State) int { return cmp.Compare(a.CPUs, b.CPUs) })
 		if worst.CPUs < 0.25*host.Cores || worst.CPUs <= s.CPUs {
 			continue // nobody stands out
 		}
@@ -138,8 +138,8 @@ func neighbours(all []State, host Machine) (out []Finding) {
 	return out
 }
 
-// together finds pairs of VMs whose needs fit the size of the bigger: each VM is in
-// one pair at most.
+// together finds pairs of VMs whose needs fit what the bigger was asked for with,
+// whatever its limits are now: each VM is in one pair at most.
 func together(all []State) (out []Finding) {
 	used := make([]bool, len(all))
 	for i := range all {
@@ -148,7 +148,7 @@ func together(all []State) (out []Finding) {
 				continue
 			}
 			big, small := &all[i], &all[j]
-			if small.Limits[CPU] > big.Limits[CPU] {
+			if small.spec(CPU) > big.spec(CPU) {
 				big, small = small, big
 			}
 			need, ok := sum(big, small)
@@ -157,8 +157,8 @@ func together(all []State) (out []Finding) {
 			}
 			used[i], used[j] = true, true
 			out = append(out, Finding{Kind: FitsTogether, VM: big.VM, Other: small.VM,
-				Text: fmt.Sprintf("%s and %s fit into one: together they need %s and %s, and %s has %s and %s", big.Name, small.Name,
-					CPU.Amount(need[CPU]), Memory.Amount(need[Memory]), big.Name, CPU.Amount(big.Limits[CPU]), Memory.Amount(big.Limits[Memory])),
+				Text: fmt.Sprintf("%s and %s fit into one: together they need %s and %s, and %s was asked for with %s and %s", big.Name, small.Name,
+					CPU.Amount(need[CPU]), Memory.Amount(need[Memory]), big.Name, CPU.Amount(big.spec(CPU)), Memory.Amount(big.spec(Memory))),
 				Evidence: map[string]float64{"cpus": need[CPU], "memory_bytes": need[Memory]}})
 		}
 	}
@@ -170,15 +170,23 @@ func together(all []State) (out []Finding) {
 func sum(big, small *State) (need Limits, ok bool) {
 	for _, r := range [...]Resource{CPU, Memory} {
 		a, b := big.advice(r), small.advice(r)
-		if a == nil || b == nil || a.Confidence < 0.5 || b.Confidence < 0.5 || big.Limits[r] <= 0 {
+		if a == nil || b == nil || !a.Sure() || !b.Sure() {
 			return need, false
 		}
 		need[r] = a.Target + b.Target
-		if need[r] > big.Limits[r] {
+		if need[r] > a.Spec {
 			return need, false
 		}
 	}
 	return need, true
+}
+
+// spec is what was asked for, 0 where nothing is known of the use.
+func (s *State) spec(r Resource) float64 {
+	if a := s.advice(r); a != nil {
+		return a.Spec
+	}
+	return 0
 }
 
 func (s *State) advice(r Resource) *Recommendation {

@@ -170,7 +170,8 @@ func (h *Histogram) Merge(o *Histogram) {
 	}
 }
 
-// saved is a histogram on disk; weights are relative to Last.
+// saved is a histogram on disk; weights are relative to Last. Seven digits of each
+// are plenty, and half the size.
 type saved struct {
 	Resource Resource      `json:"resource"`
 	HalfLife time.Duration `json:"half_life"`
@@ -179,15 +180,15 @@ type saved struct {
 	Samples  float64       `json:"samples"`
 	Sum      float64       `json:"sum"`
 	Peak     float64       `json:"peak"`
-	Weights  []float64     `json:"weights"`
+	Weights  []float32     `json:"weights"`
 }
 
 // MarshalJSON implements json.Marshaler.
 func (h *Histogram) MarshalJSON() ([]byte, error) {
-	s := saved{h.resource, h.half, h.first, h.last, h.samples, 0, h.peak, make([]float64, len(h.weights))}
+	s := saved{h.resource, h.half, h.first, h.last, h.samples, 0, h.peak, make([]float32, len(h.weights))}
 	f := math.Exp2(-float64(h.last.Sub(h.since)) / float64(h.half))
 	for i, w := range h.weights {
-		s.Weights[i] = w * f
+		s.Weights[i] = float32(w * f)
 	}
 	s.Sum = h.sum * f
 	return json.Marshal(s)
@@ -199,16 +200,17 @@ func (h *Histogram) UnmarshalJSON(b []byte) error {
 	if err := json.Unmarshal(b, &s); err != nil {
 		return err
 	}
-	if len(s.Weights) > mostBuckets || s.HalfLife < time.Second || s.Last.Before(s.First) || !(s.Samples >= 0) || !(s.Sum >= 0) {
+	if len(s.Weights) > mostBuckets || s.HalfLife < time.Second || s.Last.Before(s.First) || !(s.Samples >= 0) || !(s.Sum >= 0) || !(s.Peak >= 0) {
 		return fmt.Errorf("histogram of %v: not one", s.Resource)
 	}
 	*h = Histogram{resource: s.Resource, half: s.HalfLife, since: s.Last, first: s.First, last: s.Last,
-		samples: s.Samples, sum: s.Sum, peak: s.Peak, weights: s.Weights}
-	for _, w := range s.Weights {
+		samples: s.Samples, sum: s.Sum, peak: s.Peak, weights: make([]float64, len(s.Weights))}
+	for i, w := range s.Weights {
 		if !(w >= 0) {
 			return fmt.Errorf("histogram of %v: weight %v", s.Resource, w)
 		}
-		h.total += w
+		h.weights[i] = float64(w)
+		h.total += h.weights[i]
 	}
 	return nil
 }

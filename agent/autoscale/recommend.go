@@ -1,6 +1,7 @@
 package autoscale
 
 import (
+	"encoding/json"
 	"fmt"
 	"math"
 	"time"
@@ -25,8 +26,10 @@ type Recommendation struct {
 type Profile struct {
 	Use  [Resources]*Histogram `json:"use"`
 	Born time.Time             `json:"born"`
+	Seen time.Duration         `json:"seen"` // how much of the time since then was looked at, of all VMs together
 	peak [Resources]float64    // of the present five minutes
 	from time.Time
+	last time.Time
 }
 
 // NewProfile begins one.
@@ -49,6 +52,8 @@ func (p *Profile) Add(at time.Time, dt time.Duration, needs Limits, known [Resou
 		return
 	}
 	close := at.Sub(p.from) >= peakSpan
+	p.Seen += dt
+	p.last = at
 	for r := range Resources {
 		if !known[r] {
 			continue
@@ -77,14 +82,54 @@ func (p *Profile) OOM(at time.Time, used float64) {
 	p.Use[Memory].Add(at, max(1.2*used, used+growBytes), peakSpan.Seconds())
 }
 
-// Merge adds what another VM of the same template was seen to use.
+// Merge adds what another VM of the same template was seen to use, the peaks of the
+// present five minutes included.
 func (p *Profile) Merge(o *Profile) {
-	for r, h := range p.Use {
-		h.Merge(o.Use[r])
-	}
 	if o.Born.Before(p.Born) {
 		p.Born = o.Born
 	}
+	p.Seen += o.Seen
+	for r, h := range p.Use {
+		h.Merge(o.Use[r])
+		if o.peak[r] > 0 {
+			h.Add(o.last, o.peak[r], o.last.Sub(o.from).Seconds())
+		}
+		h.SetHalfLife(HalfLife(h.last.Sub(p.Born)))
+	}
+}
+
+// History is how much time a profile knows of: a day without anybody looking is none,
+// nor are two VMs in one hour two.
+func (p *Profile) History() time.Duration {
+	var life time.Duration
+	for _, h := range p.Use {
+		life = max(life, h.Life())
+	}
+	return min(life, p.Seen)
+}
+
+// UnmarshalJSON implements json.Unmarshaler. What is missing from a profile makes it
+// none.
+func (p *Profile) UnmarshalJSON(b []byte) error {
+	type plain Profile // without this method
+	var read plain
+	if err := json.Unmarshal(b, &read); err != nil {
+		return err
+	}
+	for r, h := range read.Use {
+		if h == nil || h.resource != Resource(r) {
+			return fmt.Errorf("profile: no histogram of %v", Resource(r))
+		}
+		if h.last.After(read.last) {
+			read.last = h.last
+		}
+	}
+	if read.Seen < 0 || read.Born.IsZero() {
+		return fmt.Errorf("profile: born %v, seen for %v", read.Born, read.Seen)
+	}
+	read.from = read.last // the present five minutes began anew
+	*p = Profile(read)
+	return nil
 }
 
 // adviceMargin is added to every percentile (VPA; Autopilot has 10 to 15 %).
@@ -110,17 +155,19 @@ func (p *Profile) Recommend(spec Limits, policy Policy) []Recommendation {
 	var all []Recommendation
 	for r := range Resources {
 		if h := p.Use[r]; h.samples > 0 && spec[r] > 0 {
-			all = append(all, advise(r, h, spec[r], policy))
+			all = append(all, p.advise(r, spec[r], policy))
 		}
 	}
 	return all
 }
 
-func advise(r Resource, h *Histogram, spec float64, policy Policy) Recommendation {
+func (p *Profile) advise(r Resource, spec float64, policy Policy) Recommendation {
+	h := p.Use[r]
 	low, mid, high := percentiles(r, policy.SLA)
-	confidence := max(h.Life().Hours()/24, 1e-6)
+	history := min(h.Life(), p.Seen)
+	confidence := max(history.Hours()/24, 1e-6)
 	if r != Memory && r != Storage {
-		confidence = max(h.Confidence(), 1e-6)
+		confidence = max(min(h.Confidence(), confidence), 1e-6)
 	}
 	rec := Recommendation{Resource: r, Spec: spec, Confidence: min(confidence, 1)}
 	rec.Uncapped = adviceMargin * h.Percentile(mid)
@@ -132,28 +179,50 @@ func advise(r Resource, h *Histogram, spec float64, policy Policy) Recommendatio
 		rec.Lower, rec.Target, rec.Upper = rule.clamp(rec.Lower), rule.clamp(rec.Target), rule.clamp(rec.Upper)
 	}
 	rec.Saves, rec.Throttled = spec-rec.Target, h.Above(rec.Target)
-	rec.Reason = rec.reason(h, mid)
+	rec.Reason = rec.reason(h.Percentile(mid), mid, history)
 	return rec
 }
 
-func (rec *Recommendation) reason(h *Histogram, mid float64) string {
+func (rec *Recommendation) reason(used, share float64, history time.Duration) string {
 	r := rec.Resource
-	s := fmt.Sprintf("%s of the time %s or less were used, in %v; 15 %% more is %s", percent(mid), r.Amount(h.Percentile(mid)),
-		h.Life().Round(time.Minute), r.Amount(rec.Uncapped))
+	s := fmt.Sprintf("%s of the time %s or less were used, in %s; 15 %% more is %s", percent(share), r.Amount(used), Span(history), r.Amount(rec.Uncapped))
 	if rec.Target != rec.Uncapped {
 		s += ", which the bounds make " + r.Amount(rec.Target)
 	}
-	if rec.Confidence < 0.5 {
-		s += "; little is known yet"
+	if !rec.Sure() {
+		s = fmt.Sprintf("little is known yet: %s of history; so far, %s", Span(history), s)
 	}
 	return s
+}
+
+// Sure reports whether there is history enough to go by: half a day (the VPA's rule).
+func (rec *Recommendation) Sure() bool { return rec.Confidence >= 0.5 }
+
+// Span writes a time for people: 40s, 12m, 3h5m, 2d4h.
+func Span(d time.Duration) string {
+	pair := func(n time.Duration, unit string, rest time.Duration, small string) string {
+		if rest == 0 {
+			return fmt.Sprintf("%d%s", n, unit)
+		}
+		return fmt.Sprintf("%d%s%d%s", n, unit, rest, small)
+	}
+	const day = 24 * time.Hour
+	switch {
+	case d < time.Minute:
+		return fmt.Sprintf("%ds", max(d, 0)/time.Second)
+	case d < time.Hour:
+		return fmt.Sprintf("%dm", d/time.Minute)
+	case d < 2*day:
+		return pair(d/time.Hour, "h", d%time.Hour/time.Minute, "m")
+	}
+	return pair(d/day, "d", d%day/time.Hour, "h")
 }
 
 // Changes reports whether advice is worth taking: the spec is outside of lower and
 // upper, or a tenth off with half a day of history (the VPA's rule).
 func (rec *Recommendation) Changes() bool {
 	off := math.Abs(rec.Saves) >= deadBand*rec.Spec
-	return rec.Spec < rec.Lower || rec.Spec > rec.Upper || (off && rec.Confidence >= 0.5)
+	return rec.Spec < rec.Lower || rec.Spec > rec.Upper || (off && rec.Sure())
 }
 
 // Above is the share of the weight that is above v.

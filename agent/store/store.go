@@ -7,6 +7,7 @@
 package store
 
 import (
+	"bytes"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
@@ -29,6 +30,7 @@ const (
 	Tokens     Bucket = "tokens"
 	Decisions  Bucket = "decisions"
 	Meta       Bucket = "meta"
+	Profiles   Bucket = "profiles"
 )
 
 // ErrLocked means that another agent holds the store.
@@ -63,7 +65,7 @@ func Open(path string) (*Store, error) {
 }
 
 func createBuckets(tx *bolt.Tx) error {
-	for _, b := range []Bucket{VMs, Cloudlets, Events, Operations, Tokens, Decisions, Meta} {
+	for _, b := range []Bucket{VMs, Cloudlets, Events, Operations, Tokens, Decisions, Meta, Profiles} {
 		if _, err := tx.CreateBucketIfNotExists([]byte(b)); err != nil {
 			return fmt.Errorf("create bucket %s: %w", b, err)
 		}
@@ -137,6 +139,19 @@ func All[T any](s *Store, b Bucket) ([]T, error) {
 				return fmt.Errorf("read %s/%s: %w", b, k, err)
 			}
 			all = append(all, v)
+			return nil
+		})
+	})
+	return all, err
+}
+
+// Raw reads every record of a bucket as it is stored, by key: for records that are
+// not worth failing over.
+func (s *Store) Raw(b Bucket) (map[string][]byte, error) {
+	all := map[string][]byte{}
+	err := s.db.View(func(tx *bolt.Tx) error {
+		return tx.Bucket([]byte(b)).ForEach(func(k, raw []byte) error {
+			all[string(k)] = bytes.Clone(raw) // bbolt's own is gone with the transaction
 			return nil
 		})
 	})

@@ -134,7 +134,7 @@ func (a *app) root() *cobra.Command {
 		return usage("%v; %s --help lists the flags", err, c.CommandPath())
 	})
 	root.PersistentPreRunE = func(*cobra.Command, []string) error { return a.checkOutput() }
-	root.AddCommand(a.serveCommand(), a.vmCommand(), a.cloudletCommand(), a.memCommand(), a.autoscaleCommand(), a.eventsCommand(), a.hostCommand(),
+	root.AddCommand(a.serveCommand(), a.vmCommand(), a.cloudletCommand(), a.memCommand(), a.autoscaleCommand(), a.recommendCommand(), a.eventsCommand(), a.hostCommand(),
 		a.tokenCommand(), a.loginCommand(), a.topCommand(), a.apiCommand(), a.completionCommand(), a.versionCommand())
 	root.SetHelpCommand(helpCommand())
 	return root

@@ -39,7 +39,7 @@ func TestTheTree(t *testing.T) {
 		}
 	})
 	want := strings.Split("api,autoscale events,autoscale policy,autoscale set,autoscale status,cloudlet cancel,cloudlet list,cloudlet logs,cloudlet run,cloudlet show,cloudlet submit,cloudlet wait,"+
-		"completion bash,completion fish,completion zsh,events,help,host check,host info,login,mem map,mem owners,mem processes,mem scan,mem summary,serve,token create,token list,token revoke,top,version,"+
+		"completion bash,completion fish,completion zsh,events,help,host check,host info,login,mem map,mem owners,mem processes,mem scan,mem summary,recommend apply,recommend undo,serve,token create,token list,token revoke,top,version,"+
 		"vm create,vm delete,vm exec,vm freeze,vm list,vm set,vm show,vm thaw,vm top,vm wait", ",")
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)

@@ -10,7 +10,13 @@ export function vmAction(act, id) {
   if (!vm) return;
   if (act === "resize") return openVM(vm);
   if (act === "delete") return confirmDelete(vm);
+  if (act === "keep" || act === "unkeep") return keepVM(id, act === "keep");
   attempt(() => call("POST", `/vms/${encodeURIComponent(id)}/actions/${act}`));
+}
+
+// keepVM saves a VM from being deleted when idle, or with false takes that back.
+export function keepVM(id, keep = true) {
+  attempt(() => call("PATCH", "/vms/" + encodeURIComponent(id), { keep }));
 }
 
 function confirmDelete(vm) {

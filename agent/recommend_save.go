@@ -1,0 +1,194 @@
+package agent
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"cloudflash/agent/autoscale"
+	"cloudflash/agent/store"
+)
+
+// saveProfilesEvery is how much of what VMs have used a killed agent forgets at most.
+const saveProfilesEvery = 5 * time.Minute
+
+// profileVersion changes when old records mean something else.
+const profileVersion = 1
+
+// profileRecord is a stored profile: of a VM, or of a template when VM is empty.
+type profileRecord struct {
+	Version  int                `json:"version"`
+	VM       string             `json:"vm,omitempty"`
+	Template string             `json:"template,omitempty"`
+	Used     time.Time          `json:"used"` // of a template
+	Profile  *autoscale.Profile `json:"profile"`
+}
+
+func vmKey(id string) string         { return "vm/" + id }
+func templateKey(name string) string { return "template/" + name }
+
+func (r *profileRecord) key() string {
+	if r.VM != "" {
+		return vmKey(r.VM)
+	}
+	return templateKey(r.Template)
+}
+
+var errProfile = errors.New("not a profile")
+
+// parseProfile reads a stored profile.
+func parseProfile(key string, raw []byte) (r profileRecord, err error) {
+	if err := json.Unmarshal(raw, &r); err != nil {
+		return r, err
+	}
+	switch {
+	case r.Version != profileVersion:
+		return r, fmt.Errorf("%w of this version: %d, not %d", errProfile, r.Version, profileVersion)
+	case r.Profile == nil:
+		return r, errProfile
+	case r.key() != key:
+		return r, fmt.Errorf("%w of %s: it is of %s", errProfile, quote(key), quote(r.key()))
+	}
+	return r, nil
+}
+
+// runAdvice saves profiles now and then, and once more when ctx ends.
+func (a *Agent) runAdvice(ctx context.Context) {
+	tick := time.NewTicker(saveProfilesEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			a.saveProfiles()
+			return
+		case <-tick.C:
+			a.saveProfiles()
+		}
+	}
+}
+
+// saveProfiles stores what has changed in one commit. Nobody waits for the disk: the
+// locks are held while profiles are copied only.
+func (a *Agent) saveProfiles() {
+	records, gone := a.advisor.takeUnsaved()
+	changes := make([]store.Change, 0, len(records)+len(gone))
+	for _, key := range gone {
+		changes = append(changes, store.Delete(store.Profiles, key))
+	}
+	for i := range records {
+		r := &records[i]
+		b, err := json.Marshal(r) // not in the transaction, where others wait
+		if err != nil {
+			a.log.Warn("save profile", "key", r.key(), "err", err)
+			continue
+		}
+		changes = append(changes, store.Put(store.Profiles, r.key(), json.RawMessage(b)))
+	}
+	if len(changes) == 0 {
+		return
+	}
+	if err := a.store.Commit(changes...); err != nil {
+		a.log.Error("save profiles", "err", err)
+		a.advisor.putUnsaved(records, gone)
+	}
+}
+
+// takeUnsaved copies all that has changed, at one moment: a VM that is gone is never
+// stored without being part of its template, nor the other way round.
+func (d *advisor) takeUnsaved() (records []profileRecord, gone []string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for id, w := range d.vms {
+		if w.unsaved {
+			w.unsaved = false
+			records = append(records, profileRecord{Version: profileVersion, VM: id, Template: w.template, Profile: clone(w.profile)})
+		}
+	}
+	for name, t := range d.templates {
+		if t.unsaved {
+			t.unsaved = false
+			records = append(records, profileRecord{Version: profileVersion, Template: name, Used: t.used, Profile: clone(t.profile)})
+		}
+	}
+	for key := range d.gone {
+		gone = append(gone, key)
+	}
+	d.gone = nil
+	return records, gone
+}
+
+// putUnsaved has another try at what could not be saved.
+func (d *advisor) putUnsaved(records []profileRecord, gone []string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for i := range records {
+		r := &records[i]
+		if w := d.vms[r.VM]; w != nil {
+			w.unsaved = true
+		}
+		if t := d.templates[r.Template]; t != nil && r.VM == "" {
+			t.unsaved = true
+		}
+	}
+	for _, key := range gone {
+		if name, ok := strings.CutPrefix(key, "template/"); !ok || d.templates[name] == nil { // it may have come back meanwhile
+			d.drop(key)
+		}
+	}
+}
+
+// loadProfiles takes over what an earlier agent knew. What cannot be read is dropped;
+// what is of VMs that are not there any more goes to their templates. Nobody else has
+// the agent yet.
+func (a *Agent) loadProfiles() {
+	all, err := a.store.Raw(store.Profiles)
+	if err != nil {
+		a.log.Warn("load profiles", "err", err)
+		return
+	}
+	keys := make([]string, 0, len(all))
+	for key := range all {
+		keys = append(keys, key)
+	}
+	slices.Sort(keys) // templates before VMs
+	d := &a.advisor
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, key := range keys {
+		r, err := parseProfile(key, all[key])
+		if err != nil {
+			a.log.Warn("drop profile", "key", quote(key), "err", err)
+			d.drop(key)
+			continue
+		}
+		v := a.vms[r.VM]
+		if v != nil {
+			r.Template = v.Labels[templateLabel]
+		}
+		d.load(r, v != nil)
+	}
+	d.bound()
+}
+
+// load takes one record. The caller holds d.mu.
+func (d *advisor) load(r profileRecord, exists bool) {
+	switch {
+	case r.VM == "":
+		if d.templates == nil {
+			d.templates = map[string]*template{}
+		}
+		d.templates[r.Template] = &template{profile: r.Profile, used: r.Used}
+	case exists:
+		if d.vms == nil {
+			d.vms = map[string]*watched{}
+		}
+		d.vms[r.VM] = &watched{template: r.Template, profile: r.Profile}
+	default:
+		d.drop(r.key())
+		d.bequeath(&watched{template: r.Template, profile: r.Profile}, time.Now())
+	}
+}

@@ -1,0 +1,68 @@
+package api
+
+import (
+	"context"
+
+	"cloudflash/agent"
+)
+
+// fakeAdvice is what the fake advises: for a VM that little is known of, one that a
+// lot is, and the host.
+func fakeAdvice() []agent.Advice {
+	return []agent.Advice{
+		{VM: "v0", VMName: "db", Template: "postgres", HistorySeconds: 3 * 86400, Recommendations: []agent.Recommendation{
+			{Resource: "cpus", Spec: 2, Lower: 0.3, Target: 0.5, Upper: 0.75, Uncapped: 0.48, Confidence: 1, Reason: "90 % of the time 0.42 cores or less were used", Saves: 1.5, Throttled: 0.04, Worth: true},
+			{Resource: "memory_bytes", Spec: 1 << 30, Lower: 1 << 30, Target: 1 << 30, Upper: 2 << 30, Uncapped: 1 << 30, Confidence: 1, Reason: "fits"}},
+			Findings: []agent.Finding{{Kind: "throttled", Text: "db used up its own limit of 0.50 cores in 80 % of the periods", Evidence: map[string]float64{"throttled": 0.8}}}},
+		{VM: "v1", VMName: "web", HistorySeconds: 12 * 60, Recommendations: []agent.Recommendation{
+			{Resource: "cpus", Spec: 2, Lower: 0.5, Target: 0.5, Upper: 8, Uncapped: 0.36, Confidence: 0.008, Reason: "little is known yet: 12m of history; so far, 90 % of the time 0.31 cores", Saves: 1.5}},
+			Findings: []agent.Finding{}},
+		{VMName: "host", Recommendations: []agent.Recommendation{}, Findings: []agent.Finding{{Kind: "fragmented-host", Text: "huge pages are hard to come by", Evidence: map[string]float64{"fragmentation": 0.9}}}},
+	}
+}
+
+func (f *fakeAgent) Advice(ref string) ([]agent.Advice, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.err != nil {
+		return nil, f.err
+	}
+	all := fakeAdvice()
+	if f.taken != nil {
+		all[0].Applied = f.taken
+	}
+	if ref == "" {
+		return all, nil
+	}
+	for _, v := range all {
+		if v.VM == ref || v.VMName == ref {
+			return []agent.Advice{v}, nil
+		}
+	}
+	return nil, missing("vm", ref)
+}
+
+func (f *fakeAgent) TakeAdvice(_ context.Context, ref string, resources []string) (agent.VM, error) {
+	v, err := f.VM(ref)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.named = resources
+	if err == nil && v.Name != "db" && len(resources) == 0 {
+		return v, &agent.Error{Kind: agent.ErrConflict, Code: "nothing_to_apply", Detail: "nothing is advised for VM \"" + v.Name + "\" that is worth a change"}
+	}
+	from := v.Spec
+	v.Spec.CPUs = 0.5
+	f.taken = &agent.AppliedAdvice{From: from, To: v.Spec}
+	return v, err
+}
+
+func (f *fakeAgent) UndoAdvice(_ context.Context, ref string) (agent.VM, error) {
+	v, err := f.VM(ref)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if err == nil && f.taken == nil {
+		return v, &agent.Error{Kind: agent.ErrConflict, Code: "nothing_to_undo", Detail: "VM \"" + v.Name + "\" has taken no advice"}
+	}
+	f.taken = nil
+	return v, err
+}
