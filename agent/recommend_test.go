@@ -78,9 +78,16 @@ func (v Advice) kinds() (kinds []string) {
 }
 
 func TestLittleIsKnownAtFirst(t *testing.T) {
-	a := advising(t, "web")
+	a := advising(t, "web", "db")
 	if got := a.adviceOf(t, "web"); len(got.Recommendations) != 0 || got.HistorySeconds != 0 {
 		t.Errorf("of a VM that was never seen: %+v", got)
+	}
+	a.vms["db-id"].Spec.BandwidthBPS = 10e9
+	a.use("db-id", "", time.Now().Add(-time.Hour), 10*time.Second, 0.001)
+	for _, r := range a.adviceOf(t, "db").Recommendations {
+		if r.Worth {
+			t.Errorf("after ten seconds of next to nothing, it is worth to take away: %+v", r)
+		}
 	}
 	at := a.use("web-id", "", time.Now().Add(-time.Hour), 12*time.Minute, 0.3)
 	early := a.adviceOf(t, "web")
