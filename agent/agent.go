@@ -53,6 +53,7 @@ type Agent struct {
 	snapshot   *Snapshot
 	dirty      bool         // something changed since the snapshot
 	worn       map[int]bool // slots whose storage ids still have files
+	woke       awake        // when idle VMs were last looked for
 	outcomes   Outcomes
 	ownPolicy  ownPolicy  // of the host
 	decisions  []Decision // oldest first, the last keepDecisions of them
@@ -78,6 +79,10 @@ type vm struct {
 	limits Limits
 	usage  Usage
 	thrash thrash // of the sampler alone
+	idle   idler
+
+	traffic meter.Traffic // as last counted
+	counted bool          // at the last sample
 
 	address network.Address   // while it is connected
 	taken   []network.Publish // ports it goes without

@@ -36,6 +36,7 @@ func newLive(t testing.TB) *live {
 	cfg.CgroupParent = parent.Dir()
 	cfg.InitPath = binary(t, "cloudflash-init")
 	cfg.Binaries = []string{binary(t, "burn")}
+	cfg.Idle = IdleConfig{} // VMs that idle stay
 	cfg.Overcommit = Overcommit{CPUs: 16, Memory: 4, Storage: 100}
 	cfg.Log = slog.New(slog.NewTextHandler(logTo{t}, nil))
 	l := &live{t: t, cfg: cfg}

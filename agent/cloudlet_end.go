@@ -168,17 +168,11 @@ func (a *Agent) end(c *cloudlet, v *vm, end ending, use Usage, at time.Time, sta
 		rec.StartedAt = &t
 	}
 	rec.conclude(end, use, at.UTC())
-	changes := []store.Change{putCloudlet(rec)}
-	vrec := v.vmRecord
-	if a.active(v.ID) <= 1 && !a.hasSession(v.ID) && a.vms[v.ID] == v {
-		now := time.Now().UTC()
-		vrec.IdleSince = &now
-		changes = append(changes, putVM(vrec))
-	}
-	if a.commit(changes, finishedEvent(rec)) != nil {
+	if a.commit([]store.Change{putCloudlet(rec)}, finishedEvent(rec)) != nil {
 		return false
 	}
-	c.cloudletRecord, v.vmRecord = rec, vrec
+	c.cloudletRecord = rec
+	v.idle.touch(time.Now(), "a cloudlet has ended in it")
 	if unseen {
 		a.outcomes.began(rec)
 	}

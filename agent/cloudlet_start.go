@@ -39,6 +39,11 @@ func (a *Agent) runQueue(ctx context.Context) {
 func (a *Agent) startQueued() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	a.serveQueue()
+}
+
+// serveQueue is startQueued for callers that hold a.mu.
+func (a *Agent) serveQueue() {
 	plan := a.policy.Plan(a.queue(), a.nodes())
 	for _, p := range plan.Placements {
 		a.place(a.cloudlets[p.Item], a.vms[p.VM])
@@ -98,12 +103,11 @@ func (a *Agent) nodes() []schedule.Node {
 func (a *Agent) place(c *cloudlet, v *vm) {
 	rec := c.cloudletRecord
 	rec.State, rec.VM, rec.VMName, rec.Reason = CloudletStarting, v.ID, v.Name, ""
-	vrec := v.vmRecord
-	vrec.IdleSince = nil
-	if a.commit([]store.Change{putCloudlet(rec), putVM(vrec)}) != nil {
+	if a.commit([]store.Change{putCloudlet(rec)}) != nil {
 		return
 	}
-	c.cloudletRecord, v.vmRecord = rec, vrec
+	c.cloudletRecord = rec
+	v.idle.touch(time.Now(), "a cloudlet was started in it")
 	a.spawn(func(ctx context.Context) { a.start(ctx, c, v) })
 }
 

@@ -57,6 +57,9 @@ func (a *Agent) SubmitCloudlet(_ context.Context, req CloudletSubmit) (Cloudlet,
 	}
 	c := &cloudlet{cloudletRecord: rec}
 	a.cloudlets[rec.ID] = c
+	if v := a.vms[vmID]; v != nil {
+		v.idle.touch(time.Now(), "a cloudlet waits for it")
+	}
 	a.poke()
 	return a.viewCloudlet(c), nil
 }

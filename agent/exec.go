@@ -12,7 +12,6 @@ import (
 
 	"cloudflash/agent/guest"
 	"cloudflash/agent/meter"
-	"cloudflash/agent/store"
 	"cloudflash/cgroup"
 	"golang.org/x/sys/unix"
 )
@@ -121,12 +120,8 @@ func (a *Agent) openSession(ref string) (*vm, *guest.Guest, string, *session, er
 	if v.State != VMRunning || v.guest == nil {
 		return nil, nil, "", nil, wrongState(v, "entered")
 	}
-	rec := v.vmRecord
-	rec.IdleSince = nil
-	if err := a.commit([]store.Change{putVM(rec)}); err != nil {
-		return nil, nil, "", nil, err
-	}
-	v.vmRecord = rec
+	v.idle.touch(time.Now(), "a command of vm exec was run in it")
+	a.changed()
 	id := newID()
 	s := &session{vm: v.ID, starting: true, exit: make(chan guest.Exit, 1)}
 	a.sessions[id] = s
@@ -166,29 +161,7 @@ func (a *Agent) closeSession(v *vm, id string, scope *cgroup.Scope) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	delete(a.sessions, id)
-	a.restIfIdle(v)
-}
-
-// restIfIdle notes since when nothing has run in a VM. The caller holds a.mu.
-func (a *Agent) restIfIdle(v *vm) {
-	if v.State != VMRunning || v.IdleSince != nil || a.vms[v.ID] != v || a.active(v.ID) > 0 || a.hasSession(v.ID) {
-		return
-	}
-	rec := v.vmRecord
-	now := time.Now().UTC()
-	rec.IdleSince = &now
-	if a.commit([]store.Change{putVM(rec)}) == nil {
-		v.vmRecord = rec
-	}
-}
-
-func (a *Agent) hasSession(vmID string) bool {
-	for _, s := range a.sessions {
-		if s.vm == vmID {
-			return true
-		}
-	}
-	return false
+	v.idle.touch(time.Now(), "a command of vm exec was run in it")
 }
 
 // dropSessions tells the sessions of a VM that its init is gone. The caller holds

@@ -15,6 +15,22 @@ const (
 	mostMinimum = 1 << 20
 )
 
+// idleConfig is what is in force. The caller holds a.mu.
+func (a *Agent) idleConfig() IdleConfig {
+	c := a.cfg.Idle
+	if own := a.ownPolicy.Layer.Idle; own != nil {
+		seconds := func(field *time.Duration, v *float64) {
+			if v != nil {
+				*field = time.Duration(*v * float64(time.Second))
+			}
+		}
+		seconds(&c.After, own.AfterSeconds)
+		seconds(&c.Notice, own.NoticeSeconds)
+		set(&c.MinVMs, own.MinVMs)
+	}
+	return c
+}
+
 // idlePolicy is what is in force, and where it comes from. The caller holds a.mu.
 func (a *Agent) idlePolicy() IdlePolicy {
 	d, c := DefaultConfig().Idle, a.cfg.Idle

@@ -37,6 +37,7 @@ var Endings = []Outcome{
 // countedKinds are the events whose count is there before the first of them.
 var countedKinds = []string{"agent.started", "cloudlet.queued", "cloudlet.started", "cloudlet.stopping", "cloudlet.finished",
 	"vm.created", "vm.create_failed", "vm.resized", "vm.frozen", "vm.thawed", "vm.deleting", "vm.deleted", "vm.delete_failed",
+	"vm.keep", "vm.idle", "vm.busy", "vm.idle_deleted",
 	"vm.recovered", "vm.failed", "vm.init_died", "vm.thrashing", "vm.port_taken", "network.lost",
 	"vm.scaled", "autoscale.policy", "autoscale.recommended", "autoscale.deferred", "autoscale.infeasible", "autoscale.failed", "autoscale.drift",
 	"advice.applied", "advice.undone", "token.created", "token.revoked", "session.created"}

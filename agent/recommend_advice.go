@@ -64,7 +64,7 @@ func (a *Agent) allAdvised(ref string) (all []advised, id string, room autoscale
 // advised copies what advice is made from. The caller holds a.mu.
 func (a *Agent) advised(v *vm, sla int) advised {
 	return advised{id: v.ID, name: v.Name, template: v.Labels[templateLabel], spec: v.Spec, limits: v.limits,
-		host: a.ownPolicy.Layer, own: v.Own.Layer, sla: sla, idleSince: v.IdleSince, taken: v.Advice}
+		host: a.ownPolicy.Layer, own: v.Own.Layer, sla: sla, idleSince: v.idleSince(), taken: v.Advice}
 }
 
 // advise is the advice for each VM, in order, and last the host's.
@@ -123,10 +123,6 @@ func (a *Agent) viewRecommendations(recs []autoscale.Recommendation) []Recommend
 
 // worth reports whether taking advice changes something for the better.
 func worth(r *autoscale.Recommendation) bool { return r.Changes() && r.Target != r.Spec }
-
-// idleCPUs is how much of a core a VM that does nothing uses at most (autoscaling
-// counts less than a hundredth of a core as nothing).
-const idleCPUs = 0.01
 
 // state is how a VM fared in the last minutes. Before the first is over nothing is
 // known of it but the advice.

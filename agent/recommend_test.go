@@ -440,7 +440,7 @@ func TestWhatAilsVMs(t *testing.T) {
 			}
 			if c.idle > 0 {
 				since := time.Now().Add(-c.idle)
-				a.vms["web-id"].IdleSince = &since
+				a.vms["web-id"].idle.last, a.vms["web-id"].idle.since = since, since
 			}
 			got := a.adviceOf(t, "web")
 			if !slices.Equal(got.kinds(), c.want) {

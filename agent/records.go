@@ -21,7 +21,6 @@ type vmRecord struct {
 	GPUs      []string          `json:"gpus,omitempty"` // ids of its units
 	Slot      int               `json:"slot"`           // its id range, see uidBase
 	CreatedAt time.Time         `json:"created_at"`
-	IdleSince *time.Time        `json:"idle_since,omitempty"`
 	Thrashed  int64             `json:"thrashed,omitempty"` // cloudlets killed because it did
 	Advice    *AppliedAdvice    `json:"advice,omitempty"`   // taken last, for undoing it
 	Own       ownPolicy         `json:"policy,omitzero"`

@@ -181,9 +181,6 @@ func (a *Agent) restore(ctx context.Context, v *vm) error {
 		return errors.Join(err, h.Close())
 	}
 	a.adopt(v, h)
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.restIfIdle(v)
 	return nil
 }
 

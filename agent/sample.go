@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"cloudflash/agent/meter"
+	"cloudflash/agent/network"
 	"cloudflash/cgroup"
 	"golang.org/x/sys/unix"
 )
@@ -62,13 +63,12 @@ func (a *Agent) sampleAll(now time.Time) {
 	a.meter.Report("network", time.Since(began), err)
 	a.mu.Lock()
 	a.meter.TellHost(meter.HostGiven{VMs: len(a.vms), Fragmentation: a.fragmentation()})
-	for id, v := range a.vms {
+	for _, v := range a.vms {
 		if v.probe != nil {
-			c := traffic[id]
+			v.count(traffic)
 			v.probe.Tell(meter.Given{GPUBusy: v.gpuUse.busy, GPUMemoryBytes: v.gpuUse.memory,
 				CPUsLimit: v.limits.CPUs, MemoryLimit: v.limits.MemoryBytes, BandwidthLimit: v.limits.BandwidthBPS,
-				Traffic: meter.Traffic{ReceivedBytes: c.RxBytes, SentBytes: c.TxBytes,
-					ReceivedPackets: c.RxPackets, SentPackets: c.TxPackets, DroppedPackets: c.RxDropped + c.TxDropped}})
+				Traffic: v.traffic})
 		}
 	}
 	a.mu.Unlock()
@@ -93,6 +93,17 @@ func (a *Agent) sampleAll(now time.Time) {
 		}
 	}
 	a.sampledAt = now
+	a.watchIdle(time.Now())
+}
+
+// count takes what a VM's link has counted. What cannot be read now is as before.
+func (v *vm) count(all map[string]network.Counters) {
+	c, ok := all[v.ID]
+	v.counted = ok
+	if ok {
+		v.traffic = meter.Traffic{ReceivedBytes: c.RxBytes, SentBytes: c.TxBytes,
+			ReceivedPackets: c.RxPackets, SentPackets: c.TxPackets, DroppedPackets: c.RxDropped + c.TxDropped}
+	}
 }
 
 // takeUsage keeps what the files of the slice do not tell.

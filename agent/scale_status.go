@@ -41,7 +41,7 @@ func (a *Agent) viewScaling(v *vm, f *follower) VMScaling {
 	view := a.view(v)
 	p, _ := a.policyOf(v)
 	out := VMScaling{VM: v.ID, VMName: v.Name, Mode: view.Autoscale.Mode, PerHour: p.PerHour, Keep: v.Keep,
-		IdleSince: view.IdleSince, DeleteAt: view.Autoscale.DeleteAt, Resources: []Scaled{}}
+		IdleSince: view.IdleSince, DeleteAt: view.Autoscale.DeleteAt, Activity: v.activity(), Resources: []Scaled{}}
 	now, spec, use := currentOf(v.limits), limitsOf(v.Spec), v.use()
 	if f != nil && f.scaler != nil {
 		out.Spent = f.scaler.Spent(time.Now())

@@ -61,7 +61,7 @@ type VM struct {
 	Network   Network           `json:"network"`
 	GPUs      []GPU             `json:"gpus,omitempty" doc:"The GPUs that are the VM's own"`
 	Autoscale Autoscale         `json:"autoscale"`
-	IdleSince *time.Time        `json:"idle_since"`
+	IdleSince *time.Time        `json:"idle_since" doc:"When the VM last showed a sign of life; null while it does"`
 	CreatedAt time.Time         `json:"created_at"`
 	Cloudlets int               `json:"cloudlets" doc:"Cloudlets that are starting, running or frozen in the VM"`
 	InitPID   int               `json:"init_pid" doc:"Host process id of the VM's PID 1, 0 when it does not run"`
@@ -73,6 +73,9 @@ type Autoscale struct {
 	Mode     string     `json:"mode" enum:"off,recommend,auto" doc:"auto where any limit of the VM is scaled"`
 	Keep     bool       `json:"keep" doc:"The VM is not deleted when idle"`
 	DeleteAt *time.Time `json:"delete_at" doc:"When idle clean-up deletes the VM unless it gets busy; null while it is not announced"`
+	// As they are for this VM now.
+	IdleAfterSeconds  float64 `json:"idle_after_seconds" doc:"Idle for so long, the VM is announced; 0: it is not deleted when idle"`
+	IdleNoticeSeconds float64 `json:"idle_notice_seconds" doc:"And deleted so much later"`
 }
 
 // VMCreate asks for a VM. Zero values take the defaults of Config.Defaults.

@@ -17,6 +17,9 @@ func (a *Agent) ChangeVM(ctx context.Context, ref string, ch VMChange) (VM, erro
 	if err != nil {
 		return VM{}, err
 	}
+	if ch.Keep != nil && ch == (VMChange{Keep: ch.Keep}) {
+		return a.keep(v, *ch.Keep)
+	}
 	v.work.Lock()
 	defer v.work.Unlock()
 	return a.change(ctx, v, ch, func(*vmRecord) {})
@@ -31,22 +34,32 @@ func (a *Agent) change(ctx context.Context, v *vm, ch VMChange, also func(next *
 		return VM{}, err
 	}
 	also(&next)
-	if reflect.DeepEqual(old, next) {
-		return a.VM(v.ID)
+	if !reflect.DeepEqual(old, next) {
+		if err := a.resize(work, v, old, next); err != nil {
+			return VM{}, err
+		}
 	}
+	if ch.Keep != nil {
+		return a.keep(v, *ch.Keep)
+	}
+	return a.VM(v.ID)
+}
+
+// resize makes of a VM what its next record says. The caller holds v.work.
+func (a *Agent) resize(work context.Context, v *vm, old, next vmRecord) error {
 	// Ask before storing: a limit that cannot hold must not become the intent.
 	if err := a.checkStorage(v, next.size().StorageBytes); err != nil {
-		return VM{}, err
+		return err
 	}
 	if err := shrinkMemory(work, v.slice, next.size().MemoryBytes); err != nil {
-		return VM{}, err
+		return err
 	}
 	if err := a.update(v, next.intoRecord); err != nil {
-		return VM{}, err
+		return err
 	}
 	began := time.Now()
 	if err := a.applyLimits(work, v); err != nil {
-		return VM{}, a.undoChange(work, v, old, err)
+		return a.undoChange(work, v, old, err)
 	}
 	a.expect(v)
 	if old.Spec != next.Spec {
@@ -55,7 +68,7 @@ func (a *Agent) change(ctx context.Context, v *vm, ch VMChange, also func(next *
 			Data:    map[string]any{"from": old.Spec, "to": next.Spec, "kernel_seconds": time.Since(began).Seconds()}})
 	}
 	a.poke()
-	return a.VM(v.ID)
+	return nil
 }
 
 // planChange returns the record of a VM and what a change makes of it.
@@ -65,7 +78,6 @@ func (a *Agent) planChange(v *vm, ch VMChange) (old, next vmRecord, err error) {
 	old, next = v.vmRecord, v.vmRecord
 	next.Spec = ch.applyTo(old.Spec)
 	next.Sized = old.unsized(ch.names) // what the user says counts, from now on
-	set(&next.Keep, ch.Keep)
 	if ch.Autoscale != nil {
 		next.Own = ownPolicy{*ch.Autoscale, old.Own.Gen + 1}
 		if err := a.checkLayer(v, *ch.Autoscale); err != nil {
@@ -86,12 +98,17 @@ func (a *Agent) planChange(v *vm, ch VMChange) (old, next vmRecord, err error) {
 			return old, next, err
 		}
 	}
-	return old, next, a.fits(old.held(), next.held())
+	if err := a.fits(old.held(), next.held()); err != nil {
+		return old, next, err
+	}
+	v.idle.touch(time.Now(), "it was changed")
+	return old, next, nil
 }
 
-// intoRecord takes over what a change may change.
+// intoRecord takes over what a change may change, but for Keep: that may be set
+// meanwhile.
 func (r vmRecord) intoRecord(to *vmRecord) {
-	to.Spec, to.Sized, to.Own, to.Keep, to.Advice = r.Spec, r.Sized, r.Own, r.Keep, r.Advice
+	to.Spec, to.Sized, to.Own, to.Advice = r.Spec, r.Sized, r.Own, r.Advice
 }
 
 // names reports whether a change says something of a resource.

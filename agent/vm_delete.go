@@ -36,8 +36,9 @@ func (a *Agent) DeleteVM(_ context.Context, ref string, grace time.Duration) (Op
 	return op, nil
 }
 
-// markDeleting stores the intent; started is false when it was stored before.
-func (a *Agent) markDeleting(v *vm) (op Operation, started bool, err error) {
+// markDeleting stores the intent, and events that say why; started is false when
+// it was stored before. The caller holds a.mu.
+func (a *Agent) markDeleting(v *vm, why ...Event) (op Operation, started bool, err error) {
 	if v.State == VMDeleting {
 		for _, op := range a.operations {
 			if op.Target == v.ID && op.State == OperationRunning {
@@ -52,8 +53,8 @@ func (a *Agent) markDeleting(v *vm) (op Operation, started bool, err error) {
 	rec.State = VMDeleting
 	op = newOperation("vm.delete", v.ID)
 	changes, marked := a.stopWithVM(v)
-	err = a.commit(append(changes, putVM(rec), putOperation(op)), Event{Level: LevelInfo, Kind: "vm.deleting", VM: v.ID,
-		Message: fmt.Sprintf("VM %s is being deleted with %d cloudlets", v.Name, a.active(v.ID))})
+	err = a.commit(append(changes, putVM(rec), putOperation(op)), append(why, Event{Level: LevelInfo, Kind: "vm.deleting", VM: v.ID,
+		Message: fmt.Sprintf("VM %s is being deleted with %d cloudlets", v.Name, a.active(v.ID))})...)
 	if err != nil {
 		return op, false, err
 	}

@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"cloudflash/agent/store"
 	"cloudflash/cgroup"
@@ -72,6 +73,7 @@ func (a *Agent) storeFreezer(v *vm, from, to VMState, verb string) (VM, error) {
 		return VM{}, err
 	}
 	v.vmRecord = rec
+	v.idle.touch(time.Now(), "it was "+verb)
 	for _, c := range moved {
 		c.State = cto
 	}

@@ -172,14 +172,11 @@ func (a *Agent) setState(v *vm, s VMState, reason string, e Event) (VM, error) {
 	defer a.mu.Unlock()
 	rec := v.vmRecord
 	rec.State, rec.Reason = s, reason
-	if s == VMRunning && rec.IdleSince == nil && a.active(v.ID) == 0 {
-		now := time.Now().UTC()
-		rec.IdleSince = &now
-	}
 	if err := a.commit([]store.Change{putVM(rec)}, e); err != nil {
 		return VM{}, err
 	}
 	v.vmRecord = rec
+	v.idle.touch(time.Now(), "it has become "+string(s))
 	a.poke()
 	return a.view(v), nil
 }
@@ -242,8 +239,8 @@ func (a *Agent) viewVMs() []VM {
 func (a *Agent) view(v *vm) VM {
 	out := VM{
 		ID: v.ID, Name: v.Name, State: v.State, Reason: v.Reason, Image: v.Image, Labels: v.Labels,
-		Spec: v.Spec, Limits: v.limits, Usage: v.usage, Network: v.viewNetwork(), GPUs: v.viewGPUs(), Autoscale: Autoscale{Mode: a.modeOf(v), Keep: v.Keep},
-		IdleSince: v.IdleSince, CreatedAt: v.CreatedAt, Cloudlets: a.active(v.ID),
+		Spec: v.Spec, Limits: v.limits, Usage: v.usage, Network: v.viewNetwork(), GPUs: v.viewGPUs(), Autoscale: a.viewAutoscale(v),
+		IdleSince: v.idleSince(), CreatedAt: v.CreatedAt, Cloudlets: a.active(v.ID),
 	}
 	if v.guest != nil {
 		out.InitPID = v.guest.PID()

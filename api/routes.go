@@ -62,6 +62,7 @@ func (s *server) routes() {
 	withBody(s, "POST", base+"/login/codes", "Make a one-time code for a browser", 201, s.createCode)
 	withBody(s, "POST", base+"/login", "Trade a one-time code for a session cookie", 204, s.login)
 	add(s, "POST", base+"/logout", "End the browser's session", 204, s.logout)
+	add(s, "GET", base+"/session", "Show who asks: name and role", 200, s.showSession)
 
 	raw(s, base+"/vms/{ref}/exec", "Run a command in a VM over a WebSocket: input, output, terminal", s.exec)
 	raw(s, base+"/stream", "Follow host, vms, cloudlets, events and decisions over a WebSocket", plain(s.opts.Stream))

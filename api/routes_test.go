@@ -49,6 +49,7 @@ func TestEveryRoute(t *testing.T) {
 		"login code":        {"POST", "/api/v1/login/codes", `{"role":"viewer"}`, 201, `"code":"code-viewer"`, ""},
 		"login":             {"POST", "/api/v1/login", `{"code":"good"}`, 204, "", ""},
 		"logout":            {"POST", "/api/v1/logout", "", 204, "", ""},
+		"session":           {"GET", "/api/v1/session", "", 200, `"role":"viewer"`, ""},
 		"stream":            {"GET", "/api/v1/stream", "", 200, "stream ", ""},
 		"SSE":               {"GET", "/api/v1/stream/sse?topics=host", "", 200, "sse ", ""},
 		"health":            {"GET", "/health", "", 200, `"status":"ok"`, ""},
@@ -93,8 +94,8 @@ func TestRequestReachesTheAgent(t *testing.T) {
 	f := newFake(t)
 	h := New(f, options())
 	ask(h, "POST", "/api/v1/vms", `{"name":"x","image":"/img","labels":{"Team":"a"},"cpus":0.5,"memory_bytes":9007199254740993,
-		"storage_bytes":3,"bandwidth_bps":4,"gpus":1,"io":{"rbps":5,"wiops":6},"pids":7}`)
-	want := agent.VMCreate{Name: "x", Image: "/img", Labels: map[string]string{"Team": "a"}, Spec: agent.Spec{CPUs: 0.5,
+		"storage_bytes":3,"bandwidth_bps":4,"gpus":1,"io":{"rbps":5,"wiops":6},"pids":7,"keep":true}`)
+	want := agent.VMCreate{Name: "x", Keep: true, Image: "/img", Labels: map[string]string{"Team": "a"}, Spec: agent.Spec{CPUs: 0.5,
 		MemoryBytes: 9007199254740993, StorageBytes: 3, BandwidthBPS: 4, GPUs: 1, IO: agent.IO{ReadBPS: 5, WriteIOPS: 6}, PIDs: 7}}
 	if diff := cmp.Diff(want, f.created); diff != "" {
 		t.Errorf("create (-want +got)\n%s", diff)
@@ -103,6 +104,11 @@ func TestRequestReachesTheAgent(t *testing.T) {
 	memory := int64(2)
 	if diff := cmp.Diff(agent.VMChange{MemoryBytes: &memory, IO: &agent.IO{WriteBPS: 8}}, f.changed); diff != "" {
 		t.Errorf("change: what a merge patch leaves out stays (-want +got)\n%s", diff)
+	}
+	for text, keep := range map[string]bool{`{"keep":true}`: true, `{"keep":false}`: false} {
+		if w := ask(h, "PATCH", "/api/v1/vms/web", text); w.Code != 200 || !cmp.Equal(agent.VMChange{Keep: &keep}, f.changed) {
+			t.Errorf("%s: status %d, change %+v", text, w.Code, f.changed)
+		}
 	}
 	ask(h, "POST", "/api/v1/cloudlets", `{"name":"n","vm":"web","argv":["a","b"],"env":{"K":"v"},"workdir":"/w","sla":3,
 		"deadline_seconds":1.5,"on_deadline":"continue","duration_seconds":9,"request":{"cpus":2,"memory_bytes":3,"storage_bytes":4,"bandwidth_bps":5,"gpus":6}}`)

@@ -33,6 +33,7 @@ type Resources struct {
 	BandwidthBPS *int64   `json:"bandwidth_bps,omitempty" doc:"Bits per second, each direction"`
 	IO           *ioBody  `json:"io,omitempty"`
 	PIDs         *int64   `json:"pids,omitempty" doc:"Most processes and threads"`
+	Keep         *bool    `json:"keep,omitempty" doc:"The VM is not deleted when idle"`
 
 	Autoscale *agent.PolicyLayer `json:"autoscale,omitempty" doc:"The VM's own policy of autoscaling, in place of what it had"`
 }
@@ -89,6 +90,7 @@ func (s *server) createVM(ctx context.Context, _ *struct{}, b *createVMBody) (*v
 	take(&req.Spec.StorageBytes, b.StorageBytes)
 	take(&req.Spec.BandwidthBPS, b.BandwidthBPS)
 	take(&req.Spec.PIDs, b.PIDs)
+	take(&req.Keep, b.Keep)
 	take(&req.Autoscale, b.Autoscale)
 	if b.IO != nil {
 		req.Spec.IO = b.IO.over(agent.IO{})
@@ -120,7 +122,7 @@ func (s *server) showVM(_ context.Context, in *Target) (*vmOutput, error) {
 func (s *server) changeVM(ctx context.Context, in *Target, b *Resources) (*vmOutput, error) {
 	ref := in.Ref
 	ch := agent.VMChange{CPUs: b.CPUs, MemoryBytes: b.MemoryBytes, StorageBytes: b.StorageBytes, BandwidthBPS: b.BandwidthBPS, PIDs: b.PIDs,
-		Autoscale: b.Autoscale}
+		Autoscale: b.Autoscale, Keep: b.Keep}
 	if b.IO != nil {
 		old, err := s.agent.VM(ref)
 		if err != nil {

@@ -8,5 +8,9 @@
 // unix.Open and unix.Write: an os.File parks the goroutine for ever when the
 // kernel answers EAGAIN, as memory.reclaim does.
 //
-// https://docs.kernel.org/admin-guide/cgroup-v2.html
+// A Watcher waits for what the kernel tells of itself: PSI triggers and modified
+// memory.events.
+//
+// https://docs.kernel.org/admin-guide/cgroup-v2.html,
+// https://docs.kernel.org/accounting/psi.html
 package cgroup

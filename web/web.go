@@ -28,7 +28,7 @@ const policy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src
 
 // page matches the paths that are pages of the dashboard. They are told apart in
 // the browser; whatever else is unknown here stays unknown.
-var page = regexp.MustCompile(`^/(|memory|prometheus|vms/[^/]+)$`)
+var page = regexp.MustCompile(`^/(|autoscaling|memory|prometheus|vms/[^/]+)$`)
 
 // asset is one embedded file, ready to send.
 type asset struct {

@@ -39,7 +39,7 @@ func TestFilesHeadersAndETag(t *testing.T) {
 
 func TestPagesAreToldApartInTheBrowser(t *testing.T) {
 	want := get("/").Body.String()
-	for _, path := range []string{"/memory", "/prometheus", "/vms/web", "/vms/01JAX.web_2-%C3%A4", "/memory/"} {
+	for _, path := range []string{"/autoscaling", "/memory", "/prometheus", "/vms/web", "/vms/01JAX.web_2-%C3%A4", "/memory/"} {
 		if w := get(path); w.Code != 200 || w.Body.String() != want {
 			t.Errorf("%s: %d", path, w.Code)
 		}

@@ -10,7 +10,7 @@
 // which cost the kernel more, every five. A VM that has stood still for three
 // seconds is asked for its CPU time alone (its pulse), which tells at once when
 // it moves again, and for the rest every ten. Which second that is differs from
-// VM to VM.
+// VM to VM. Look reads what cannot wait for the next second.
 //
 // History has three tiers: one second for five minutes, ten for an hour, two
 // minutes for a day; the two coarser ones keep mean, least and most. A value

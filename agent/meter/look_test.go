@@ -146,6 +146,33 @@ func TestLookFails(t *testing.T) {
 	}
 }
 
+// For the race detector.
+func TestLookBesideThePass(t *testing.T) {
+	r := newRig(t)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for range 200 {
+			r.meter.Pass(time.Now())
+		}
+	}()
+	var had Counters
+	for open := true; open; {
+		select {
+		case <-done:
+			open = false
+		default:
+		}
+		s := r.look(true)
+		for c, n := range s.Counters {
+			if n < had[c] {
+				t.Fatalf("counter %d goes back", c)
+			}
+		}
+		had = s.Counters
+	}
+}
+
 func TestLookAllocatesNothing(t *testing.T) {
 	r := newRig(t)
 	r.tick()

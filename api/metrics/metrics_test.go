@@ -112,6 +112,8 @@ func TestValuesOfTheSnapshot(t *testing.T) {
 		`cloudflash_vm_autoscale_mode{vm="id00000000",mode="auto"} 1`,
 		`cloudflash_vm_cpu_seconds_total{vm="id00000000",mode="user"} 1.5`,
 		`cloudflash_vm_cpu_limit_cores{vm="id00000000"} 0.5`,
+		`cloudflash_vm_idle_since_timestamp_seconds{vm="id00000000"} 1000000000`,
+		`cloudflash_vm_idle_delete_timestamp_seconds{vm="id00000000"} 1000000000`,
 		`cloudflash_vm_network_limit_bytes_per_second{vm="id00000000"} 1000000`,
 		`cloudflash_vm_oom_kills_total{vm="id00000000"} 12345678`,
 		`cloudflash_cpu_usage_percent 25`,
@@ -135,7 +137,7 @@ func TestValuesOfTheSnapshot(t *testing.T) {
 
 func TestWorkOfCloudlets(t *testing.T) {
 	snap := withVMs(0)
-	o := agent.Outcomes{Ended: map[agent.Outcome]int64{{State: agent.CloudletFailed, Reason: "oom"}: 2}, Events: map[string]int64{"vm.created": 3}}
+	o := agent.Outcomes{Ended: map[agent.Outcome]int64{{State: agent.CloudletFailed, Reason: "oom"}: 2}, Events: map[string]int64{"vm.created": 3, "vm.idle_deleted": 2}}
 	o.Scaling = map[agent.ScaledOutcome]int64{{Resource: "cpus", Action: "grow", Result: agent.DecisionApplied}: 3}
 	o.Kernel.Buckets[3], o.Kernel.Buckets[len(agent.KernelBounds)], o.Kernel.Seconds = 2, 1, 20.25
 	o.Deadlines[agent.SLAHigh] = agent.Deadlines{Met: 4, Missed: 5}
@@ -157,6 +159,7 @@ func TestWorkOfCloudlets(t *testing.T) {
 		`cloudflash_cloudlets_ended_total{state="lost",reason="vm_lost"} 0`,
 		`cloudflash_cloudlet_deadlines_total{sla="high",outcome="missed"} 5`,
 		`cloudflash_events_total{kind="vm.created"} 3`,
+		`cloudflash_idle_vms_deleted_total 2`,
 		`cloudflash_cloudlet_waiting_seconds_bucket{sla="low",le="0.01"} 6`,
 		`cloudflash_cloudlet_waiting_seconds_bucket{sla="low",le="1.0"} 7`,
 		`cloudflash_cloudlet_waiting_seconds_bucket{sla="low",le="+Inf"} 7`,

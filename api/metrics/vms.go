@@ -11,11 +11,17 @@ var vmFamilies = []family[agent.VM]{
 	split(gauge("vm_state", "1 for the state that a VM is in, 0 for the others.", none[agent.VM]), "state",
 		inState(agent.VMCreating), inState(agent.VMRunning), inState(agent.VMFrozen), inState(agent.VMDeleting), inState(agent.VMFailed)),
 	gauge("vm_created_timestamp_seconds", "When the VM was created.", func(v *agent.VM) float64 { return float64(v.CreatedAt.UnixMilli()) / 1000 }),
-	gauge("vm_idle_since_timestamp_seconds", "Since when no cloudlet is in the VM; no series while there is one.", func(v *agent.VM) float64 {
+	gauge("vm_idle_since_timestamp_seconds", "When the VM last showed a sign of life; no series while it does.", func(v *agent.VM) float64 {
 		if v.IdleSince == nil {
 			return absent
 		}
 		return float64(v.IdleSince.UnixMilli()) / 1000
+	}),
+	gauge("vm_idle_delete_timestamp_seconds", "When the VM is deleted unless it gets busy; no series while that is not announced.", func(v *agent.VM) float64 {
+		if v.Autoscale.DeleteAt == nil {
+			return absent
+		}
+		return float64(v.Autoscale.DeleteAt.UnixMilli()) / 1000
 	}),
 	rows(gaugeKind, "vm_autoscale_mode", "1; the mode of the VM's autoscaling: auto where any of its limits is scaled, recommend where that is only shown, else off.", func(v *agent.VM, row func(string, float64)) {
 		if v.Autoscale.Mode != "" {

@@ -34,6 +34,7 @@ type daemon struct {
 	state  string
 	run    string
 	log    *os.File
+	flags  []string // more options of serve
 	cmd    *exec.Cmd
 	client *http.Client
 }
@@ -58,7 +59,8 @@ func newDaemon(t *testing.T) *daemon {
 	if err != nil {
 		t.Fatal(err)
 	}
-	d := &daemon{t: t, parent: parent.Dir(), state: state, run: t.TempDir(), log: log}
+	d := &daemon{t: t, parent: parent.Dir(), state: state, run: t.TempDir(), log: log,
+		flags: []string{"--autoscale", "off", "--idle-after", "0"}} // limits are to stay as they were asked for, and VMs
 	d.client = &http.Client{Timeout: time.Minute, Transport: &http.Transport{
 		DisableKeepAlives: true,
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
@@ -77,10 +79,9 @@ func newDaemon(t *testing.T) *daemon {
 
 func (d *daemon) start() {
 	d.t.Helper()
-	d.cmd = exec.Command("cloudflash", "serve", "--listen", "", "--socket", filepath.Join(d.run, "api.sock"),
+	d.cmd = exec.Command("cloudflash", append([]string{"serve", "--listen", "", "--socket", filepath.Join(d.run, "api.sock"),
 		"--state-dir", d.state, "--run-dir", d.run, "--cgroup-parent", d.parent,
-		"--overcommit-cpu", "100", "--overcommit-memory", "10", "--overcommit-storage", "1000",
-		"--autoscale", "off") // limits are to stay as they were asked for
+		"--overcommit-cpu", "100", "--overcommit-memory", "10", "--overcommit-storage", "1000"}, d.flags...)...)
 	d.cmd.Stdout, d.cmd.Stderr = d.log, d.log
 	if err := d.cmd.Start(); err != nil {
 		d.t.Fatal(err)

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"cloudflash/agent"
 	"cloudflash/cmd/quantity"
@@ -20,29 +21,32 @@ import (
 // options is what `cloudflash serve` is told: defaults, then the file of
 // --config, then CLOUDFLASH_* of the environment, then flags.
 type options struct {
-	Listen       string  `yaml:"listen"`
-	Socket       string  `yaml:"socket"`
-	StateDir     string  `yaml:"state-dir"`
-	RunDir       string  `yaml:"run-dir"`
-	CgroupParent string  `yaml:"cgroup-parent"`
-	Init         string  `yaml:"init"`
-	Burn         string  `yaml:"burn"`
-	HostNames    string  `yaml:"host-names"`
-	TLSCert      string  `yaml:"tls-cert"`
-	TLSKey       string  `yaml:"tls-key"`
-	CPUs         float64 `yaml:"overcommit-cpu"`
-	Memory       float64 `yaml:"overcommit-memory"`
-	Storage      float64 `yaml:"overcommit-storage"`
-	OutputKeep   string  `yaml:"output-keep"`
-	PageScan     string  `yaml:"page-scan"`
-	Autoscale    string  `yaml:"autoscale"`
-	Backend      string  `yaml:"storage"`
-	Bridge       string  `yaml:"network-bridge"`
-	NetworkPool  string  `yaml:"network-pool"`
-	NetworkULA   string  `yaml:"network-ula"`
-	MetricsDir   string  `yaml:"metrics-dir"`
-	LogFormat    string  `yaml:"log-format"`
-	LogLevel     string  `yaml:"log-level"`
+	Listen       string        `yaml:"listen"`
+	Socket       string        `yaml:"socket"`
+	StateDir     string        `yaml:"state-dir"`
+	RunDir       string        `yaml:"run-dir"`
+	CgroupParent string        `yaml:"cgroup-parent"`
+	Init         string        `yaml:"init"`
+	Burn         string        `yaml:"burn"`
+	HostNames    string        `yaml:"host-names"`
+	TLSCert      string        `yaml:"tls-cert"`
+	TLSKey       string        `yaml:"tls-key"`
+	CPUs         float64       `yaml:"overcommit-cpu"`
+	Memory       float64       `yaml:"overcommit-memory"`
+	Storage      float64       `yaml:"overcommit-storage"`
+	OutputKeep   string        `yaml:"output-keep"`
+	PageScan     string        `yaml:"page-scan"`
+	IdleAfter    time.Duration `yaml:"idle-after"`
+	IdleNotice   time.Duration `yaml:"idle-notice"`
+	IdleMinVMs   int           `yaml:"idle-min-vms"`
+	Autoscale    string        `yaml:"autoscale"`
+	Backend      string        `yaml:"storage"`
+	Bridge       string        `yaml:"network-bridge"`
+	NetworkPool  string        `yaml:"network-pool"`
+	NetworkULA   string        `yaml:"network-ula"`
+	MetricsDir   string        `yaml:"metrics-dir"`
+	LogFormat    string        `yaml:"log-format"`
+	LogLevel     string        `yaml:"log-level"`
 }
 
 func defaultOptions() options {
@@ -52,7 +56,7 @@ func defaultOptions() options {
 		CgroupParent: "/sys/fs/cgroup/cloudflash", Init: beside("cloudflash-init"), Burn: beside("burn"),
 		CPUs: d.Overcommit.CPUs, Memory: d.Overcommit.Memory, Storage: d.Overcommit.Storage,
 		Backend: d.Storage, Bridge: d.Bridge, NetworkPool: d.NetworkPool, NetworkULA: d.NetworkULA,
-		OutputKeep: "64MiB", PageScan: "1%", Autoscale: d.Autoscale, LogFormat: "text", LogLevel: "info",
+		OutputKeep: "64MiB", PageScan: "1%", Autoscale: d.Autoscale, IdleAfter: d.Idle.After, IdleNotice: d.Idle.Notice, IdleMinVMs: d.Idle.MinVMs, LogFormat: "text", LogLevel: "info",
 	}
 }
 
@@ -93,6 +97,9 @@ func (o *options) flags(out io.Writer) *flag.FlagSet {
 	fs.StringVar(&o.MetricsDir, "metrics-dir", o.MetricsDir, "directory whose *.prom files are served with /metrics; empty for metrics.d in the state directory")
 	fs.StringVar(&o.PageScan, "page-scan", o.PageScan, "share of one core that the scan of memory pages may take, such as 1%; 0% scans on request only, off never")
 	fs.StringVar(&o.Autoscale, "autoscale", o.Autoscale, "how limits of VMs are scaled where no policy says otherwise: auto, recommend (decisions are shown and nothing is changed) or off")
+	fs.DurationVar(&o.IdleAfter, "idle-after", o.IdleAfter, "how long a VM shows no sign of life until its deletion is announced; 0 never deletes idle VMs")
+	fs.DurationVar(&o.IdleNotice, "idle-notice", o.IdleNotice, "and how long after that it is deleted, unless it gets busy or is kept")
+	fs.IntVar(&o.IdleMinVMs, "idle-min-vms", o.IdleMinVMs, "so many running VMs stay, idle or not")
 	fs.StringVar(&o.LogFormat, "log-format", o.LogFormat, "text or json")
 	fs.StringVar(&o.LogLevel, "log-level", o.LogLevel, "debug, info, warn or error")
 	return fs
@@ -106,7 +113,7 @@ func parseOptions(args []string, env func(string) string, out io.Writer) (option
 		if err != nil {
 			return o, err
 		}
-		if err := yaml.UnmarshalWithOptions(b, &o, yaml.Strict()); err != nil {
+		if err := yaml.UnmarshalWithOptions(b, &o, yaml.Strict(), yaml.CustomUnmarshaler(readDuration)); err != nil {
 			return o, fmt.Errorf("%s: %w", path, err)
 		}
 	}
@@ -131,6 +138,17 @@ func parseOptions(args []string, env func(string) string, out io.Writer) (option
 		return o, fmt.Errorf("unexpected argument %q", fs.Arg(0))
 	}
 	return o, o.check()
+}
+
+// readDuration takes the text of a time in the file as a flag does: 0 needs no unit.
+func readDuration(d *time.Duration, b []byte) error {
+	var text string
+	if err := yaml.Unmarshal(b, &text); err != nil {
+		return err
+	}
+	v, err := time.ParseDuration(text)
+	*d = v
+	return err
 }
 
 // configPath looks for --config ahead of the other flags, which override its file.
@@ -177,8 +195,26 @@ func (o options) check() error {
 	if _, err := pageScan(o.PageScan); err != nil {
 		return err
 	}
+	if err := o.checkIdle(); err != nil {
+		return err
+	}
 	_, err := o.logger(io.Discard)
 	return err
+}
+
+// checkIdle refuses times that nobody can mean: the agent looks once a second.
+func (o options) checkIdle() error {
+	const most = 365 * 24 * time.Hour
+	if o.IdleAfter != 0 && (o.IdleAfter < time.Second || o.IdleAfter > most) {
+		return fmt.Errorf("--idle-after must be 0 (never), or 1s to 8760h, not %s", o.IdleAfter)
+	}
+	if o.IdleNotice < 0 || o.IdleNotice > most {
+		return fmt.Errorf("--idle-notice must be 0s to 8760h, not %s", o.IdleNotice)
+	}
+	if o.IdleMinVMs < 0 {
+		return fmt.Errorf("--idle-min-vms must be 0 or more, not %d", o.IdleMinVMs)
+	}
+	return nil
 }
 
 // pageScan reads a share of one core. Off is negative.
@@ -226,6 +262,7 @@ func (o options) config(log *slog.Logger) (agent.Config, error) {
 	}
 	c := agent.DefaultConfig()
 	c.PageScan, c.Autoscale = scan, o.Autoscale
+	c.Idle = agent.IdleConfig{After: o.IdleAfter, Notice: o.IdleNotice, MinVMs: o.IdleMinVMs}
 	c.StateDir, c.RunDir, c.CgroupParent = o.StateDir, o.RunDir, o.CgroupParent
 	c.InitPath, c.Binaries = o.Init, []string{o.Burn}
 	c.Overcommit = agent.Overcommit{CPUs: o.CPUs, Memory: o.Memory, Storage: o.Storage}

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"cloudflash/agent"
 	"github.com/google/go-cmp/cmp"
@@ -43,6 +44,7 @@ func TestDefaultsOfServe(t *testing.T) {
 	want := options{Listen: "127.0.0.1:5000", Socket: "/run/cloudflash/api.sock", StateDir: "/var/lib/cloudflash", RunDir: "/run/cloudflash",
 		CgroupParent: "/sys/fs/cgroup/cloudflash", Init: filepath.Join(filepath.Dir(self), "cloudflash-init"), Burn: filepath.Join(filepath.Dir(self), "burn"),
 		CPUs: agent.DefaultConfig().Overcommit.CPUs, Memory: 1, Storage: agent.DefaultConfig().Overcommit.Storage, OutputKeep: "64MiB", PageScan: "1%", Autoscale: "auto",
+		IdleAfter: time.Minute, IdleNotice: 30 * time.Second,
 		Backend: "auto", Bridge: "cf0", NetworkPool: "10.88.0.0/16", NetworkULA: "fd0c:f1a5:c10d::/64", LogFormat: "text", LogLevel: "info"}
 	if diff := cmp.Diff(want, o); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
@@ -56,7 +58,7 @@ func TestEachOptionFromEachPlace(t *testing.T) {
 		"listen": {"127.0.0.1:1", "127.0.0.1:2", ""}, "socket": {"/a", "/b", "/c"}, "state-dir": {"/a", "/b", "/c"}, "run-dir": {"/a", "/b", "/c"},
 		"cgroup-parent": {"/a", "/b", "/c"}, "init": {"/a", "/b", "/c"}, "burn": {"/a", "/b", "/c"}, "metrics-dir": {"/a", "/b", "/c"}, "host-names": {"a,b", "b", "c"},
 		"overcommit-cpu": {"1.5", "2", "3"}, "overcommit-memory": {"1.5", "2", "3"}, "overcommit-storage": {"1.5", "2", "3"},
-		"output-keep": {"1MiB", "2MiB", "3MiB"}, "page-scan": {"off", "0%", "2.5%"}, "autoscale": {"off", "recommend", "auto"}, "log-format": {"json", "text", "json"}, "storage": {"native", "pool", "none"}, "network-bridge": {"a", "b", "c"}, "network-pool": {"10.1.0.0/16", "10.2.0.0/16", "10.3.0.0/16"},
+		"output-keep": {"1MiB", "2MiB", "3MiB"}, "page-scan": {"off", "0%", "2.5%"}, "idle-after": {"1m0s", "0s", "5s"}, "idle-notice": {"2s", "0s", "1h0m0s"}, "idle-min-vms": {"1", "2", "3"}, "autoscale": {"off", "recommend", "auto"}, "log-format": {"json", "text", "json"}, "storage": {"native", "pool", "none"}, "network-bridge": {"a", "b", "c"}, "network-pool": {"10.1.0.0/16", "10.2.0.0/16", "10.3.0.0/16"},
 		"network-ula": {"fd00:1::/64", "fd00:2::/64", "fd00:3::/64"}, "log-level": {"debug", "warn", "error"},
 	}
 	var d options
@@ -98,6 +100,9 @@ func TestConfigFile(t *testing.T) {
 			t.Errorf("%s: %+v, %v", name, o, err)
 		}
 	}
+	if o, err := parseOptions([]string{"--config", file(t, "c.yaml", "idle-after: 0\nidle-notice: 1m\n", 0o600)}, noEnv, io.Discard); err != nil || o.IdleAfter != 0 || o.IdleNotice != time.Minute {
+		t.Errorf("times: %v, %v, %v", o.IdleAfter, o.IdleNotice, err)
+	}
 	o, err := parseOptions([]string{"--config", config}, environment(map[string]string{"CLOUDFLASH_CONFIG": "/nix"}), io.Discard)
 	if err != nil || o.Listen != "127.0.0.1:7" {
 		t.Errorf("the flag does not go before the environment: %+v, %v", o, err)
@@ -130,6 +135,11 @@ func TestBadOptionsAreNamed(t *testing.T) {
 		"page scan":           {"--page-scan 2", nil, `--page-scan must be off, or 0% to 100% of one core, such as 1%, not "2"`},
 		"page scan, much":     {"--page-scan 101%", nil, `--page-scan must be off, or 0% to 100% of one core, such as 1%, not "101%"`},
 		"autoscale":           {"--autoscale on", nil, `--autoscale must be off, recommend or auto, not "on"`},
+		"idle, negative":      {"--idle-after -1s", nil, "--idle-after must be 0 (never), or 1s to 8760h, not -1s"},
+		"idle, too short":     {"--idle-after 10ms", nil, "--idle-after must be 0 (never), or 1s to 8760h, not 10ms"},
+		"idle, no unit":       {"--idle-after 60", nil, `invalid argument "60" for "--idle-after" flag: time: missing unit in duration "60"`},
+		"notice":              {"--idle-notice 9000h", nil, "--idle-notice must be 0s to 8760h, not 9000h0m0s"},
+		"pool minimum":        {"--idle-min-vms -1", nil, "--idle-min-vms must be 0 or more, not -1"},
 		"zero":                {"--overcommit-cpu 0", nil, "--overcommit-cpu must be more than 0 and at most 1000, not 0"},
 		"negative":            {"--overcommit-memory -1", nil, "--overcommit-memory must be more than 0 and at most 1000, not -1"},
 		"NaN":                 {"--overcommit-storage NaN", nil, "--overcommit-storage must be more than 0 and at most 1000, not NaN"},

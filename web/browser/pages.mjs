@@ -178,7 +178,7 @@ async function prometheusPage({ page, origin, step, eventually, shots }) {
 async function accessible({ page, origin, step, vm }) {
   await step("axe finds nothing on any page, light and dark", async () => {
     const found = [];
-    for (const path of ["/", `/vms/${vm}`, "/memory", "/prometheus"]) {
+    for (const path of ["/", `/vms/${vm}`, "/autoscaling", `/autoscaling?vm=${vm}`, "/memory", "/prometheus"]) {
       await page.goto(origin + path);
       await page.locator("#board h1").waitFor({ state: "attached" });
       await page.waitForTimeout(1500);

@@ -3,6 +3,7 @@
 import assert from "node:assert/strict";
 import { chromium } from "playwright-core";
 import { budgets, chartPages } from "./pages.mjs";
+import { scalingPage } from "./scaling.mjs";
 
 const [link, dir] = process.argv.slice(2);
 const origin = new URL(link).origin;
@@ -163,6 +164,7 @@ try {
     await shots("busy");
   });
 
+  await scalingPage({ browser, page, origin, step, eventually, shots, fits, complaints });
   await chartPages({ page, origin, step, eventually, shots, fits, complaints, card });
   await budgets({ browser, page, origin, step });
   await live();

@@ -59,17 +59,18 @@ func (a *app) autoscaleStatus() *cobra.Command {
 		}}
 }
 
-// lines prints names and what they stand for above a table for people, then an
-// empty line.
+// lines prints names and what they stand for, for people.
 func (a *app) lines(each ...[2]string) {
 	if a.output != "table" && a.output != "wide" || a.noHeaders {
 		return
 	}
 	for _, l := range each {
-		fmt.Fprintf(a.Out, "%-12s%s\n", l[0], clean(l[1]))
+		fmt.Fprintln(a.Out, strings.TrimSpace(fmt.Sprintf("%-12s%s", l[0], clean(l[1]))))
 	}
-	fmt.Fprintln(a.Out)
 }
+
+// below is the empty line between lines and the table below them.
+var below = [2]string{}
 
 func (a *app) describeScaling(s agent.ScalingStatus) {
 	woken := map[string]string{"events": "woken by the kernel", "polling": "looks once a second"}[s.Wakeups]
@@ -80,7 +81,7 @@ func (a *app) describeScaling(s agent.ScalingStatus) {
 		[2]string{"room", fmt.Sprintf("%s of %s cores, %s of %s of memory, %s of %s of storage are free", cpus(&s.Free.CPUs), cpus(&s.Capacity.CPUs),
 			quantity.FormatBytes(s.Free.MemoryBytes), quantity.FormatBytes(s.Capacity.MemoryBytes),
 			quantity.FormatBytes(s.Free.StorageBytes), quantity.FormatBytes(s.Capacity.StorageBytes))},
-		[2]string{"idle VMs", idleText(s.Idle)})
+		[2]string{"idle VMs", idleText(s.Idle)}, below)
 }
 
 func idleText(p agent.IdlePolicy) string {
@@ -89,7 +90,7 @@ func idleText(p agent.IdlePolicy) string {
 	}
 	text := fmt.Sprintf("are deleted after %s and a notice of %s", seconds(p.AfterSeconds), seconds(p.NoticeSeconds))
 	if p.MinVMs > 0 {
-		text += fmt.Sprintf("; %d always stay", p.MinVMs)
+		text += fmt.Sprintf("; at least %d stay", p.MinVMs)
 	}
 	return text
 }
@@ -97,7 +98,7 @@ func idleText(p agent.IdlePolicy) string {
 func (a *app) describeVMScaling(v agent.VMScaling) {
 	a.lines([2]string{"vm", v.VMName}, [2]string{"autoscale", v.Mode},
 		[2]string{"changes", fmt.Sprintf("%d of %d in the last hour", v.Spent, v.PerHour)},
-		[2]string{"idle", cmp.Or(v.Activity, idleState(v))})
+		[2]string{"idle", cmp.Or(v.Activity, idleState(v))}, below)
 }
 
 var scalingColumns = []column[agent.VMScaling]{
@@ -172,7 +173,7 @@ func lastText(d *agent.Decision, resource bool) string {
 	if d == nil {
 		return "-"
 	}
-	text := limit(d.Resource, d.From) + " → " + limit(d.Resource, d.To)
+	text := fromText(*d) + " → " + toText(*d)
 	if resource {
 		text = shortName(d.Resource) + " " + text
 	}

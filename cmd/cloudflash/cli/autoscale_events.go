@@ -37,20 +37,14 @@ var decisionColumns = []column[agent.Decision]{
 	{"VM", false, func(d agent.Decision) string { return d.VMName }},
 	{"RESOURCE", false, func(d agent.Decision) string { return shortName(d.Resource) }},
 	{"ACTION", false, func(d agent.Decision) string { return d.Action }},
-	{"FROM", false, func(d agent.Decision) string { return limit(d.Resource, d.From) }},
-	{"TO", false, func(d agent.Decision) string { return limit(d.Resource, d.To) }},
+	{"FROM", false, func(d agent.Decision) string { return fromText(d) }},
+	{"TO", false, func(d agent.Decision) string { return toText(d) }},
 	{"RESULT", false, func(d agent.Decision) string { return string(d.Result) }},
 	{"REASON", false, func(d agent.Decision) string { return d.Reason }},
-	{"WHY NOT", true, func(d agent.Decision) string { return d.Why }},
+	{"WHY", true, func(d agent.Decision) string { return d.Why }},
 	{"USE", true, func(d agent.Decision) string { return amount(d.Resource, d.Use) }},
 	{"SIGNAL", true, func(d agent.Decision) string {
 		return fmt.Sprintf("%s %s, limit %s", d.Signal, figures(d.Value), figures(d.Limit))
-	}},
-	{"HIGH", true, func(d agent.Decision) string {
-		if d.HighTo == 0 {
-			return ""
-		}
-		return amount(d.Resource, d.HighFrom) + " → " + amount(d.Resource, d.HighTo)
 	}},
 	{"KERNEL", true, func(d agent.Decision) string {
 		if d.KernelSeconds == 0 {
@@ -66,6 +60,18 @@ var decisionColumns = []column[agent.Decision]{
 	}},
 }
 
+func fromText(d agent.Decision) string { return twoLimits(d.Resource, d.From, d.HighFrom) }
+func toText(d agent.Decision) string   { return twoLimits(d.Resource, d.To, d.HighTo) }
+
+// twoLimits are memory.max and, where it is set, memory.high; other resources have
+// one.
+func twoLimits(resource string, v, high float64) string {
+	if high == 0 {
+		return limit(resource, v)
+	}
+	return limit(resource, v) + " (high " + amount(resource, high) + ")"
+}
+
 // decided prints one decision of the stream.
 func (a *app) decided(data string) error {
 	var d agent.Decision
@@ -77,6 +83,6 @@ func (a *app) decided(data string) error {
 		why = " (" + d.Why + ")"
 	}
 	_, err := fmt.Fprintf(a.Out, "%s  %s  %s\n", d.At.Local().Format("15:04:05.000"), clean(d.VMName), clean(fmt.Sprintf("%s %s → %s, %s: %s%s",
-		shortName(d.Resource), limit(d.Resource, d.From), limit(d.Resource, d.To), d.Result, d.Reason, why)))
+		shortName(d.Resource), fromText(d), toText(d), d.Result, d.Reason, why)))
 	return err
 }

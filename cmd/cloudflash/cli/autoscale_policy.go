@@ -117,7 +117,7 @@ used for COOLDOWN, or when it is well above the peak of WINDOW plus MARGIN; by S
 change. It stays between MIN and MAX.`
 
 // printPolicy prints a policy, in tables only the rules of a resource when one
-// is named.
+// is named, and none when it is idle.
 func (a *app) printPolicy(p agent.Policy, resource string) error {
 	switch a.output {
 	case "json", "yaml", "jsonl":
@@ -133,6 +133,10 @@ func (a *app) printPolicy(p agent.Policy, resource string) error {
 	}
 	a.lines([2]string{"policy of", cmp.Or(p.VMName, "the host")},
 		[2]string{"changes", fmt.Sprintf("at most %d a minute and %d an hour of a VM", p.PerMinute, p.PerHour)}, idle)
+	if resource == "idle" && (a.output == "table" || a.output == "wide") {
+		return nil
+	}
+	a.lines(below)
 	return printList(a, rules, func(r agent.Rule) string { return shortName(r.Resource) }, ruleColumns(a.output == "wide"))
 }
 

@@ -34,7 +34,7 @@ FIELD= takes a value back, to what the host or the defaults say.`,
 			}
 			p, err := a.changePolicy(c.Context(), s.vm, s.apply)
 			if err != nil {
-				return err
+				return s.explain(err)
 			}
 			return a.printPolicy(p, s.resource)
 		}}
@@ -43,6 +43,7 @@ FIELD= takes a value back, to what the host or the defaults say.`,
 // settings are the arguments of set.
 type settings struct {
 	vm, resource string
+	alone        bool        // the VM stands alone before the fields, and may have been meant for a resource
 	fields       [][2]string // names and values
 }
 
@@ -66,7 +67,7 @@ func parseSet(args []string) (settings, error) {
 		}
 	}
 	if len(words) > 0 {
-		s.vm = words[0]
+		s.vm, s.alone = words[0], n == 1
 	}
 	for _, f := range args[n:] {
 		name, value, ok := strings.Cut(f, "=")
@@ -76,6 +77,15 @@ func parseSet(args []string) (settings, error) {
 		s.fields = append(s.fields, [2]string{name, value})
 	}
 	return s, s.apply(&agent.PolicyLayer{}) // whether the values can be read
+}
+
+// explain adds what may have been meant by a lone word that is no VM.
+func (s settings) explain(err error) error {
+	var p *problemError
+	if s.alone && errors.As(err, &p) && p.Status == http.StatusNotFound {
+		p.Hint += "; as a resource, there are " + strings.Join(resourceNames(), ", ")
+	}
+	return err
 }
 
 // resourceOf finds a resource that can be set.

@@ -1,9 +1,11 @@
 package cli
 
 import (
+	"encoding/json"
 	"strings"
 	"testing"
 
+	"cloudflash/agent"
 	"github.com/google/go-cmp/cmp"
 )
 
@@ -11,7 +13,7 @@ func TestScalingIsShown(t *testing.T) {
 	for args, want := range map[string]string{
 		"autoscale status": `autoscale   auto, woken by the kernel
 room        13.5 of 16 cores, 20 GiB of 28 GiB of memory, 80 GiB of 200 GiB of storage are free
-idle VMs    are deleted after 1m and a notice of 30s; 1 always stay
+idle VMs    are deleted after 1m and a notice of 30s; at least 1 stay
 
 VM   MODE  CPUS    MEMORY         STATE        CHANGES  IDLE      LAST
 db   auto  1.96/2  100 MiB/1 GiB  cpus at_max  2/60     -         cpus 0.5 → 2, 2h0m ago
@@ -40,12 +42,12 @@ RESOURCE  MODE  UP    DOWN  COOLDOWN  WINDOW  TARGET  MARGIN  STEP  MIN     MAX 
 cpus      auto  80 %  20 %  5m        1h      62.5 %  15 %    50 %  spec/4  spec*4  -
 memory    auto  80 %  20 %  5m        1h      62.5 %  15 %    50 %  spec/4  spec*4  -
 `,
-		"autoscale events": `SEQ  TIME          VM  RESOURCE  ACTION  FROM   TO     RESULT    REASON
-1    03:04:05.006  db  cpus      grow    0.5    2      applied   throttled in 90 % of periods
-2    03:04:06.006  db  memory    grow    1 GiB  1 GiB  deferred  at its limit
+		"autoscale events": `SEQ  TIME          VM  RESOURCE  ACTION  FROM                  TO                    RESULT    REASON
+1    03:04:05.006  db  cpus      grow    0.5                   2                     applied   throttled in 90 % of periods
+2    03:04:06.006  db  memory    grow    1 GiB (high 900 MiB)  1 GiB (high 960 MiB)  deferred  at its limit
 `,
-		"autoscale events db --since 1 -o wide --no-headers": "2  03:04:06.006  db  memory  grow  1 GiB  1 GiB  deferred  at its limit  the host is full  0 B  memory.events 0, limit 0  900 MiB → 960 MiB\n",
-		"autoscale events -o csv --since 1":                  "seq,time,vm,resource,action,from,to,result,reason,why not,use,signal,high,kernel,effect\n2,03:04:06.006,db,memory,grow,1 GiB,1 GiB,deferred,at its limit,the host is full,0 B,\"memory.events 0, limit 0\",900 MiB → 960 MiB,,\n",
+		"autoscale events db --since 1 -o wide --no-headers": "2  03:04:06.006  db  memory  grow  1 GiB (high 900 MiB)  1 GiB (high 960 MiB)  deferred  at its limit  the host is full  0 B  memory.events 0, limit 0\n",
+		"autoscale events -o csv --since 1":                  "seq,time,vm,resource,action,from,to,result,reason,why,use,signal,kernel,effect\n2,03:04:06.006,db,memory,grow,1 GiB (high 900 MiB),1 GiB (high 960 MiB),deferred,at its limit,the host is full,0 B,\"memory.events 0, limit 0\",,\n",
 	} {
 		t.Run(args, func(t *testing.T) {
 			got := withAll(t).run(strings.Fields(args)...)
@@ -72,8 +74,6 @@ func TestPolicyIsSet(t *testing.T) {
 		{"set db memory max=2GiB cooldown=90s", "memory recommend 80 % 20 % 1m30s 1h 62.5 % 15 % 50 % 256 MiB 2 GiB host: mode; vm: cooldown max", `{"rules":{"cpus":{"up":0.7,"max":4},"memory_bytes":{"cooldown_seconds":90,"max":2147483648}}}`},
 		{"set db memory_bytes cooldown= max=", "memory recommend 80 % 20 % 2m 1h 62.5 % 15 % 50 % 256 MiB 4 GiB host: mode cooldown", `{"rules":{"cpus":{"up":0.7,"max":4}}}`},
 		{"set db all mode=off", "cpus off 70 % 20 % 2m 1h 62.5 % 15 % 50 % 0.5 4 host: cooldown; vm: mode up max", `{"rules":{"all":{"mode":"off"},"cpus":{"up":0.7,"max":4}}}`},
-		{"set idle after=5m min-vms=2", "cpus recommend 80 % 20 % 2m 1h 62.5 % 15 % 50 % spec/4 spec*4 host: mode cooldown", `{"rules":{"all":{"mode":"recommend","cooldown_seconds":120}},"idle":{"after_seconds":300,"min_vms":2}}`},
-		{"set idle after= min-vms=", "cpus recommend 80 % 20 % 2m 1h 62.5 % 15 % 50 % spec/4 spec*4 host: mode cooldown", `{"rules":{"all":{"mode":"recommend","cooldown_seconds":120}}}`},
 		{"set mode= cooldown=", "cpus auto 80 % 20 % 5m 1h 62.5 % 15 % 50 % spec/4 spec*4 -", `{}`},
 		{"policy db -o wide", "cpus off (vm) 70 % (vm) 20 % (default) 5m (default) 1h (default) 62.5 % (default) 15 % (default) 50 % (default) 0.5 (spec) 4 (vm)", ""},
 	} {
@@ -83,6 +83,25 @@ func TestPolicyIsSet(t *testing.T) {
 		all := r.requests()
 		if last := all[len(all)-1]; c.own != "" && (last.Body != c.own || !strings.HasPrefix(last.Line, "PUT /api/v1/autoscale/policy")) {
 			t.Errorf("%d, %s: sent %+v, want %s", i, c.args, last, c.own)
+		}
+	}
+}
+
+func TestIdlePolicyIsSet(t *testing.T) {
+	r := withAll(t)
+	for _, c := range []struct{ args, want, own string }{
+		{"after=5m min-vms=2", "idle VMs    are deleted after 5m and a notice of 30s (after: host)", `{"idle":{"after_seconds":300,"min_vms":2}}`},
+		{"after=0 min-vms=", "idle VMs    are kept (after: host)", `{"idle":{"after_seconds":0}}`},
+		{"after=", "idle VMs    are deleted after 1m and a notice of 30s", `{}`},
+	} {
+		got := r.run(strings.Fields("autoscale set idle " + c.args)...)
+		want := "policy of   the host\nchanges     at most 6 a minute and 60 an hour of a VM\n" + c.want + "\n"
+		if diff := cmp.Diff(result{Out: want}, got); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", c.args, diff)
+		}
+		all := r.requests()
+		if last := all[len(all)-1]; last.Body != c.own {
+			t.Errorf("%s: sent %s, want %s", c.args, last.Body, c.own)
 		}
 	}
 }
@@ -152,7 +171,7 @@ func TestDecisionsFollow(t *testing.T) {
 	lines.out.await(t, "2 → 1")
 	r.cut()
 	want := "03:04:05.006  db  cpus 0.5 → 2, applied: throttled in 90 % of periods\n" +
-		"03:04:06.006  db  memory 1 GiB → 1 GiB, deferred: at its limit (the host is full)\n" +
+		"03:04:06.006  db  memory 1 GiB (high 900 MiB) → 1 GiB (high 960 MiB), deferred: at its limit (the host is full)\n" +
 		"03:04:05.006  db  cpus 2 → 1, applied: throttled in 90 % of periods\n"
 	if got := lines.wait(); got.Out != want || got.Code == 0 {
 		t.Errorf("%+v, want %s", got, want)
@@ -182,4 +201,30 @@ func TestPolicyThatTheAgentRefuses(t *testing.T) {
 	if got := withAll(t).agent.scaling.own; len(got) != 0 {
 		t.Errorf("%+v", got)
 	}
+}
+
+// FuzzSettings gives set any arguments: what it takes can be sent.
+func FuzzSettings(f *testing.F) {
+	for _, seed := range []string{"db cpus max=4 up=70%", "idle after=5m min-vms=", "up=NaN", "up=1e999", "= = =", "a b c=", "memory min=1EiB", "cooldown=9999999h", "bandwidth max=-1"} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, line string) {
+		s, err := parseSet(strings.Fields(line))
+		if err != nil {
+			return
+		}
+		var own agent.PolicyLayer
+		if err := s.apply(&own); err != nil {
+			t.Fatalf("%q: %v", line, err)
+		}
+		if _, err := json.Marshal(own); err != nil {
+			t.Fatalf("%q: %v", line, err)
+		}
+		for i := range s.fields {
+			s.fields[i][1] = ""
+		}
+		if err := s.apply(&own); err != nil || len(own.Rules) > 0 || own.Idle != nil {
+			t.Fatalf("%q leaves %+v, %v", line, own, err)
+		}
+	})
 }

@@ -77,6 +77,7 @@ func TestMissingThings(t *testing.T) {
 		"autoscale status nix":        "error: vm \"nix\" not found\nhint: cloudflash vm list shows what there is\n",
 		"autoscale policy nix":        "error: vm \"nix\" not found\nhint: cloudflash vm list shows what there is\n",
 		"autoscale events nix":        "error: vm \"nix\" not found\nhint: cloudflash vm list shows what there is\n",
+		"autoscale set nix up=1":      "error: vm \"nix\" not found\nhint: cloudflash vm list shows what there is; as a resource, there are cpus, memory, storage, bandwidth, rbps, wbps, riops, wiops, all, idle\n",
 		"autoscale set nix cpus up=1": "error: vm \"nix\" not found\nhint: cloudflash vm list shows what there is\n",
 		"token revoke nix":            "error: token \"nix\" not found\nhint: cloudflash token list shows what there is\n",
 		"api GET /api/v1/nix":         "error: there is nothing at /api/v1/nix\nhint: GET /openapi.json lists all routes\n",

@@ -32,6 +32,7 @@ type fakeAgent struct {
 	checks     []agent.Check
 	secrets    map[string]agent.Token
 	scaling    scaling
+	autoscale  agent.Autoscale // of VMs that are created
 	updates    chan struct{}
 	ready      chan struct{}
 	taken      *agent.AppliedAdvice
@@ -72,7 +73,7 @@ func (f *fakeAgent) CreateVM(_ context.Context, req agent.VMCreate) (agent.VM, e
 	if f.err != nil {
 		return agent.VM{}, f.err
 	}
-	v := agent.VM{ID: "v7", Name: req.Name, State: agent.VMRunning, Spec: req.Spec, Image: req.Image, Labels: req.Labels, CreatedAt: ago(50 * time.Hour)}
+	v := agent.VM{ID: "v7", Name: req.Name, State: agent.VMRunning, Spec: req.Spec, Image: req.Image, Labels: req.Labels, Autoscale: f.autoscale, CreatedAt: ago(50 * time.Hour)}
 	f.vms = append(f.vms, v)
 	return v, nil
 }

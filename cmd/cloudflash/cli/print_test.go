@@ -18,19 +18,19 @@ func TestVMListInEveryFormat(t *testing.T) {
 	r := withVMs(t)
 	for format, want := range map[string]string{
 		"table": `
-NAME  STATE    CPU       MEMORY         PIDS   CLOUDLETS  AGE
-db    running  0.50/2    100 MiB/1 GiB  3/256  1          2h10m
-web   failed   0.00/max  0 B/max        0/max  0          3d
+NAME  STATE    CPU       MEMORY         PIDS   CLOUDLETS  IDLE  AGE
+db    running  0.50/2    100 MiB/1 GiB  3/256  1          -     2h10m
+web   failed   0.00/max  0 B/max        0/max  0          30s   3d
 `,
 		"wide": `
-NAME  STATE    CPU       MEMORY         PIDS   CLOUDLETS  AGE    ID  IMAGE  IO                            STORAGE  NETWORK  ADDRESS    RX   TX   GPUS  INIT  REASON
-db    running  0.50/2    100 MiB/1 GiB  3/256  1          2h10m  v0  host   read 5 MiB/s, write 100 op/s  0 B/max  nat      10.88.0.2  0 B  0 B  0     42
-web   failed   0.00/max  0 B/max        0/max  0          3d     v1  host   none                          0 B/max                      0 B  0 B  0     0     init ended
+NAME  STATE    CPU       MEMORY         PIDS   CLOUDLETS  IDLE  AGE    ID  IMAGE  IO                            STORAGE  NETWORK  ADDRESS    RX   TX   GPUS  INIT  REASON
+db    running  0.50/2    100 MiB/1 GiB  3/256  1          -     2h10m  v0  host   read 5 MiB/s, write 100 op/s  0 B/max  nat      10.88.0.2  0 B  0 B  0     42
+web   failed   0.00/max  0 B/max        0/max  0          30s   3d     v1  host   none                          0 B/max                      0 B  0 B  0     0     init ended
 `,
 		"csv": `
-name,state,cpu,memory,pids,cloudlets,age,id,image,io,storage,network,address,rx,tx,gpus,init,reason
-db,running,0.50/2,100 MiB/1 GiB,3/256,1,2h10m,v0,host,"read 5 MiB/s, write 100 op/s",0 B/max,nat,10.88.0.2,0 B,0 B,0,42,
-web,failed,0.00/max,0 B/max,0/max,0,3d,v1,host,none,0 B/max,,,0 B,0 B,0,0,init ended
+name,state,cpu,memory,pids,cloudlets,idle,age,id,image,io,storage,network,address,rx,tx,gpus,init,reason
+db,running,0.50/2,100 MiB/1 GiB,3/256,1,-,2h10m,v0,host,"read 5 MiB/s, write 100 op/s",0 B/max,nat,10.88.0.2,0 B,0 B,0,42,
+web,failed,0.00/max,0 B/max,0/max,0,30s,3d,v1,host,none,0 B/max,,,0 B,0 B,0,0,init ended
 `,
 		"name": "\ndb\nweb\n",
 	} {

@@ -247,7 +247,7 @@ func (v *topView) vmColumns() []topColumn[agent.VM] {
 	}
 	return []topColumn[agent.VM]{
 		{"VM", 12, true, func(vm agent.VM) string { return vm.Name }},
-		{"STATE", 8, true, func(vm agent.VM) string { return string(vm.State) }},
+		{"STATE", 9, true, topState},
 		{"CPU", 6, false, func(vm agent.VM) string { return fmt.Sprintf("%.2f", vm.Usage.CPUs) }},
 		{"LIMIT", 6, false, func(vm agent.VM) string { return cpus(vm.Limits.CPUs) }},
 		{"MEM", 9, false, func(vm agent.VM) string { return quantity.FormatBytes(vm.Usage.MemoryBytes) }},

@@ -32,6 +32,7 @@ var vmColumns = []column[agent.VM]{
 	}},
 	{"PIDS", false, func(v agent.VM) string { return fmt.Sprintf("%d/%s", v.Usage.PIDs, number(v.Limits.PIDs)) }},
 	{"CLOUDLETS", false, func(v agent.VM) string { return fmt.Sprint(v.Cloudlets) }},
+	{"IDLE", false, idleWord},
 	{"AGE", false, func(v agent.VM) string { return age(v.CreatedAt) }},
 	{"ID", true, func(v agent.VM) string { return v.ID }},
 	{"IMAGE", true, func(v agent.VM) string { return v.Image }},
@@ -116,6 +117,7 @@ func (a *app) vmCreate() *cobra.Command {
 	var image, network, autoscale string
 	var labels, publish []string
 	var gpus int
+	var keep bool
 	c := &cobra.Command{Use: "create NAME", Short: "Create a VM; it runs when the command returns", Args: exactly(1, "a name"),
 		Example: "  cloudflash vm create web --cpus 0.5 --memory 512MiB --pids 256"}
 	l.flags(c)
@@ -124,6 +126,7 @@ func (a *app) vmCreate() *cobra.Command {
 	c.Flags().StringVar(&network, "network", "", "nat: the outside only (default); isolated: loopback only; bridge: also other VMs in this mode")
 	c.Flags().StringArrayVar(&publish, "publish", nil, "[IP:]HOSTPORT:PORT[/udp], a port of the host that leads to the VM, repeatable")
 	c.Flags().StringVar(&autoscale, "autoscale", "", "off, recommend or auto: whether limits are scaled (as the host's policy says)")
+	c.Flags().BoolVar(&keep, "keep", false, "do not delete it when idle")
 	c.Flags().IntVar(&gpus, "gpus", 0, "GPUs or MIG instances for this VM alone")
 	c.RunE = func(c *cobra.Command, args []string) error {
 		body, err := l.body(c, agent.IO{})
@@ -139,6 +142,9 @@ func (a *app) vmCreate() *cobra.Command {
 				return err
 			}
 			body["autoscale"] = agent.PolicyLayer{Rules: map[string]agent.RuleChange{agent.RuleAll: {Mode: &autoscale}}}
+		}
+		if c.Flags().Changed("keep") {
+			body["keep"] = keep
 		}
 		if c.Flags().Changed("gpus") {
 			body["gpus"] = gpus
@@ -157,6 +163,7 @@ func (a *app) vmCreate() *cobra.Command {
 		if err := a.client().call(c.Context(), "POST", "/vms", nil, body, &v); err != nil {
 			return err
 		}
+		a.sayFate(v)
 		return printOne(a, v, vmName, vmColumns)
 	}
 	return c
@@ -274,8 +281,9 @@ func (a *app) describeVM(v agent.VM, scaling string) {
 	}
 	row("created", "%s (%s ago)", v.CreatedAt.Local().Format(time.DateTime), age(v.CreatedAt))
 	if v.IdleSince != nil {
-		row("idle for", "%s", age(*v.IdleSince))
+		row("idle for", "%s", idleWord(v))
 	}
+	row("when idle", "%s", fate(v))
 	if scaling != "" {
 		row("autoscale", "%s", scaling)
 	}
@@ -320,9 +328,11 @@ func (a *app) describeNetwork(v agent.VM, row func(name, format string, args ...
 func (a *app) vmSet() *cobra.Command {
 	var l limits
 	var autoscale string
+	var keep bool
 	c := &cobra.Command{Use: "set VM", Short: "Resize a VM live", Args: exactly(1, "a VM"), ValidArgsFunction: a.completeVMs,
-		Example: "  cloudflash vm set web --cpus 2 --memory 1GiB\n  cloudflash vm set web --autoscale off"}
+		Example: "  cloudflash vm set web --cpus 2 --memory 1GiB\n  cloudflash vm set web --autoscale off\n  cloudflash vm set web --keep"}
 	l.flags(c)
+	c.Flags().BoolVar(&keep, "keep", false, "do not delete it when idle; --keep=false takes that back")
 	c.Flags().StringVar(&autoscale, "autoscale", "", "off, recommend or auto: whether limits are scaled; autoscale set has more")
 	c.RunE = func(c *cobra.Command, args []string) error {
 		var v agent.VM
@@ -334,6 +344,9 @@ func (a *app) vmSet() *cobra.Command {
 		body, err := l.body(c, v.Spec.IO)
 		if err != nil {
 			return err
+		}
+		if c.Flags().Changed("keep") {
+			body["keep"] = keep
 		}
 		scale := c.Flags().Changed("autoscale")
 		if len(body) == 0 && !scale {
@@ -534,8 +547,10 @@ func ioText(io *agent.IO) string {
 }
 
 // age is how long ago something was, in one or two units.
-func age(t time.Time) string {
-	d := time.Since(t)
+func age(t time.Time) string { return short(time.Since(t)) }
+
+// short is a duration in one or two units.
+func short(d time.Duration) string {
 	switch {
 	case d < time.Minute:
 		return fmt.Sprintf("%ds", int(max(d, 0).Seconds()))

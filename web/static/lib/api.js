@@ -8,8 +8,8 @@ export class Refusal extends Error {
 }
 
 // call asks the agent. The answer is the JSON of it; text or bytes when such a type was asked for.
-export async function call(method, path, body, accept) {
-  const options = { method, headers: accept ? { Accept: accept } : {}, credentials: "same-origin" };
+export async function call(method, path, body, accept, headers = {}) {
+  const options = { method, headers: { ...headers, ...(accept ? { Accept: accept } : {}) }, credentials: "same-origin" };
   if (body !== undefined) {
     options.headers["Content-Type"] = "application/json";
     options.body = JSON.stringify(body);

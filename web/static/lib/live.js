@@ -4,7 +4,8 @@ import { Stream } from "/lib/api.js";
 import { $ } from "/lib/dom.js";
 import { span } from "/lib/format.js";
 
-export const state = { host: null, vms: [], cloudlets: [], events: [], frameAt: 0, offset: 0, paused: false, link: "connecting" };
+// role is that of who looks: a viewer is offered nothing that would be refused.
+export const state = { host: null, role: "viewer", vms: [], cloudlets: [], events: [], frameAt: 0, offset: 0, paused: false, link: "connecting" };
 
 // now is the host's clock, not the browser's.
 export const now = () => Date.now() + state.offset;

@@ -15,7 +15,8 @@ export async function begin(whenIn = onIn) {
     try { await call("POST", "/login", { code }); } catch (refusal) { return showLogin(refusal.message); }
   }
   try {
-    live.state.host = await call("GET", "/host");
+    const [host, session] = await Promise.all([call("GET", "/host"), call("GET", "/session")]);
+    Object.assign(live.state, { host, role: session.role });
   } catch (refusal) {
     if (refusal.problem.status === 401) return showLogin("");
     live.setLink("lost");
@@ -44,8 +45,9 @@ async function check() {
 }
 
 let toastTimer = 0;
-export function toast(text) {
+export function toast(text, good = false) {
   $("toast").textContent = text;
+  $("toast").className = good ? "good" : "";
   $("toast").hidden = false;
   clearTimeout(toastTimer);
   toastTimer = setTimeout(() => { $("toast").hidden = true; }, 6000);

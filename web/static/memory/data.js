@@ -1,8 +1,6 @@
 // Asks the agent about memory.
 import { call } from "/lib/api.js";
 
-const wait = (ms) => new Promise((next) => setTimeout(next, ms));
-
 // readCells asks for a part of the map; window is {from, span}, or null for all.
 export async function readCells(window, cells, owner) {
   const query = new URLSearchParams({ cells });
@@ -47,25 +45,4 @@ function decodeNames(view, at, count) {
     at += 2 + length;
   }
   return names;
-}
-
-// Poll calls read again and again, every ms at most once, and not while nobody looks.
-export class Poll {
-  constructor(ms, read, idle) {
-    Object.assign(this, { ms, read, idle, on: true, asked: false });
-    this.run();
-  }
-
-  async run() {
-    while (this.on) {
-      this.asked = false;
-      if (!this.idle()) await this.read();
-      for (let waited = 0; this.on && !this.asked && waited < this.ms; waited += 100) await wait(100);
-    }
-  }
-
-  // soon has it read now, or again when it is just reading.
-  soon() { this.asked = true; }
-
-  stop() { this.on = false; }
 }

@@ -3,9 +3,10 @@ import { call } from "/lib/api.js";
 import { choice, el, section, write } from "/lib/dom.js";
 import { bytes, percent, span } from "/lib/format.js";
 import { state } from "/lib/live.js";
+import { Poll } from "/lib/poll.js";
 import { setQuery } from "/lib/router.js";
 import { cellCard, spoken } from "/memory/cell.js";
-import { Poll, readCells } from "/memory/data.js";
+import { readCells } from "/memory/data.js";
 import { legend, ownerLines, signed, stateLines } from "/memory/legend.js";
 import { MapCanvas } from "/memory/map.js";
 import { processes } from "/memory/processes.js";
@@ -71,9 +72,8 @@ class MemoryPage {
   }
 
   begin() {
-    const idle = () => document.hidden || state.paused;
-    this.poll = new Poll(2000, () => this.readSummary(), idle);
-    this.mapPoll = new Poll(5000, () => this.readMap(), idle);
+    this.poll = new Poll(2000, () => this.readSummary());
+    this.mapPoll = new Poll(5000, () => this.readMap());
   }
 
   close() {

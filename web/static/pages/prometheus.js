@@ -3,8 +3,8 @@
 import { copyButton, el, section, set, write } from "/lib/dom.js";
 import { bytes, span } from "/lib/format.js";
 import { state } from "/lib/live.js";
+import { Poll } from "/lib/poll.js";
 import { byLabel, single } from "/lib/prom.js";
-import { Poll } from "/memory/data.js";
 import { eventList } from "/parts/events.js";
 import { browser } from "/prometheus/browser.js";
 import { panels } from "/prometheus/panels.js";
@@ -34,7 +34,7 @@ export function open(root) {
       trouble.hidden = false;
       write(trouble, `The metrics cannot be read: ${error.message}`);
     }
-  }, () => document.hidden || state.paused);
+  });
   return { title: "Prometheus", draw: () => events.update(state.events), close() { poll.stop(); own.close(); } };
 }
 

@@ -55,6 +55,8 @@ export function charts({ title, id, path, specs, range, name }) {
       for (const p of panels) if (!p.node.hidden) waiting.add(p);
       if (!pumping) pump();
     },
+    // redo has the next draw draw what has not changed by itself.
+    redo() { drawn = -1; },
     close() {
       closed = true;
       history.close();

@@ -3,6 +3,17 @@ for (const button of document.querySelectorAll("[data-close]")) button.addEventL
 
 export function clearErrors(form) {
   for (const p of form.querySelectorAll(".field-error, .form-error")) p.textContent = "";
+  for (const input of form.querySelectorAll("[aria-invalid]")) input.removeAttribute("aria-invalid");
+}
+
+// place puts a complaint beside its field, and answers whether there is one.
+function place(form, { pointer, detail }) {
+  const name = (pointer ?? "").replace(/^\//, "").replace(/^(network\/publish)\/.*/, "$1");
+  const field = form.querySelector(`[data-field="${CSS.escape(name)}"]`);
+  if (!field || field.closest("[hidden]")) return false;
+  field.querySelector(".field-error").textContent = detail;
+  field.querySelector("input, select, textarea")?.setAttribute("aria-invalid", "true");
+  return true;
 }
 
 // send submits a form and puts every complaint beside its field.
@@ -14,13 +25,11 @@ export async function send(form, dialog, act) {
     await act();
     dialog.close();
   } catch (refusal) {
-    let placed = false;
-    for (const e of refusal.problem?.errors ?? []) {
-      const name = (e.pointer ?? "").replace(/^\//, "").replace(/^(network\/publish)\/.*/, "$1");
-      const field = form.querySelector(`[data-field="${CSS.escape(name)}"] .field-error`);
-      if (field) { field.textContent = e.detail; placed = true; }
-    }
-    if (!placed) form.querySelector(".form-error").textContent = refusal.message + (refusal.problem?.hint ? ` – ${refusal.problem.hint}` : "");
+    const errors = refusal.problem?.errors ?? [], elsewhere = errors.filter((e) => !place(form, e));
+    const hint = refusal.problem?.hint ? ` – ${refusal.problem.hint}` : "";
+    if (elsewhere.length) form.querySelector(".form-error").textContent = elsewhere.map((e) => `${e.pointer ?? ""} ${e.detail}`.trim()).join("; ") + hint;
+    else if (!errors.length) form.querySelector(".form-error").textContent = refusal.message + hint;
+    form.querySelector('[aria-invalid="true"]')?.focus();
   } finally {
     submit.disabled = false;
   }

@@ -12,8 +12,10 @@ const tableEvery = 5000; // ms: a table is read, not watched
 //   stack  put on top of the series before it
 //   right  against the right axis
 //   thin   a finer line
-//   dash   a limit: dashed, and not spoken of as a use
-// format and rightFormat write values; top and rightTop answer the least height of the chart.
+//   dash   a limit: dashed, perhaps with lengths of its own, and not spoken of as a use
+//   step   a value holds until the next
+// format and rightFormat write values; top and rightTop answer the least height of the chart. The data may also have
+// bands [{from, to}], marks [{t, y, shape, hollow, text}], and spoken, what a reader of the screen is told of them.
 export function panel({ id, title, series, format, rightFormat, top = () => 0, rightTop = () => 1, binary = false, point = () => {} }) {
   const legend = el("ul", { class: "legend" });
   const canvas = el("canvas", { role: "img", "aria-label": title });
@@ -43,17 +45,17 @@ export function panel({ id, title, series, format, rightFormat, top = () => 0, r
     if (!data) return;
     const values = stacked(drawn, data);
     height = axisTop(Math.max(top(), highest(drawn, values, false)), height);
-    chart.draw({ t: data.t, values, from: data.from, to: data.to, top: height, rightTop: rightTop(), gap: 2.5 * data.step });
+    chart.draw({ t: data.t, values, from: data.from, to: data.to, top: height, rightTop: rightTop(), gap: 2.5 * data.step, bands: data.bands, marks: data.marks });
     read();
   }
 
   // read writes what the series are at the cursor, or now.
   function read() {
     const k = at === null ? lastWith(data, series) : nearest(data.t, at);
-    write(when, at !== null && k >= 0 ? clock(data.t[k] * 1000) : "");
+    write(when, at !== null && k >= 0 ? markAt(data, at)?.text ?? clock(data.t[k] * 1000) : "");
     series.forEach((s, i) => write(items[i].value, text(s, value(data, s, k))));
     const spoken = series.map((s) => `${s.label} ${text(s, value(data, s, lastWith(data, series)))}${peak(s)}`).join("; ");
-    canvas.setAttribute("aria-label", `${title}, ${data.name}: ${spoken}`);
+    canvas.setAttribute("aria-label", `${title}, ${data.name}: ${spoken}${data.spoken ?? ""}`);
   }
 
   const text = (s, v) => (v === null || v === undefined ? "—" : (s.right ? rightFormat : format)(v));
@@ -117,7 +119,7 @@ function lines(series, items) {
   const list = [];
   series.forEach((s, i) => {
     const color = () => rgb(getComputedStyle(items[i].item, "::before").color);
-    list.push({ ...s, pick: "avg", color, fill: s.dash ? false : s.stack ? (i ? "-1" : "origin") : s.fill ?? false, solid: Boolean(s.stack), thin: Boolean(s.dash || s.thin), dash: s.dash ? [5, 4] : null });
+    list.push({ ...s, pick: "avg", color, fill: s.dash ? false : s.stack ? (i ? "-1" : "origin") : s.fill ?? false, solid: Boolean(s.stack), thin: Boolean(s.dash || s.thin), dash: s.dash === true ? [5, 4] : s.dash || null });
   });
   series.forEach((s, i) => {
     if (s.max) list.push({ ...s, pick: "max", color: list[i].color, fill: i, stack: false, thin: true });
@@ -154,6 +156,12 @@ const value = (data, s, k) => (k < 0 ? null : data.series[s.key]?.avg[k] ?? null
 function lastWith(data, series) {
   for (let k = data.t.length - 1; k >= 0; k--) if (series.some((s) => !s.dash && value(data, s, k) !== null)) return k;
   return -1;
+}
+
+// markAt is the mark under the cursor.
+function markAt({ marks = [], from, to }, at) {
+  const apart = (mark) => Math.abs(mark.t - at), best = marks.reduce((a, b) => (a && apart(a) <= apart(b) ? a : b), null);
+  return best && apart(best) < (to - from) / 80 ? best : null;
 }
 
 function nearest(t, at) {

@@ -2,6 +2,7 @@
 import { el, level, set } from "/lib/dom.js";
 import { bits, bytes, cores, percent, span } from "/lib/format.js";
 import { now, samples } from "/lib/live.js";
+import { idleText } from "/parts/idle.js";
 import { vmAction } from "/parts/vm_actions.js";
 
 const vmTone = { running: "good", frozen: "warn", creating: "warn", deleting: "warn", failed: "bad" };
@@ -12,6 +13,7 @@ export function vmCard(vm, linked = true) {
     el("header", {}, el("h3", {}, linked ? el("a", { href: "/vms/" + encodeURIComponent(vm.id), "data-k": "name" }) : el("span", { "data-k": "name" })), el("span", { class: "state", "data-k": "state" })),
     meter("CPU", "cpu"), el("canvas", { class: "spark", height: 30, "aria-hidden": "true" }), meter("Memory", "memory"), meter("Storage", "storage"), meter("Network", "network"), meter("Processes", "pids"),
     el("p", { class: "facts" }, el("span", { "data-k": "cloudlets" }), el("span", { "data-k": "io" }), el("span", { "data-k": "address" }), el("span", { "data-k": "age" })),
+    el("p", { class: "facts idle-facts" }, el("span", { "data-k": "idle" }), button("Keep", "keep"), button("Stop keeping", "unkeep")),
     el("p", { class: "field-error", "data-k": "reason" }),
     el("div", { class: "actions" }, button("Resize", "resize"), button("Freeze", "freeze"), button("Thaw", "thaw"), button("Delete", "delete")));
 }
@@ -39,6 +41,9 @@ export function updateVM(node, vm) {
   set(node, "io", `${bytes(u.read_bytes)} read, ${bytes(u.written_bytes)} written`);
   set(node, "address", [vm.network.ipv4, ...vm.network.publish.map((p) => `${p.host_port}→${p.guest_port}${p.protocol === "udp" ? "/udp" : ""}`), ...(vm.gpus ?? []).map((g) => g.name)].filter(Boolean).join(" · "));
   set(node, "age", `up ${span((now() - Date.parse(vm.created_at)) / 1000)}`);
+  node.querySelector(".idle-facts").hidden = !set(node, "idle", idleText(vm)).textContent;
+  node.querySelector('[data-k="keep"]').hidden = !idle || !vm.autoscale.idle_after_seconds;
+  node.querySelector('[data-k="unkeep"]').hidden = !vm.autoscale.keep;
   set(node, "reason", vm.reason ?? "");
   node.querySelector('[data-k="freeze"]').hidden = vm.state !== "running";
   node.querySelector('[data-k="thaw"]').hidden = vm.state !== "frozen";

@@ -47,7 +47,7 @@ export function vmCharts(id, vm, range) {
 }
 
 // point is one streamed sample in the series of the history.
-function point(usage, past, limits) {
+export function point(usage, past, limits) {
   const bps = (key) => { const r = rate(past, key); return r === null ? null : r * 8; };
   const periods = rate(past, "periods");
   return {

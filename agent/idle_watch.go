@@ -1,0 +1,209 @@
+package agent
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"cloudflash/agent/meter"
+	"golang.org/x/sys/unix"
+)
+
+// idleBatch is how many idle VMs at most are deleted in one second: each is a
+// transaction that everybody else waits for.
+const idleBatch = 8
+
+// watchIdle looks for signs of life in every VM, announces those that have shown
+// none for long, and deletes those whose notice is over. What it decides on
+// cannot change before it is stored: that is all done under a.mu, which the caller
+// holds, as is all that gives a VM work.
+func (a *Agent) watchIdle(now time.Time) {
+	slept := a.slept(now)
+	busy := a.occupied()
+	for _, v := range a.vms {
+		v.idle.look(now, v.signs(now, busy[v.ID], slept))
+	}
+	c := a.idleConfig()
+	due := a.idleDue(c, now)
+	a.endNotices(c, due, now)
+	a.announceIdle(c, due, now)
+	a.deleteIdle(c, due, now)
+}
+
+// slept reports whether the machine was suspended since the last call. The
+// monotonic clock stands still meanwhile, CLOCK_BOOTTIME does not.
+func (a *Agent) slept(now time.Time) bool {
+	var ts unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts); err != nil {
+		return false // Linux has it since 2.6.39
+	}
+	boot := time.Duration(ts.Nano())
+	before := a.woke
+	a.woke = awake{at: now, boot: boot}
+	return !before.at.IsZero() && (boot-before.boot)-now.Sub(before.at) > idleGap
+}
+
+// awake is one moment on two clocks.
+type awake struct {
+	at   time.Time
+	boot time.Duration // since the machine booted, suspended time included
+}
+
+// occupied says of each VM what the agent knows to go on in it. The caller holds
+// a.mu.
+func (a *Agent) occupied() map[string]string {
+	held, queued, entered := map[string]int{}, map[string]int{}, map[string]int{}
+	for _, c := range a.cloudlets {
+		switch {
+		case c.State.Final():
+		case c.holds():
+			held[c.VM]++
+		case c.Pinned:
+			queued[c.VM]++
+		}
+	}
+	for _, s := range a.sessions {
+		entered[s.vm]++
+	}
+	busy := map[string]string{}
+	say := func(counts map[string]int, one, many string) {
+		for id, n := range counts {
+			busy[id] = one
+			if n > 1 {
+				busy[id] = fmt.Sprintf(many, n)
+			}
+		}
+	}
+	say(entered, "a command of vm exec runs in it", "%d commands of vm exec run in it")
+	say(queued, "a cloudlet waits for it", "%d cloudlets wait for it")
+	say(held, "a cloudlet is in it", "%d cloudlets are in it")
+	return busy
+}
+
+// signs are what is known of a VM now. What cannot be read or is old is a sign
+// of life. The caller holds a.mu.
+func (v *vm) signs(now time.Time, busy string, slept bool) signs {
+	var s meter.Sample
+	if v.probe != nil {
+		s = v.probe.Last()
+	}
+	n := func(c meter.Count) uint64 { return s.Counters[c] }
+	out := signs{cpus: s.CPUs, io: n(meter.ReadBytes) + n(meter.WrittenBytes), traffic: n(meter.ReceivedBytes) + n(meter.SentBytes)}
+	switch {
+	case v.State != VMRunning:
+		out.busy = "it is " + string(v.State)
+	case busy != "":
+		out.busy = busy
+	case slept:
+		out.busy = "the machine was suspended"
+	case v.guest == nil, s.At.IsZero(), now.Sub(s.At) > idleStale:
+		out.busy = "its CPU use cannot be told"
+	case s.Lacks.IO, s.IOAt.IsZero(), now.Sub(s.IOAt) > idleIOStale:
+		out.busy = "its IO cannot be told"
+	case !v.counted && v.Network.Mode != NetworkIsolated:
+		out.busy = "its traffic cannot be told"
+	}
+	return out
+}
+
+// idleDue are the VMs that may be announced or deleted, longest idle first: so
+// many that the others make the minimum of the pool. The caller holds a.mu.
+func (a *Agent) idleDue(c IdleConfig, now time.Time) []*vm {
+	running := 0
+	var due []*vm
+	for _, v := range a.vms {
+		if v.State != VMRunning {
+			continue
+		}
+		running++
+		if c.After > 0 && !v.Keep && v.idle.idle(now) >= c.After {
+			due = append(due, v)
+		}
+	}
+	slices.SortFunc(due, func(x, y *vm) int { return cmp.Or(x.idle.last.Compare(y.idle.last), cmp.Compare(x.ID, y.ID)) })
+	return due[:min(len(due), max(running-c.MinVMs, 0))]
+}
+
+// endNotices takes the notice of every VM back that is not due any more.
+func (a *Agent) endNotices(c IdleConfig, due []*vm, now time.Time) {
+	var news []Event
+	for _, v := range a.vms {
+		if v.idle.announced.IsZero() || slices.Contains(due, v) {
+			continue
+		}
+		v.idle.announced, v.idle.deleteAt = time.Time{}, time.Time{}
+		if v.State != VMDeleting {
+			why := v.stays(c, now)
+			news = append(news, Event{Level: LevelInfo, Kind: "vm.busy", VM: v.ID,
+				Message: fmt.Sprintf("VM %s is not deleted: %s", v.Name, why), Data: map[string]any{"activity": why}})
+		}
+	}
+	if len(news) > 0 {
+		_ = a.commit(nil, news...) // commit has logged why; the VMs stay in any case
+	}
+}
+
+// stays is why a VM that was announced is not deleted.
+func (v *vm) stays(c IdleConfig, now time.Time) string {
+	switch {
+	case v.Keep:
+		return "it is kept"
+	case c.After <= 0:
+		return "idle VMs are not deleted any more"
+	case v.idle.sign != "":
+		return v.idle.sign
+	case v.idle.idle(now) >= c.After:
+		return fmt.Sprintf("at least %d running VMs are kept", c.MinVMs)
+	}
+	return v.idle.lately
+}
+
+// announceIdle gives notice to those that have none yet, in one transaction.
+func (a *Agent) announceIdle(c IdleConfig, due []*vm, now time.Time) {
+	var news []Event
+	var told []*vm
+	for _, v := range due {
+		if !v.idle.announced.IsZero() {
+			v.idle.deleteAt = settle(v.idle.deleteAt, now, v.idle.announced.Add(c.Notice))
+			continue
+		}
+		at := settle(time.Time{}, now, now.Add(c.Notice))
+		told = append(told, v)
+		news = append(news, Event{Level: LevelWarn, Kind: "vm.idle", VM: v.ID,
+			Message: fmt.Sprintf("VM %s is idle for %s and will be deleted in %s, at %s, unless it gets busy; keep it: cloudflash vm set %s --keep",
+				v.Name, v.idle.idle(now).Round(time.Second), c.Notice, at.Format(time.RFC3339), v.Name),
+			Data: map[string]any{"idle_since": v.idle.since, "delete_at": at, "after_seconds": c.After.Seconds(), "notice_seconds": c.Notice.Seconds()}})
+	}
+	if len(news) == 0 || a.commit(nil, news...) != nil {
+		return // tried again: nobody is deleted without notice
+	}
+	for _, v := range told {
+		v.idle.announced, v.idle.deleteAt = now, settle(time.Time{}, now, now.Add(c.Notice))
+	}
+}
+
+// deleteIdle deletes those whose notice is over. What is queued goes first: it may
+// go to one of them.
+func (a *Agent) deleteIdle(c IdleConfig, due []*vm, now time.Time) {
+	over := slices.DeleteFunc(slices.Clone(due), func(v *vm) bool {
+		return v.idle.announced.IsZero() || v.idle.announced.Equal(now) || now.Sub(v.idle.announced) < c.Notice
+	})
+	if len(over) == 0 {
+		return
+	}
+	a.serveQueue()
+	busy := a.occupied()
+	for _, v := range over[:min(len(over), idleBatch)] {
+		if busy[v.ID] != "" {
+			continue // its notice is taken back at the next look
+		}
+		_, started, err := a.markDeleting(v, Event{Level: LevelInfo, Kind: "vm.idle_deleted", VM: v.ID,
+			Message: fmt.Sprintf("VM %s is deleted: idle for %s", v.Name, v.idle.idle(now).Round(time.Second)),
+			Data:    map[string]any{"idle_since": v.idle.since, "idle_seconds": v.idle.idle(now).Seconds()}})
+		if err == nil && started {
+			a.spawn(func(ctx context.Context) { a.delete(ctx, v, a.cfg.Grace) })
+		}
+	}
+}

@@ -1,0 +1,407 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"cloudflash/agent/guest"
+	"cloudflash/agent/meter"
+	"cloudflash/cgroup"
+)
+
+// files is a directory that is read as if it were the cgroup of a VM.
+type files string
+
+func (d files) OpenReader() (*cgroup.Reader, error) { return cgroup.OpenReader(string(d)) }
+
+// idleRig is an agent whose VMs are files: nothing runs, all decisions are real.
+type idleRig struct {
+	*Agent
+	t     *testing.T
+	files files
+}
+
+func newIdleRig(t *testing.T, c IdleConfig) *idleRig {
+	dir := t.TempDir()
+	if err := os.CopyFS(dir, os.DirFS("../cgroup/testdata/6.12")); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "cgroup.procs"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r := &idleRig{Agent: bare(t), t: t, files: files(dir)}
+	r.cfg.Idle = c
+	r.meter = meter.New(meter.Config{StateDir: dir, Log: r.cfg.Log})
+	r.sessions = map[string]*session{}
+	r.tasks, r.stopped = make(chan func(context.Context)), make(chan struct{})
+	close(r.stopped) // what would be done in the kernel is dropped
+	t.Cleanup(r.meter.Close)
+	return r
+}
+
+// vm adds a running one.
+func (r *idleRig) vm(name string) *vm {
+	r.t.Helper()
+	p, err := r.meter.VM(name, r.files)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	v := &vm{vmRecord: vmRecord{ID: name, Name: name, State: VMRunning, Spec: r.cfg.Defaults, Network: Network{Mode: NetworkIsolated}}, probe: p, guest: &guest.Guest{}}
+	r.vms[v.ID] = v
+	return v
+}
+
+// look is what the sampler does every second.
+func (r *idleRig) look() {
+	now := time.Now()
+	r.meter.Pass(now)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.watchIdle(now)
+}
+
+// pass lets some seconds go by.
+func (r *idleRig) pass(seconds int) {
+	for range seconds {
+		time.Sleep(time.Second)
+		r.look()
+	}
+}
+
+// kinds are the events so far, with whom they are about.
+func (r *idleRig) kinds() string {
+	all, err := r.Events(0, 1000)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	var out []string
+	for _, e := range all {
+		if e.VM != "" {
+			out = append(out, e.Kind+" "+e.VM)
+		}
+	}
+	return strings.Join(out, ", ")
+}
+
+func (r *idleRig) want(events string, states ...VMState) {
+	r.t.Helper()
+	if got := r.kinds(); got != events {
+		r.t.Errorf("events:\n%s, want:\n%s", got, events)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var got []VMState
+	for _, v := range r.viewVMs() {
+		got = append(got, v.State)
+	}
+	if !slices.Equal(got, states) {
+		r.t.Errorf("states %v, want %v", got, states)
+	}
+}
+
+var minuteAndHalf = IdleConfig{After: time.Minute, Notice: 30 * time.Second}
+
+func TestIdleVMIsAnnouncedThenDeleted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newIdleRig(t, minuteAndHalf)
+		r.vm("web")
+		r.look()
+		if v, _ := r.VM("web"); v.IdleSince != nil {
+			t.Error("idle at first sight")
+		}
+		r.pass(59)
+		r.want("", VMRunning)
+		if v, _ := r.VM("web"); v.IdleSince == nil || v.Autoscale.DeleteAt != nil || v.Autoscale.IdleAfterSeconds != 60 || v.Autoscale.IdleNoticeSeconds != 30 {
+			t.Errorf("after 59 s: since %v, %+v", v.IdleSince, v.Autoscale)
+		}
+		r.pass(1)
+		r.want("vm.idle web", VMRunning)
+		v, _ := r.VM("web")
+		if at := v.Autoscale.DeleteAt; at == nil || at.Sub(*v.IdleSince) != 90*time.Second {
+			t.Errorf("idle since %v, to be deleted at %v", v.IdleSince, at)
+		}
+		e, _ := r.Events(0, 10)
+		if !strings.Contains(e[0].Message, "idle for 1m0s") || !strings.Contains(e[0].Message, "in 30s") || !strings.Contains(e[0].Message, "vm set web --keep") || e[0].Level != LevelWarn {
+			t.Errorf("it says: %s %s", e[0].Level, e[0].Message)
+		}
+		r.pass(29)
+		r.want("vm.idle web", VMRunning)
+		r.pass(1)
+		r.want("vm.idle web, vm.idle_deleted web, vm.deleting web", VMDeleting)
+		if ops := r.Operations(); len(ops) != 1 || ops[0].Kind != "vm.delete" || ops[0].Target != "web" {
+			t.Errorf("operations: %+v", ops)
+		}
+		r.pass(200)
+		r.want("vm.idle web, vm.idle_deleted web, vm.deleting web", VMDeleting)
+	})
+}
+
+// Whatever happens in the notice ends it, and the counting begins anew.
+func TestWhatEndsTheNotice(t *testing.T) {
+	keep := true
+	for name, c := range map[string]struct {
+		act func(*idleRig, *vm)
+		why string
+	}{
+		"a cloudlet for it":       {func(r *idleRig, v *vm) { r.submit("web") }, "a cloudlet waits for it"},
+		"a cloudlet for any":      {func(r *idleRig, v *vm) { r.submit(""); r.startQueued() }, "a cloudlet is in it"},
+		"a session":               {func(r *idleRig, v *vm) { _, _, _, _, err := r.openSession("web"); r.must(err) }, "a command of vm exec runs in it"},
+		"kept":                    {func(r *idleRig, v *vm) { _, err := r.KeepVM("web"); r.must(err) }, "it is kept"},
+		"kept through a change":   {func(r *idleRig, v *vm) { _, err := r.ChangeVM(t.Context(), "web", VMChange{Keep: &keep}); r.must(err) }, "it is kept"},
+		"frozen":                  {func(r *idleRig, v *vm) { _, err := r.storeFreezer(v, VMRunning, VMFrozen, "frozen"); r.must(err) }, "it is frozen"},
+		"no sample":               {func(r *idleRig, v *vm) { v.probe = nil }, "its CPU use cannot be told"},
+		"no init":                 {func(r *idleRig, v *vm) { v.guest = nil }, "its CPU use cannot be told"},
+		"traffic cannot be read":  {func(r *idleRig, v *vm) { v.Network.Mode = NetworkNAT }, "its traffic cannot be told"},
+		"CPU":                     {func(r *idleRig, v *vm) { r.cpu(20_000) }, "its processes run"},
+		"nobody looked for long":  {func(r *idleRig, v *vm) { time.Sleep(5 * time.Second) }, "the agent had lost sight of it"},
+		"switched off meanwhile":  {func(r *idleRig, v *vm) { r.cfg.Idle.After = 0 }, "idle VMs are not deleted any more"},
+		"a longer time meanwhile": {func(r *idleRig, v *vm) { r.cfg.Idle.After = time.Hour }, "it has been watched only since now"},
+		"more VMs are to be kept": {func(r *idleRig, v *vm) { r.cfg.Idle.MinVMs = 1 }, "at least 1 running VMs are kept"},
+		"suspended in between":    {func(r *idleRig, v *vm) { r.woke.boot -= time.Hour }, "the machine was suspended"},
+		"a change":                {func(r *idleRig, v *vm) { _, _, err := r.planChange(v, VMChange{}); r.must(err) }, "it was changed"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				r := newIdleRig(t, minuteAndHalf)
+				v := r.vm("web")
+				r.look()
+				r.pass(75)
+				if r.kinds() != "vm.idle web" {
+					t.Fatalf("not announced: %s", r.kinds())
+				}
+				c.act(r, v)
+				r.pass(1)
+				all, _ := r.Events(0, 100)
+				i := slices.IndexFunc(all, func(e Event) bool { return e.Kind == "vm.busy" })
+				if i < 0 || all[i].Message != "VM web is not deleted: "+c.why {
+					t.Errorf("events %+v, want one that says: %s", all, c.why)
+				}
+				if got, err := r.VM("web"); err != nil || got.Autoscale.DeleteAt != nil || got.State == VMDeleting {
+					t.Errorf("%+v, %v", got.Autoscale, err)
+				}
+				r.pass(58)
+				if strings.Contains(r.kinds(), "deleted") || strings.Count(r.kinds(), "vm.idle ") != 1 {
+					t.Errorf("counting did not begin anew: %s", r.kinds())
+				}
+			})
+		})
+	}
+}
+
+// A cloudlet that any VM may run is submitted in the last second, and the sampler
+// gets there before the queue.
+func TestCloudletForAnyKeepsTheOnlyVM(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newIdleRig(t, minuteAndHalf)
+		r.vm("web")
+		r.look()
+		r.pass(89)
+		r.submit("")
+		r.pass(1)
+		all := r.Cloudlets()
+		if v, err := r.VM("web"); err != nil || v.State != VMRunning || v.Cloudlets != 1 || all[0].State != CloudletStarting {
+			t.Errorf("VM %s with %d cloudlets, cloudlet %s, %v", v.State, v.Cloudlets, all[0].State, err)
+		}
+	})
+}
+
+func (r *idleRig) must(err error) {
+	r.t.Helper()
+	if err != nil {
+		r.t.Error(err)
+	}
+}
+
+func (r *idleRig) submit(vm string) {
+	r.t.Helper()
+	_, err := r.SubmitCloudlet(r.t.Context(), CloudletSubmit{VM: vm})
+	r.must(err)
+}
+
+// cpu lets the processes of all VMs have run so many microseconds more.
+func (r *idleRig) cpu(us int) {
+	r.t.Helper()
+	path := filepath.Join(string(r.files), "cpu.stat")
+	b, err := os.ReadFile(path)
+	r.must(err)
+	var usage int
+	_, err = fmt.Sscanf(string(b), "usage_usec %d", &usage)
+	r.must(err)
+	_, rest, _ := strings.Cut(string(b), "\n")
+	r.must(os.WriteFile(path, []byte(fmt.Sprintf("usage_usec %d\n%s", usage+us, rest)), 0o600))
+}
+
+func TestKeptVMsStay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newIdleRig(t, minuteAndHalf)
+		r.vm("web").Keep = true
+		r.look()
+		r.pass(300)
+		r.want("", VMRunning)
+		if v, _ := r.VM("web"); v.IdleSince == nil || !v.Autoscale.Keep || v.Autoscale.IdleAfterSeconds != 0 {
+			t.Errorf("%v %+v", v.IdleSince, v.Autoscale)
+		}
+		if _, err := r.ChangeVM(t.Context(), "web", VMChange{Keep: new(bool)}); err != nil {
+			t.Fatal(err)
+		}
+		r.pass(92)
+		r.want("vm.keep web, vm.idle web, vm.idle_deleted web, vm.deleting web", VMDeleting)
+		if _, err := r.KeepVM("web"); !errors.Is(err, ErrConflict) {
+			t.Errorf("a VM that is being deleted is kept: %v", err)
+		}
+	})
+}
+
+// The longest idle go first, and so many stay, kept ones counted.
+func TestPoolMinimum(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newIdleRig(t, IdleConfig{After: time.Minute, Notice: 30 * time.Second, MinVMs: 2})
+		r.vm("kept").Keep = true
+		for _, name := range []string{"c", "b", "a"} {
+			r.vm(name)
+			r.pass(2)
+		}
+		r.pass(400)
+		r.want("vm.idle c, vm.idle b, vm.idle_deleted c, vm.deleting c, vm.idle_deleted b, vm.deleting b", VMRunning, VMDeleting, VMDeleting, VMRunning)
+		r.vm("d")
+		r.pass(10) // a is the one too many
+		r.mu.Lock()
+		r.vms["kept"].State = VMFailed // one fewer runs: none may go
+		r.mu.Unlock()
+		r.pass(400)
+		if got := r.kinds(); !strings.HasSuffix(got, "vm.idle a, vm.busy a") {
+			t.Errorf("events: %s", got)
+		}
+	})
+}
+
+func TestNeverDeletesWhenSwitchedOff(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newIdleRig(t, IdleConfig{})
+		r.vm("web")
+		r.look()
+		r.pass(4000)
+		r.want("", VMRunning)
+		if v, _ := r.VM("web"); v.IdleSince == nil {
+			t.Error("it is not shown as idle")
+		}
+	})
+}
+
+func TestWhereIdlePolicyComesFrom(t *testing.T) {
+	r := newIdleRig(t, IdleConfig{After: time.Minute, Notice: 7 * time.Second, MinVMs: 3})
+	p := r.idlePolicy()
+	if p.AfterSeconds != 60 || p.NoticeSeconds != 7 || p.MinVMs != 3 ||
+		p.Sources["after_seconds"] != SourceDefault || p.Sources["notice_seconds"] != SourceServe || p.Sources["min_vms"] != SourceServe {
+		t.Errorf("%+v", p)
+	}
+	after, most := 12.5, 1
+	r.ownPolicy.Layer.Idle = &IdleChange{AfterSeconds: &after, MinVMs: &most}
+	if got, want := r.idleConfig(), (IdleConfig{After: 12500 * time.Millisecond, Notice: 7 * time.Second, MinVMs: 1}); got != want {
+		t.Errorf("in force: %+v, want %+v", got, want)
+	}
+	if p := r.idlePolicy(); p.AfterSeconds != 12.5 || p.Sources["after_seconds"] != SourceHost || p.Sources["notice_seconds"] != SourceServe {
+		t.Errorf("%+v", p)
+	}
+}
+
+// In every round the notice of a VM is just over when work for it arrives, of many
+// kinds at once: each is refused or goes elsewhere, or the VM stays.
+func TestNoWorkGoesWithAnIdleVM(t *testing.T) {
+	r := newIdleRig(t, minuteAndHalf)
+	deleted, stayed, refused := 0, 0, 0
+	for round := range 80 {
+		name := fmt.Sprint("vm", round)
+		v := r.overdue(name)
+		work := []func() error{
+			func() error { _, err := r.SubmitCloudlet(t.Context(), CloudletSubmit{VM: name}); return err },
+			func() error { _, err := r.SubmitCloudlet(t.Context(), CloudletSubmit{}); return err },
+			func() error { _, _, id, _, err := r.openSession(name); r.closed(id); return err },
+			func() error { _, err := r.KeepVM(name); return err },
+			func() error { _, err := r.storeFreezer(v, VMRunning, VMFrozen, "frozen"); return err },
+		}
+		var wg sync.WaitGroup
+		errs := make([]error, 4)
+		for i := range errs {
+			wg.Go(func() {
+				time.Sleep(time.Duration((round*7+i*3)%11) * 20 * time.Microsecond)
+				if i == 3 {
+					r.startQueued()
+					return
+				}
+				errs[i] = work[(round+i)%len(work)]()
+			})
+		}
+		wg.Go(func() {
+			for range 3 {
+				r.look()
+			}
+		})
+		wg.Wait()
+		for _, err := range errs {
+			if err != nil {
+				refused++
+				if !errors.Is(err, ErrConflict) && !errors.Is(err, ErrNotFound) {
+					t.Error(err)
+				}
+			}
+		}
+		if r.settle(v) {
+			deleted++
+		} else {
+			stayed++
+		}
+	}
+	t.Logf("%d VMs deleted, %d stayed, %d refusals", deleted, stayed, refused)
+	if deleted < 5 || stayed < 5 || refused < 5 {
+		t.Error("it has hardly been tried")
+	}
+}
+
+// overdue adds a VM whose notice has been over for long.
+func (r *idleRig) overdue(name string) *vm {
+	v := r.vm(name)
+	r.look()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	now := time.Now()
+	v.idle.last, v.idle.sign, v.idle.announced = now.Add(-time.Hour), "", now.Add(-time.Minute)
+	return v
+}
+
+func (r *idleRig) closed(session string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.sessions, session)
+}
+
+// settle holds every cloudlet against its VM, then ends them all and takes the VM
+// away. It reports whether that was being deleted.
+func (r *idleRig) settle(v *vm) (deleted bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	deleted = v.State == VMDeleting
+	if deleted && v.Keep {
+		r.t.Errorf("%s was kept and is deleted", v.Name)
+	}
+	for id, c := range r.cloudlets {
+		if c.VM == v.ID && deleted || c.Stop == stopDelete {
+			r.t.Errorf("cloudlet %s is %s in VM %s, which is deleted", id, c.State, v.Name)
+		}
+	}
+	clear(r.cloudlets)
+	delete(r.vms, v.ID)
+	r.meter.Forget(v.ID)
+	return deleted
+}
