@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -314,94 +313,4 @@ func TestWhereIdlePolicyComesFrom(t *testing.T) {
 	if p := r.idlePolicy(); p.AfterSeconds != 12.5 || p.Sources["after_seconds"] != SourceHost || p.Sources["notice_seconds"] != SourceServe {
 		t.Errorf("%+v", p)
 	}
-}
-
-// In every round the notice of a VM is just over when work for it arrives, of many
-// kinds at once: each is refused or goes elsewhere, or the VM stays.
-func TestNoWorkGoesWithAnIdleVM(t *testing.T) {
-	r := newIdleRig(t, minuteAndHalf)
-	deleted, stayed, refused := 0, 0, 0
-	for round := range 80 {
-		name := fmt.Sprint("vm", round)
-		v := r.overdue(name)
-		work := []func() error{
-			func() error { _, err := r.SubmitCloudlet(t.Context(), CloudletSubmit{VM: name}); return err },
-			func() error { _, err := r.SubmitCloudlet(t.Context(), CloudletSubmit{}); return err },
-			func() error { _, _, id, _, err := r.openSession(name); r.closed(id); return err },
-			func() error { _, err := r.KeepVM(name); return err },
-			func() error { _, err := r.storeFreezer(v, VMRunning, VMFrozen, "frozen"); return err },
-		}
-		var wg sync.WaitGroup
-		errs := make([]error, 4)
-		for i := range errs {
-			wg.Go(func() {
-				time.Sleep(time.Duration((round*7+i*3)%11) * 20 * time.Microsecond)
-				if i == 3 {
-					r.startQueued()
-					return
-				}
-				errs[i] = work[(round+i)%len(work)]()
-			})
-		}
-		wg.Go(func() {
-			for range 3 {
-				r.look()
-			}
-		})
-		wg.Wait()
-		for _, err := range errs {
-			if err != nil {
-				refused++
-				if !errors.Is(err, ErrConflict) && !errors.Is(err, ErrNotFound) {
-					t.Error(err)
-				}
-			}
-		}
-		if r.settle(v) {
-			deleted++
-		} else {
-			stayed++
-		}
-	}
-	t.Logf("%d VMs deleted, %d stayed, %d refusals", deleted, stayed, refused)
-	if deleted < 5 || stayed < 5 || refused < 5 {
-		t.Error("it has hardly been tried")
-	}
-}
-
-// overdue adds a VM whose notice has been over for long.
-func (r *idleRig) overdue(name string) *vm {
-	v := r.vm(name)
-	r.look()
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	now := time.Now()
-	v.idle.last, v.idle.sign, v.idle.announced = now.Add(-time.Hour), "", now.Add(-time.Minute)
-	return v
-}
-
-func (r *idleRig) closed(session string) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	delete(r.sessions, session)
-}
-
-// settle holds every cloudlet against its VM, then ends them all and takes the VM
-// away. It reports whether that was being deleted.
-func (r *idleRig) settle(v *vm) (deleted bool) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	deleted = v.State == VMDeleting
-	if deleted && v.Keep {
-		r.t.Errorf("%s was kept and is deleted", v.Name)
-	}
-	for id, c := range r.cloudlets {
-		if c.VM == v.ID && deleted || c.Stop == stopDelete {
-			r.t.Errorf("cloudlet %s is %s in VM %s, which is deleted", id, c.State, v.Name)
-		}
-	}
-	clear(r.cloudlets)
-	delete(r.vms, v.ID)
-	r.meter.Forget(v.ID)
-	return deleted
 }

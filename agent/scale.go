@@ -89,9 +89,9 @@ func (a *Agent) runScaling(ctx context.Context) {
 			a.scaleRound(a.followAll(), false)
 			a.seeEffects()
 		case id := <-a.scaling.woken:
-			if f := a.awake(id); f != nil && woken < hotLooks {
-				woken++
-				a.scaleRound([]*follower{f}, true)
+			if some := a.awake(id); len(some) > 0 && woken < hotLooks {
+				woken += len(some)
+				a.scaleRound(some, true)
 			}
 		case <-hot.C:
 			due, woken = false, 0
@@ -119,7 +119,7 @@ func (a *Agent) watchPressure(ctx context.Context, wg *sync.WaitGroup) {
 	}
 	a.scaling.watcher = w
 	wg.Go(func() {
-		defer w.Close()
+		defer func() { _ = w.Close() }()
 		err := w.Run(ctx, func(id string) {
 			select {
 			case a.scaling.woken <- id:
@@ -144,8 +144,9 @@ func (a *Agent) followAll() []*follower {
 			}
 		})
 	}
+	a.watchCPU()
 	for _, f := range all {
-		a.watch(f)
+		a.watchMemory(f)
 	}
 	return all
 }
@@ -216,15 +217,38 @@ func (a *Agent) refreshPolicy(f *follower, sla int) bool {
 	return err == nil
 }
 
-// watch has the kernel wake us for a VM that is scaled, and again for one that it has
-// woken us for: at most once a second. Only the loop calls it.
-func (a *Agent) watch(f *follower) {
+// allSlices is the id under which all slices together are watched: no VM's.
+const allSlices = ""
+
+// watchCPU has the kernel wake us when some VM is short of CPU. One trigger for all of
+// them does: it is told of twice a second at most, and which VM it was is quickly
+// found. One for each would cost a thread of the kernel each, and an agent that is
+// killed would be gone only after 40 ms for each. Only the loop calls it.
+func (a *Agent) watchCPU() {
 	s := &a.scaling
 	if s.watcher == nil {
 		return
 	}
-	p := f.scaler.Policy()
-	auto := p.Rules[autoscale.CPU].Mode == autoscale.Auto || p.Rules[autoscale.Memory].Mode == autoscale.Auto
+	why := ""
+	if err := s.watcher.Add(allSlices, a.parent.All(), cgroup.WatchCPU); err != nil {
+		why = err.Error()
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if why != s.polling {
+		a.log.Warn("how autoscaling is told of VMs that are short of CPU has changed; without, it looks once a second", "lacks", why)
+	}
+	s.polling = why
+}
+
+// watchMemory has the kernel wake us when a VM meets a limit of its memory, and again
+// when it has: at most once a second. Only the loop calls it.
+func (a *Agent) watchMemory(f *follower) {
+	s := &a.scaling
+	if s.watcher == nil {
+		return
+	}
+	auto := f.scaler.Policy().Rules[autoscale.Memory].Mode == autoscale.Auto
 	switch {
 	case f.watched && !auto:
 		s.watcher.Remove(f.v.ID)
@@ -233,36 +257,60 @@ func (a *Agent) watch(f *follower) {
 		s.watcher.Rearm(f.v.ID)
 		f.woken = false
 	case auto && !f.watched:
-		err := s.watcher.Add(f.v.ID, f.v.slice)
-		if errors.Is(err, cgroup.ErrGone) {
-			return
+		err := s.watcher.Add(f.v.ID, f.v.slice, cgroup.WatchMemory)
+		if err != nil && !errors.Is(err, cgroup.ErrGone) {
+			a.log.Warn("watch memory.events", "vm", f.v.Name, "err", err)
 		}
-		f.watched = true
-		if err != nil && s.polling == "" {
-			s.mu.Lock()
-			s.polling = err.Error()
-			s.mu.Unlock()
-			a.log.Warn("the kernel does not tell of VMs that are short of CPU: autoscaling looks once a second", "err", err)
-		}
+		f.watched = err == nil
 	}
 }
 
-// awake makes a VM that the kernel tells of one to look at, the next few times too. It
-// returns the VM when that is worth it now: less than half a period tells nothing.
-func (a *Agent) awake(id string) *follower {
+// awake are the VMs that the kernel tells of and that are worth looking at now: less
+// than half a period tells nothing. They are looked at the next few times too.
+func (a *Agent) awake(id string) (now []*follower) {
 	s := &a.scaling
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	f := s.followers[id]
-	if f == nil || f.scaler == nil {
-		return nil
+	wake := func(f *follower) {
+		f.looks = max(f.looks, wakeLooks)
+		if time.Since(f.last.At) >= hotEvery/2 && len(now) < hotLooks {
+			now = append(now, f)
+		}
 	}
-	f.woken = true
-	f.looks = max(f.looks, wakeLooks)
-	if time.Since(f.last.At) < hotEvery/2 {
-		return nil
+	if id == allSlices {
+		for _, f := range a.throttled() {
+			wake(f)
+		}
+		s.watcher.Rearm(allSlices)
+		return now
 	}
-	return f
+	if f := s.followers[id]; f != nil && f.scaler != nil {
+		f.woken = true
+		wake(f)
+	}
+	return now
+}
+
+// throttled are the VMs that have used up their quota since they were last looked at,
+// and that may have more. The caller holds s.mu.
+func (a *Agent) throttled() (some []*follower) {
+	a.mu.Lock()
+	probes := make(map[*follower]*meter.Probe, len(a.scaling.followers))
+	for _, f := range a.scaling.followers {
+		if f.scaler != nil && f.looks == 0 && f.v.probe != nil && f.v.State == VMRunning && !f.last.At.IsZero() {
+			probes[f] = f.v.probe
+		}
+	}
+	a.mu.Unlock()
+	for f, p := range probes {
+		if f.scaler.Policy().Rules[autoscale.CPU].Mode != autoscale.Auto || f.scaler.Pegged(autoscale.CPU) {
+			continue
+		}
+		if n, err := p.Throttled(); err == nil && n > f.last.Counters[meter.ThrottledPeriods] {
+			some = append(some, f)
+		}
+	}
+	return some
 }
 
 func (a *Agent) anyHot() bool {

@@ -87,7 +87,7 @@ func BenchmarkScaling(b *testing.B) {
 				a.scaling.mu.Unlock()
 				a.scaleRound(a.hottest(), true)
 			}
-			perSecond := (cpu() - began) / time.Duration(b.N) * time.Duration(time.Second/hotEvery)
+			perSecond := (cpu() - began) / time.Duration(b.N) * (time.Second / hotEvery)
 			b.ReportMetric(100*perSecond.Seconds(), "%core")
 		})
 	}

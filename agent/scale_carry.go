@@ -140,18 +140,23 @@ func (a *Agent) resultOf(f *follower, d autoscale.Decision) DecisionResult {
 	case d.Status == autoscale.Infeasible:
 		r = DecisionInfeasible
 	case d.DryRun:
-		return DecisionRecommended
+		r = DecisionRecommended
 	default:
 		*before = told{}
 		return r
 	}
 	before.seen = d.At
-	again := before.result == r && d.At.Sub(before.at) < toldAgain
+	again := before.result == r && d.At.Sub(before.at) < toldAgain && !another(d, before.decision)
 	if again || autoscale.Settled(before.decision, d) {
 		return ""
 	}
 	*before = told{result: r, at: d.At, seen: d.At, decision: d}
 	return r
+}
+
+// another reports whether a dry run would now do something else.
+func another(x, y autoscale.Decision) bool {
+	return x.DryRun && (x.Up() != y.Up() || math.Abs(x.To-y.To) > 0.1*y.To)
 }
 
 func (a *Agent) remember(f *follower, d Decision) {

@@ -122,7 +122,7 @@ func (c RuleChange) change() autoscale.Change {
 		if v == nil {
 			return nil
 		}
-		return new(time.Duration(min(max(*v, 0), 1e9) * float64(time.Second))) // more is refused anyway, and overflows
+		return new(time.Duration(min(max(*v, -1e9), 1e9) * float64(time.Second))) // more is refused anyway, and overflows
 	}
 	out := autoscale.Change{Up: c.Up, Down: c.Down, Cooldown: seconds(c.CooldownSeconds), Window: seconds(c.WindowSeconds),
 		Target: c.Target, Margin: c.Margin, Step: c.Step, Min: c.Min, Max: c.Max}
@@ -318,19 +318,20 @@ func (a *Agent) checkPolicy(s Spec, host, own PolicyLayer) error {
 	p, _ := a.policyFor(limitsOf(s), floor, ceiling, host, own, SLAMedium)
 	var errs []error
 	for res, rule := range p.Rules {
-		name := autoscale.Resource(res).String()
+		r := autoscale.Resource(res)
+		name := r.String()
 		if hi := ceiling[res]; hi > 0 && rule.Max > hi*(1+1e-9) {
-			errs = append(errs, &autoscale.Fault{Field: name + ".max", Detail: fmt.Sprintf("%v: must be at most %v, what the host has or the agent accepts", rule.Max, hi)})
+			errs = append(errs, &autoscale.Fault{Field: name + ".max", Detail: fmt.Sprintf("%s: must be at most %s, what the host has or the agent accepts", r.Amount(rule.Max), r.Amount(hi))})
 		}
-		if n := limitsOf(s)[res]; rule.Mode != autoscale.Off && (n < rule.Min*(1-1e-9) || n > rule.Max*(1+1e-9)) {
-			field := name + ".min"
-			if n > rule.Max {
-				field = name + ".max"
-			}
-			errs = append(errs, &autoscale.Fault{Field: field, Detail: fmt.Sprintf("%v to %v leaves out the spec, %v", rule.Min, rule.Max, n)})
+		switch n := limitsOf(s)[res]; {
+		case rule.Mode == autoscale.Off:
+		case n < rule.Min*(1-1e-9):
+			errs = append(errs, &autoscale.Fault{Field: name + ".min", Detail: fmt.Sprintf("%s: must be at most the spec, %s", r.Amount(rule.Min), r.Amount(n))})
+		case n > rule.Max*(1+1e-9):
+			errs = append(errs, &autoscale.Fault{Field: name + ".max", Detail: fmt.Sprintf("%s: must be at least the spec, %s", r.Amount(rule.Max), r.Amount(n))})
 		}
 		if rule.Min < floor[res]*(1-1e-9) {
-			errs = append(errs, &autoscale.Fault{Field: name + ".min", Detail: fmt.Sprintf("%v: must be at least %v", rule.Min, floor[res])})
+			errs = append(errs, &autoscale.Fault{Field: name + ".min", Detail: fmt.Sprintf("%s: must be at least %s", r.Amount(rule.Min), r.Amount(floor[res]))})
 		}
 	}
 	return policyFaults(errors.Join(append(errs, p.Validate())...), own)
@@ -344,7 +345,11 @@ func (l PolicyLayer) check(f *faults, host bool) {
 			continue
 		}
 		if (host || name == RuleAll) && (c.Min != nil || c.Max != nil) {
-			f.add(at+"/min", nil, nil, "bounds are set for one resource of one VM; without, they are a quarter and four times its spec")
+			field := "/min"
+			if c.Min == nil {
+				field = "/max"
+			}
+			f.add(at+field, nil, nil, "bounds are set for one resource of one VM; without, they are a quarter and four times its spec")
 		}
 		for field, v := range map[string]*float64{"up": c.Up, "down": c.Down, "cooldown_seconds": c.CooldownSeconds, "window_seconds": c.WindowSeconds,
 			"target": c.Target, "margin": c.Margin, "step": c.Step, "min": c.Min, "max": c.Max} {
@@ -359,17 +364,28 @@ func (l PolicyLayer) check(f *faults, host bool) {
 	l.checkIdle(f, host)
 }
 
-// policyFaults names the fields of the request that a policy is wrong for.
+// policyFaults names the fields of the request that a policy is wrong for. What is
+// wrong with others only follows from that, unless there is nothing else.
 func policyFaults(err error, own PolicyLayer) error {
-	var f faults
+	f, others := faultsIn(err, own)
+	if len(f.fields) == 0 {
+		f = others
+	}
+	return f.err("invalid_policy")
+}
+
+// faultsIn returns what is wrong with values of own, and with others.
+func faultsIn(err error, own PolicyLayer) (said, others faults) {
 	seen := map[string]bool{}
 	for _, fault := range allFaults(err) {
 		res, inner, _ := strings.Cut(fault.Field, ".")
-		field, at := ruleFields[inner], res
-		if c, ok := own.Rules[res]; !ok || !c.names(field) {
-			if all := own.Rules[RuleAll]; all.names(field) {
-				at = RuleAll
-			}
+		field, at, f := ruleFields[inner], res, &said
+		switch {
+		case own.Rules[res].names(field):
+		case own.Rules[RuleAll].names(field):
+			at = RuleAll
+		default:
+			f = &others
 		}
 		pointer := "/rules/" + at + "/" + cmp.Or(field, inner)
 		if !seen[pointer] {
@@ -377,7 +393,7 @@ func policyFaults(err error, own PolicyLayer) error {
 			f.add(pointer, nil, nil, "%s", fault.Detail)
 		}
 	}
-	return f.err("invalid_policy")
+	return said, others
 }
 
 // names reports whether a change says something of a field.

@@ -66,6 +66,20 @@ func TestPolicyLayers(t *testing.T) {
 	}
 }
 
+// What follows from a wrong value is not said beside it.
+func TestPolicyFaultsAreOfWhatWasSet(t *testing.T) {
+	a, _ := scalingAgent(t)
+	for want, own := range map[string]PolicyLayer{
+		"rules/all/cooldown_seconds 10000h0m0s: must be 1s to 24h0m0s":        {Rules: map[string]RuleChange{"all": {CooldownSeconds: new(3.6e7)}}},
+		"rules/memory_bytes/min 1.00 TiB: must be at most the spec, 64.0 MiB": {Rules: map[string]RuleChange{"memory_bytes": {Min: new(float64(1 << 40))}}},
+	} {
+		_, err := a.SetPolicy(context.Background(), "web", own, "")
+		if err == nil || err.Error() != want {
+			t.Errorf("%v, want %s", err, want)
+		}
+	}
+}
+
 func TestPolicyIsRefused(t *testing.T) {
 	tests := map[string]struct {
 		ref  string
@@ -77,11 +91,11 @@ func TestPolicyIsRefused(t *testing.T) {
 		"no cooldown":               {"", PolicyLayer{Rules: map[string]RuleChange{"all": {CooldownSeconds: new(0.0)}}}, "/rules/all/cooldown_seconds"},
 		"a year of cooldown":        {"web", PolicyLayer{Rules: map[string]RuleChange{"cpus": {CooldownSeconds: new(365 * 86400.0)}}}, "/rules/cpus/cooldown_seconds"},
 		"more than time has":        {"web", PolicyLayer{Rules: map[string]RuleChange{"cpus": {CooldownSeconds: new(1e300)}}}, "/rules/cpus/cooldown_seconds"},
-		"bounds that contradict":    {"web", PolicyLayer{Rules: map[string]RuleChange{"memory_bytes": {Min: new(60e6 * 2), Max: new(50e6)}}}, "/rules/memory_bytes/max"},
+		"bounds that contradict":    {"web", PolicyLayer{Rules: map[string]RuleChange{"memory_bytes": {Min: new(60e6 * 2), Max: new(50e6)}}}, "/rules/memory_bytes/min"},
 		"spec outside":              {"web", PolicyLayer{Rules: map[string]RuleChange{"cpus": {Max: new(0.25)}}}, "/rules/cpus/max"},
 		"more than the host has":    {"web", PolicyLayer{Rules: map[string]RuleChange{"cpus": {Max: new(1e4)}}}, "/rules/cpus/max"},
-		"bounds of the host":        {"", PolicyLayer{Rules: map[string]RuleChange{"cpus": {Max: new(2.0)}}}, "/rules/cpus/min"},
-		"bounds of all":             {"web", PolicyLayer{Rules: map[string]RuleChange{"all": {Max: new(2.0)}}}, "/rules/all/min"},
+		"bounds of the host":        {"", PolicyLayer{Rules: map[string]RuleChange{"cpus": {Max: new(2.0)}}}, "/rules/cpus/max"},
+		"bounds of all":             {"web", PolicyLayer{Rules: map[string]RuleChange{"all": {Max: new(2.0)}}}, "/rules/all/max"},
 		"no such resource":          {"web", PolicyLayer{Rules: map[string]RuleChange{"gpus": {}}}, "/rules/gpus"},
 		"no such mode":              {"web", PolicyLayer{Rules: map[string]RuleChange{"all": {Mode: new("on")}}}, "/rules/all/mode"},
 		"no number":                 {"web", PolicyLayer{Rules: map[string]RuleChange{"cpus": {Up: new(math.NaN())}}}, "/rules/cpus/up"},

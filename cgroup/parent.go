@@ -138,6 +138,9 @@ func (p *Parent) Slice(id string) *Slice {
 	return &Slice{group{filepath.Join(p.dir, "vms", plain(id))}}
 }
 
+// All is the cgroup that the slices are in, which counts for all of them together.
+func (p *Parent) All() *Slice { return &Slice{group{filepath.Join(p.dir, "vms")}} }
+
 // Slices lists the ids of the slices that exist.
 func (p *Parent) Slices() ([]string, error) { return children(filepath.Join(p.dir, "vms")) }
 

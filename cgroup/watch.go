@@ -18,6 +18,15 @@ const (
 	needsShown     = needsPressure + ", and 1 in cgroup.pressure"
 )
 
+// A Watch says what of a slice is watched.
+type Watch int
+
+// What there is to watch.
+const (
+	WatchCPU    Watch = 1 << onPressure
+	WatchMemory Watch = 1 << onEvents
+)
+
 // The files of a watch.
 const (
 	onPressure = iota // cpu.pressure, with a trigger
@@ -25,9 +34,12 @@ const (
 	kinds
 )
 
+var watchFiles = [kinds]string{"cpu.pressure", "memory.events"}
+
 // watch is one slice of a Watcher, which guards all but its names.
 type watch struct {
 	id, path string
+	want     Watch
 	key      int32
 	fds      [kinds]int  // -1: cannot be watched
 	armed    [kinds]bool // by us; the kernel disarms with each event
@@ -36,12 +48,16 @@ type watch struct {
 
 // openWatch opens what of a slice can be watched; the error says what cannot. A
 // nil watch is of nothing.
-func openWatch(id, path string) (*watch, error) {
-	v := &watch{id: id, path: path}
+func openWatch(id, path string, want Watch) (*watch, error) {
+	v := &watch{id: id, path: path, want: want, fds: [kinds]int{-1, -1}}
 	var failed [kinds]error
-	v.fds[onPressure], failed[onPressure] = openTrigger(path)
-	v.fds[onEvents], failed[onEvents] = openEvents(path)
-	for _, err := range failed {
+	for kind, open := range [kinds]func(string) (int, error){openTrigger, openEvents} {
+		if want&(1<<kind) == 0 {
+			continue
+		}
+		var err error
+		v.fds[kind], err = open(path)
+		failed[kind] = err
 		if err != nil && !errors.Is(err, ErrUnsupported) {
 			v.close()
 			return nil, err
@@ -114,12 +130,25 @@ func readAway(fd int) error {
 	}
 }
 
-// alive reports whether the watched memory.events is the one that is there. It
-// does not read it, which would swallow an event.
-func (v *watch) alive() bool {
+// alive reports whether a watched file is the one that is there. It does not read it,
+// which would swallow an event.
+func (v *watch) alive(kind int) bool {
 	var here, there unix.Stat_t
-	return v.fds[onEvents] >= 0 && unix.Fstat(v.fds[onEvents], &here) == nil &&
-		unix.Lstat(v.path+"/memory.events", &there) == nil && here.Ino == there.Ino && here.Dev == there.Dev
+	return v.fds[kind] >= 0 && unix.Fstat(v.fds[kind], &here) == nil &&
+		unix.Lstat(v.path+"/"+watchFiles[kind], &there) == nil && here.Ino == there.Ino && here.Dev == there.Dev
+}
+
+// whole reports whether all that is wanted is watched, of the slice that is there.
+func (v *watch) whole(path string, want Watch) bool {
+	if v == nil || v.path != path || v.want != want {
+		return false
+	}
+	for kind := range kinds {
+		if want&(1<<kind) != 0 && !v.alive(kind) {
+			return false
+		}
+	}
+	return true
 }
 
 // arm arms what is not.
@@ -146,7 +175,7 @@ func (v *watch) note(kind int, mask uint32) (told bool, dead *watch) {
 	v.armed[kind] = false
 	if kind == onPressure && mask&(unix.EPOLLERR|unix.EPOLLHUP) != 0 {
 		// Removed, or hidden by cgroup.pressure, Linux 6.1.
-		return false, v.lose(!v.alive())
+		return false, v.lose(!v.alive(onEvents))
 	}
 	if v.told {
 		return false, nil // unread: arming it again tells

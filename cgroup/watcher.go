@@ -14,10 +14,11 @@ import (
 // polling: a PSI trigger on cpu.pressure and the file-modified events of
 // memory.events, one epoll for all.
 //
-// It costs two descriptors for each slice and, while nothing happens, no time. A
-// slice that has been told of is silent until Rearm, so that a thousand that are
-// short all the time cost what the caller spends on each. The trigger itself
-// costs more: see openTrigger.
+// It costs a descriptor for each file and, while nothing happens, no time. A slice
+// that has been told of is silent until Rearm, so that a thousand that are short all
+// the time cost what the caller spends on each. A trigger costs more, a thread of the
+// kernel (see openTrigger) and, when a process is killed that holds it, some 40 ms
+// until that is gone: one for all slices (Parent.All) has to do where there are many.
 //
 // Its methods may be called from any goroutine, Run from one at a time.
 type Watcher struct {
@@ -57,11 +58,11 @@ func NewWatcher() (*Watcher, error) {
 // is opened again when it has been made anew or could not be watched in full. An
 // UnsupportedError says what cannot be watched here; the rest is watched. ErrGone
 // says that there is no such slice.
-func (w *Watcher) Add(id string, s *Slice) error {
-	if w.whole(id, s.path) {
+func (w *Watcher) Add(id string, s *Slice, what Watch) error {
+	if w.whole(id, s.path, what) {
 		return nil
 	}
-	v, err := openWatch(id, s.path)
+	v, err := openWatch(id, s.path, what)
 	if v == nil {
 		return err
 	}
@@ -74,12 +75,10 @@ func (w *Watcher) Add(id string, s *Slice) error {
 	return err
 }
 
-// whole reports whether all of this very slice is watched.
-func (w *Watcher) whole(id, path string) bool {
+func (w *Watcher) whole(id, path string, what Watch) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	v := w.byID[id]
-	return v != nil && v.path == path && v.fds[onPressure] >= 0 && v.alive()
+	return w.byID[id].whole(path, what)
 }
 
 // put takes the place of what was watched under the id before, told of or not.
@@ -103,8 +102,8 @@ func (w *Watcher) put(v *watch) (old *watch, err error) {
 	return old, nil
 }
 
-// Remove ends the watching of a slice. It may take some 10 ms: closing a trigger
-// waits for an RCU grace period.
+// Remove ends the watching of a slice. It takes some 40 ms: closing a trigger waits
+// for an RCU grace period, as removing the cgroup does otherwise.
 func (w *Watcher) Remove(id string) {
 	w.mu.Lock()
 	v := w.byID[id]
@@ -232,7 +231,8 @@ func (w *Watcher) release() {
 }
 
 // closers is how many files are closed at a time. Who waits for an RCU grace
-// period waits for the same as the others: a thousand one by one take some 10 s.
+// period waits for the same as the others: a thousand one by one, as the kernel
+// does for a killed process, take some 40 s.
 const closers = 32
 
 // Close ends Run and the watching of all slices. It may be called again.

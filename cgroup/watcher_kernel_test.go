@@ -36,9 +36,11 @@ func watching(tb testing.TB) (*cgroup.Watcher, <-chan string) {
 	return w, woken
 }
 
+const both = cgroup.WatchCPU | cgroup.WatchMemory
+
 func add(tb testing.TB, w *cgroup.Watcher, id string, s *cgroup.Slice) {
 	tb.Helper()
-	if err := w.Add(id, s); err != nil {
+	if err := w.Add(id, s, both); err != nil {
 		tb.Fatal(err)
 	}
 }
@@ -126,7 +128,7 @@ func TestKernelWatcherIsSilentWithoutNeed(t *testing.T) {
 	w, woken := watching(t)
 	s := slice(t)
 	add(t, w, "vm", s)
-	sh(t, scope(t, s, "light"), "while :; do sleep 0.1; done")
+	sh(t, scope(t, s, "light"), "while sleep 0.5; do :; done")
 	silent(t, woken, "it runs now and then")
 }
 
@@ -136,7 +138,10 @@ func TestKernelWatcherTellsOfMemory(t *testing.T) {
 	if err := s.Apply(cgroup.Limits{MemoryHigh: ptr(int64(16 << 20)), SwapMax: ptr(int64(0))}); err != nil {
 		t.Fatal(err)
 	}
-	add(t, w, "vm", s)
+	pressure(t, s, "0") // a process that starts may wait for a CPU
+	if err := w.Add("vm", s, both); !errors.Is(err, cgroup.ErrUnsupported) {
+		t.Fatal(err)
+	}
 	began := time.Now()
 	c := scope(t, s, "hog")
 	sh(t, c, hog)
@@ -190,7 +195,7 @@ func TestKernelWatcherDropsTheRemoved(t *testing.T) {
 	}
 	w.Rearm("vm")
 	w.Remove("vm")
-	if err := w.Add("vm", s); !errors.Is(err, cgroup.ErrGone) {
+	if err := w.Add("vm", s, both); !errors.Is(err, cgroup.ErrGone) {
 		t.Errorf("add what is gone: %v", err)
 	}
 	if err := s.Create(); err != nil {
@@ -223,7 +228,7 @@ func TestKernelWatcherOfHiddenPressure(t *testing.T) {
 	pressure(t, s, "0")
 	silent(t, woken, "hidden")
 	var u *cgroup.UnsupportedError
-	if err := w.Add("vm", s); !errors.As(err, &u) || !strings.Contains(u.Needs, "cgroup.pressure") {
+	if err := w.Add("vm", s, both); !errors.As(err, &u) || !strings.Contains(u.Needs, "cgroup.pressure") {
 		t.Errorf("hidden: %v", err)
 	}
 	sh(t, scope(t, s, "hog"), hog)
@@ -255,7 +260,7 @@ func TestKernelWatcherWithoutPrivilege(t *testing.T) {
 	}
 	withoutResource(t, func() {
 		var u *cgroup.UnsupportedError
-		if err := w.Add("vm", s); !errors.As(err, &u) || !strings.Contains(u.Needs, "CAP_SYS_RESOURCE") {
+		if err := w.Add("vm", s, both); !errors.As(err, &u) || !strings.Contains(u.Needs, "CAP_SYS_RESOURCE") {
 			t.Errorf("%v", err)
 		}
 	})

@@ -36,7 +36,7 @@ func stand(tb testing.TB, w *Watcher, id string) *watch {
 	if err := os.WriteFile(filepath.Join(dir, "memory.events"), fixture(tb, "6.12", "memory.events"), 0o600); err != nil {
 		tb.Fatal(err)
 	}
-	v := &watch{id: id, path: dir, fds: [kinds]int{-1, -1}}
+	v := &watch{id: id, path: dir, want: WatchMemory, fds: [kinds]int{-1, -1}}
 	var err error
 	if v.fds[onPressure], err = unix.Eventfd(0, unix.EFD_CLOEXEC); err != nil {
 		tb.Fatal(err)
@@ -109,7 +109,7 @@ func TestWatcherDropsWhatIsGone(t *testing.T) {
 func TestWatcherReplaces(t *testing.T) {
 	w := newWatcher(t)
 	v := stand(t, w, "a")
-	if !w.whole("a", v.path) || w.whole("b", v.path) || w.whole("a", t.TempDir()) {
+	if !w.whole("a", v.path, WatchMemory) || w.whole("b", v.path, WatchMemory) || w.whole("a", t.TempDir(), WatchMemory) || w.whole("a", v.path, WatchCPU) {
 		t.Error("whole")
 	}
 	w.take(event(v, onPressure, unix.EPOLLPRI))
@@ -135,7 +135,7 @@ func TestWatcherReplaces(t *testing.T) {
 
 func TestWatcherAddErrors(t *testing.T) {
 	w := newWatcher(t)
-	if err := w.Add("a", &Slice{group{filepath.Join(t.TempDir(), "none")}}); !errors.Is(err, ErrGone) {
+	if err := w.Add("a", &Slice{group{filepath.Join(t.TempDir(), "none")}}, WatchCPU|WatchMemory); !errors.Is(err, ErrGone) {
 		t.Errorf("gone: %v", err)
 	}
 	bare := t.TempDir()
@@ -143,13 +143,13 @@ func TestWatcherAddErrors(t *testing.T) {
 		t.Fatal(err)
 	}
 	var u *UnsupportedError
-	if err := w.Add("a", &Slice{group{bare}}); !errors.As(err, &u) || !errors.Is(err, ErrUnsupported) || len(w.byID) != 0 {
+	if err := w.Add("a", &Slice{group{bare}}, WatchCPU|WatchMemory); !errors.As(err, &u) || !errors.Is(err, ErrUnsupported) || len(w.byID) != 0 {
 		t.Errorf("nothing to watch: %v", err)
 	}
 	if err := os.WriteFile(filepath.Join(bare, "memory.events"), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := w.Add("a", &Slice{group{bare}}); !errors.Is(err, unix.EPERM) || len(w.byID) != 0 {
+	if err := w.Add("a", &Slice{group{bare}}, WatchCPU|WatchMemory); !errors.Is(err, unix.EPERM) || len(w.byID) != 0 {
 		t.Errorf("no file of a kernel: %v", err)
 	}
 }
@@ -209,7 +209,7 @@ func TestWatcherRunEnds(t *testing.T) {
 	if err := w.Run(t.Context(), nil); !errors.Is(err, os.ErrClosed) {
 		t.Errorf("run after: %v", err)
 	}
-	if err := w.Add("a", &Slice{group{t.TempDir()}}); err == nil {
+	if err := w.Add("a", &Slice{group{t.TempDir()}}, WatchCPU|WatchMemory); err == nil {
 		t.Error("added after")
 	}
 }
@@ -237,7 +237,7 @@ func TestWatcherFromManyGoroutines(t *testing.T) {
 				}
 				old.close()
 				w.Rearm(strconv.Itoa(i % 4))
-				w.whole(strconv.Itoa((i+1)%4), "")
+				w.whole(strconv.Itoa((i+1)%4), "", WatchCPU)
 				w.Remove(strconv.Itoa((i + 2) % 4))
 			}
 		})

@@ -66,6 +66,10 @@ func TestKernelWatcherCosts(t *testing.T) {
 	_, after = psimons(t)
 	t.Logf("%v of CPU in 5 s while all are short; %d wake-ups told and armed again at once take %v", after-before, wakes, ours)
 	for _, s := range all {
+		// Without CPU they would take their time to die.
+		if err := s.Apply(cgroup.Limits{CPU: &cgroup.CPU{Quota: -1, Period: 100 * time.Millisecond}}); err != nil {
+			t.Fatal(err)
+		}
 		if err := s.Kill(t.Context()); err != nil {
 			t.Fatal(err)
 		}

@@ -1,9 +1,6 @@
 package autoscale
 
-import (
-	"math"
-	"time"
-)
+import "time"
 
 // pressed is the share of the time that tasks wait when a limit is too tight.
 const pressed = 0.1
@@ -100,12 +97,16 @@ func (s *Scaler) suffer(res Resource, dt time.Duration, share float64) {
 // soon is how long after a shrink trouble is put down to it.
 func (s *Scaler) soon() time.Duration { return max(10*time.Second, 2*s.step) }
 
-// fresh keeps dry runs from repeating themselves.
+// fresh keeps dry runs from repeating themselves: what was proposed and does not
+// happen is wished for again at every look, a little more or less each time. Only
+// what goes further, or back, is news.
 func (s *Scaler) fresh(rule *Rule, l *loop, at int64, to float64) bool {
 	if rule.Mode != Recommend {
 		return true
 	}
-	if l.proposed > 0 && at-l.proposed < int64(rule.Cooldown) && math.Abs(to-l.wanted) <= deadBand*l.wanted {
+	grows := to > l.limit
+	if l.proposed > 0 && at-l.proposed < int64(rule.Cooldown) && grows == (l.wanted > l.limit) &&
+		(grows && to <= (1+deadBand)*l.wanted || !grows && to >= (1-deadBand)*l.wanted) {
 		return false
 	}
 	l.proposed, l.wanted = at, to

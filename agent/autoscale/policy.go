@@ -140,7 +140,7 @@ func (rule Rule) validate(r Resource) error {
 	check(within(rule.Margin, 0, 2), "margin", rule.Margin, "0 to 2")
 	check(within(rule.Step, 0.01, 0.5), "step", rule.Step, "0.01 to 0.5")
 	check(within(rule.Min, math.SmallestNonzeroFloat64, math.MaxFloat64), "min", rule.Min, "above 0")
-	check(within(rule.Max, rule.Min, math.MaxFloat64), "max", rule.Max, "at least min, %v", rule.Min)
+	check(within(rule.Max, rule.Min, math.MaxFloat64), "max", r.Amount(rule.Max), "at least min, %s", r.Amount(rule.Min))
 	return errors.Join(errs...)
 }
 

@@ -25,7 +25,7 @@ func TestPolicySaysWhatIsWrong(t *testing.T) {
 		"no cooldown":               {func(p *autoscale.Policy) { p.Rules[cpu].Cooldown = 0 }, "cpus.cooldown: 0s: must be 1s to 24h0m0s"},
 		"a cooldown of a year":      {func(p *autoscale.Policy) { p.Rules[cpu].Cooldown = 365 * 24 * time.Hour }, "cpus.cooldown: 8760h0m0s: must be 1s to 24h0m0s"},
 		"a window below it":         {func(p *autoscale.Policy) { p.Rules[cpu].Window = time.Second }, "cpus.window: 1s: must be 1m0s (cooldown) to 24h0m0s"},
-		"bounds that contradict":    {func(p *autoscale.Policy) { p.Rules[cpu].Min, p.Rules[cpu].Max = 4, 1 }, "cpus.max: 1: must be at least min, 4"},
+		"bounds that contradict":    {func(p *autoscale.Policy) { p.Rules[cpu].Min, p.Rules[cpu].Max = 4, 1 }, "cpus.max: 1.00 cores: must be at least min, 4.00 cores"},
 		"no lower bound":            {func(p *autoscale.Policy) { p.Rules[cpu].Min = 0 }, "cpus.min: 0: must be above 0"},
 		"a bound without end":       {func(p *autoscale.Policy) { p.Rules[cpu].Max = math.Inf(1) }, "cpus.max: +Inf"},
 		"a target above up":         {func(p *autoscale.Policy) { p.Rules[cpu].Target = 0.9 }, "cpus.target: 0.9: must be between down, 0.2, and up, 0.8"},

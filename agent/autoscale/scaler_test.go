@@ -363,3 +363,17 @@ func TestABacklogIsWorkedOffWithoutOvershoot(t *testing.T) {
 		t.Errorf("limit = %v for a load of %v", got, arrives)
 	}
 }
+
+// A dry run says what it would do once, though each look finds another number.
+func TestDryRunDoesNotRepeatItself(t *testing.T) {
+	v := newVM(t, autoscale.Limits{autoscale.CPU: 1}, func(p *autoscale.Policy) { p.Rules[autoscale.CPU].Mode = autoscale.Recommend })
+	v.run(30*time.Second, 100*time.Millisecond, func(i int) float64 { return 1.2 + 0.15*float64(i*7%10) })
+	if n := len(v.all); n == 0 || n > 4 {
+		t.Errorf("%d decisions in 30 s of demand between 1.2 and 2.55 cores: %v", n, v.all)
+	}
+	told := len(v.all)
+	v.run(3*time.Minute, time.Second, steady(0.05))
+	if n := len(v.all) - told; n == 0 || n > 4 {
+		t.Errorf("%d decisions in three minutes without load: %v", n, v.all[told:])
+	}
+}

@@ -38,3 +38,19 @@ func (p *Probe) Look(stat bool) (Sample, error) {
 	p.derive(&s)
 	return s, nil
 }
+
+// Throttled reads how many periods the slice was throttled in, on the scale of Last's
+// counters. It is the cheapest of looks.
+func (p *Probe) Throttled() (uint64, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		return 0, fmt.Errorf("look at %s: %w", p.id, os.ErrClosed)
+	}
+	cpu, err := p.r.CPU()
+	if err != nil {
+		return 0, err
+	}
+	n, raw := p.last.Counters[ThrottledPeriods], p.raw[ThrottledPeriods]
+	return n + cpu.Throttled - min(cpu.Throttled, raw), nil
+}

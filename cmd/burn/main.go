@@ -24,23 +24,25 @@ const maxSeconds = 1e9
 type load struct {
 	cpu       demand
 	memory    int64 // bytes
+	growth    int64 // of memory, in bytes; 0 is all at once
 	disk, net int64 // bytes
 	dir, to   string
 }
 
 // result is what was achieved.
 type result struct {
-	Seconds           float64 `json:"seconds"`
-	CPUs              float64 `json:"cpus"`
-	CPUSeconds        float64 `json:"cpu_seconds"`
-	WantedCPUSeconds  float64 `json:"wanted_cpu_seconds"`
-	BacklogCPUSeconds float64 `json:"backlog_cpu_seconds"`      // wanted and not done
-	BacklogPeak       float64 `json:"backlog_peak_cpu_seconds"` // at the worst moment of a trace
-	MemoryBytes       int64   `json:"memory_bytes"`
-	DiskBytes         int64   `json:"disk_bytes"`
-	DiskBPS           float64 `json:"disk_wbps"` // bytes per second
-	NetBytes          int64   `json:"net_bytes"`
-	BandwidthBPS      float64 `json:"bandwidth_bps"` // bits per second
+	Began             time.Time `json:"began"` // with the first line of a trace, once memory is held
+	Seconds           float64   `json:"seconds"`
+	CPUs              float64   `json:"cpus"`
+	CPUSeconds        float64   `json:"cpu_seconds"`
+	WantedCPUSeconds  float64   `json:"wanted_cpu_seconds"`
+	BacklogCPUSeconds float64   `json:"backlog_cpu_seconds"`      // wanted and not done
+	BacklogPeak       float64   `json:"backlog_peak_cpu_seconds"` // at the worst moment of a trace
+	MemoryBytes       int64     `json:"memory_bytes"`
+	DiskBytes         int64     `json:"disk_bytes"`
+	DiskBPS           float64   `json:"disk_wbps"` // bytes per second
+	NetBytes          int64     `json:"net_bytes"`
+	BandwidthBPS      float64   `json:"bandwidth_bps"` // bits per second
 }
 
 func main() {
@@ -78,6 +80,7 @@ func parse(args []string) (load, error) {
 	fs := flag.NewFlagSet("burn", flag.ContinueOnError)
 	cpus := fs.String("cpus", "1", "cores to keep busy, such as 0.5")
 	memory := fs.String("memory", "0", "memory to hold, such as 256MiB")
+	growth := fs.String("memory-rate", "0", "how fast it grows to that, such as 50MiB/s; all at once, before anything else, when left out")
 	disk := fs.String("disk", "0", "what to write to disk, such as 5MiB/s")
 	bits := fs.String("net", "0", "what to send, such as 10Mbit")
 	trace := fs.String("trace", "", "instead of --cpus and --seconds: a file with one number of cores per line; what could not be done in time is done later")
@@ -94,6 +97,9 @@ func parse(args []string) (load, error) {
 	var err error
 	if l.memory, err = quantity.Bytes(*memory); err != nil {
 		return l, fmt.Errorf("--memory: %w", err)
+	}
+	if l.growth, err = quantity.Bytes(*growth); err != nil {
+		return l, fmt.Errorf("--memory-rate: %w", err)
 	}
 	if l.disk, err = quantity.Bytes(*disk); err != nil {
 		return l, fmt.Errorf("--disk: %w", err)
@@ -138,11 +144,16 @@ func openTrace(path string, step time.Duration) (demand, error) {
 
 // run burns until stop is closed.
 func (l load) run(stop <-chan struct{}) (result, error) {
-	held, err := hold(l.memory, stop)
+	mem, err := newMemory(l.memory, l.growth)
 	if err != nil {
 		return result{}, err
 	}
 	var wg sync.WaitGroup
+	if l.growth > 0 {
+		wg.Go(func() { mem.fill(stop) })
+	} else {
+		mem.fill(stop)
+	}
 	var r result
 	var diskErr, netErr error
 	began := time.Now()
@@ -156,7 +167,7 @@ func (l load) run(stop <-chan struct{}) (result, error) {
 	}
 	wg.Wait()
 	took := time.Since(began)
-	r.MemoryBytes = int64(len(held))
+	r.Began, r.MemoryBytes = began, mem.held.Load()
 	l.account(&r, cpu, took)
 	if diskErr != nil {
 		err = fmt.Errorf("write to disk: %w", diskErr)

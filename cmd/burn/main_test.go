@@ -24,7 +24,7 @@ func TestParse(t *testing.T) {
 	for want, bad := range map[string][]string{
 		"--cpus":   {"--cpus", "-1"},
 		"4096":     {"--cpus", "1e9"},
-		"--memory": {"--memory", "x"}, "--disk": {"--disk", "5MiB/h"}, "--net": {"--net", "fast"},
+		"--memory": {"--memory", "x"}, "--memory-rate": {"--memory-rate", "fast"}, "--disk": {"--disk", "5MiB/h"}, "--net": {"--net", "fast"},
 		"--seconds: -1": {"--seconds", "-1"}, "--seconds: NaN": {"--seconds", "NaN"}, "--seconds: 0": {"--seconds", "0"},
 		`unexpected argument "extra"`: {"extra"},
 		"--trace: open":               {"--trace", "/does/not/exist"}, "--step": {"--trace", trace, "--step", "0"},
@@ -82,6 +82,16 @@ func TestBurnUsesWhatItSays(t *testing.T) {
 	}
 	if r.NetBytes == 0 || r.BandwidthBPS > 1.6*8*(2<<20) {
 		t.Errorf("%v bit/s, asked for %d", r.BandwidthBPS, 8*(2<<20))
+	}
+}
+
+func TestMemoryGrowsAtItsRate(t *testing.T) {
+	r := burn(t, load{cpu: constant(0, 300*time.Millisecond), memory: 64 << 20, growth: 20 << 20})
+	if most := int64(r.Seconds*(20<<20)) + 8192; r.MemoryBytes == 0 || r.MemoryBytes > most {
+		t.Errorf("%d bytes after %.3f s at 20 MiB/s", r.MemoryBytes, r.Seconds)
+	}
+	if r = burn(t, load{cpu: constant(0, 300*time.Millisecond), memory: 1 << 20, growth: 1 << 30}); r.MemoryBytes != 1<<20 {
+		t.Errorf("%d bytes of 1 MiB", r.MemoryBytes)
 	}
 }
 

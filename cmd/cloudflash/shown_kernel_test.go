@@ -20,9 +20,10 @@ type shell struct {
 	*daemon
 }
 
-func newShell(t *testing.T) *shell {
+func newShell(t *testing.T, flags ...string) *shell {
 	t.Helper()
 	s := &shell{newDaemon(t)}
+	s.flags = append(s.flags, flags...)
 	s.start()
 	s.ready()
 	t.Cleanup(func() {

@@ -1,0 +1,97 @@
+package main
+
+import (
+	"path/filepath"
+	"strconv"
+	"testing"
+	"time"
+
+	"cloudflash/agent"
+)
+
+// Memory grows by 50 MiB a second, from a quarter of the limit to far above it: the
+// limits are ahead of it, nothing is killed and nobody waits.
+func TestKernelScalingMemoryGrows(t *testing.T) {
+	s := newScaled(t)
+	const limit, end = 192, 600 // MiB; four times the limit is allowed
+	v := s.vm("grows", 1, limit, agent.PolicyLayer{})
+	working, most := follow(t, s.slice(v, "memory.high")), follow(t, s.slice(v, "memory.max"))
+	s.submit("grows", "there", "burn", "--cpus", "0", "--memory", strconv.Itoa(limit/4)+"MiB", "--seconds", "3600")
+	until(t, "a quarter is in use", func() bool { return s.number(v, "memory.current") >= limit/4<<20 })
+	time.Sleep(3 * time.Second)
+	began, waited := time.Now(), stalled(t, s.slice(v, "memory.pressure"), "full")
+	someBefore := stalled(t, s.slice(v, "memory.pressure"), "some")
+	s.submit("grows", "growing", "burn", "--cpus", "0", "--memory", strconv.Itoa(end-limit/4)+"MiB", "--memory-rate", "50MiB/s", "--seconds", "3600")
+	for stop := time.Now().Add(2 * time.Minute); s.number(v, "memory.current") < end<<20 && time.Now().Before(stop); {
+		time.Sleep(50 * time.Millisecond)
+	}
+	took := time.Since(began)
+	full := stalled(t, s.slice(v, "memory.pressure"), "full") - waited
+	some := stalled(t, s.slice(v, "memory.pressure"), "some") - someBefore
+	events := controlFile(t, s.slice(v, "memory.events"))
+	t.Logf("%d → %.0f MiB in %.1f s, %.1f MiB/s, load %s", limit/4, s.number(v, "memory.current")/(1<<20), took.Seconds(), float64(end-limit/4)/took.Seconds(), load1())
+	t.Logf("memory.events: high %.0f, max %.0f, oom %.0f, oom_kill %.0f; all stalled %.2f %% of the time (%.3f s), some %.2f %%", events["high"], events["max"], events["oom"],
+		events["oom_kill"], 100*full/took.Seconds(), full, 100*some/took.Seconds())
+	t.Logf("memory.high %v", working)
+	t.Logf("memory.max %v", most)
+	if events["oom_kill"] > 0 || events["oom"] > 0 || full > 0.02*took.Seconds() || s.number(v, "memory.current") < end<<20 {
+		t.Errorf("memory did not grow freely%s", told(s.events(v, "")))
+	}
+}
+
+// number reads a control file of one number.
+func (s *shell) number(v agent.VM, file string) float64 {
+	s.t.Helper()
+	n, err := strconv.ParseFloat(s.cgroupFile(v.Name, file), 64)
+	if err != nil {
+		s.t.Fatalf("%s: %v", filepath.Base(file), err)
+	}
+	return n
+}
+
+// When the load ends, limits shrink after the cooldown and no sooner, and what is
+// left running, with a file that it reads again and again, is not hurt.
+func TestKernelScalingShrinksAfterTheLoad(t *testing.T) {
+	s := newScaled(t)
+	const cooldown = 10
+	v := s.vm("ends", 0.5, 192, brisk(cooldown, cooldown))
+	quota := follow(t, s.slice(v, "cpu.max"))
+	working, most := follow(t, s.slice(v, "memory.high")), follow(t, s.slice(v, "memory.max"))
+	s.submit("ends", "reader", "sh", "-c", "head -c 60000000 /dev/zero >/data/warm; while :; do cat /data/warm >/dev/null; sleep 1; done")
+	s.submit("ends", "load", "burn", "--cpus", "2", "--memory", "400MiB", "--seconds", "3600")
+	until(t, "the VM has grown", func() bool { return quota.now() >= 1.5 && s.number(v, "memory.current") >= 400<<20 })
+	time.Sleep(cooldown * time.Second)
+	stat := controlFile(t, s.slice(v, "memory.stat"))
+	refaults := stat["workingset_refault_file"] + stat["workingset_refault_anon"]
+	grownTo := [...]float64{quota.now(), working.now(), most.now()}
+	ended := s.cancel("load")
+	smaller := func(tr *trail, than float64) func() bool {
+		return func() bool { _, ok := tr.when(ended, func(q float64) bool { return q < than }); return ok }
+	}
+	until(t, "cpu.max shrinks", smaller(quota, grownTo[0]))
+	until(t, "memory.high shrinks", smaller(working, grownTo[1]))
+	until(t, "memory.max shrinks", smaller(most, grownTo[2]))
+	for name, tr := range map[string]*trail{"cpu.max": quota, "memory.high": working, "memory.max": most} {
+		first, _ := tr.when(ended, func(float64) bool { return true })
+		t.Logf("%s shrank %.2f s after the load had ended, cooldown %d s", name, first.Sub(ended).Seconds(), cooldown)
+	}
+	time.Sleep(2 * cooldown * time.Second) // and further
+	stat = controlFile(t, s.slice(v, "memory.stat"))
+	now := stat["workingset_refault_file"] + stat["workingset_refault_anon"]
+	events := controlFile(t, s.slice(v, "memory.events"))
+	held := stat["anon"] + stat["unevictable"] + stat["kernel"] - stat["slab_reclaimable"] + stat["sock"]
+	t.Logf("load %s, cpu.max %v", load1(), quota)
+	t.Logf("memory.high %v", working)
+	t.Logf("memory.max %v", most)
+	t.Logf("%.0f refaults in %.0f s (%.0f before), memory.high %.0f MiB, unreclaimable %.0f MiB, in use %.0f MiB, oom_kill %.0f, stalled %.3f s", now-refaults, time.Since(ended).Seconds(),
+		refaults, working.now()/(1<<20), held/(1<<20), s.number(v, "memory.current")/(1<<20), events["oom_kill"], stalled(t, s.slice(v, "memory.pressure"), "full"))
+	if events["oom_kill"] > 0 || working.now() <= held || now-refaults > 60e6/4096 {
+		t.Errorf("shrinking hurt%s", told(s.events(v, "")))
+	}
+	if n := quota.reversals() + working.reversals() + most.reversals(); n > 5 {
+		t.Errorf("%d reversals%s", n, told(s.events(v, "")))
+	}
+	if got := show[agent.Cloudlet](s, "cloudlet", "reader"); got.State != agent.CloudletRunning {
+		t.Errorf("the reader is %s", got.State)
+	}
+}
