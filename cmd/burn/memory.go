@@ -30,12 +30,14 @@ func newMemory(bytes, rate int64) (*memory, error) {
 	return m, nil
 }
 
+// gulp is how much memory is made at a time.
+const gulp = 1 << 20
+
 // fill touches every page, so that it is there, until stop is closed.
 func (m *memory) fill(stop <-chan struct{}) {
-	page := os.Getpagesize()
 	began := time.Now()
-	for i := 0; i < len(m.mem); i += page {
-		for m.early(i, began) {
+	for at := 0; at < len(m.mem); {
+		for m.early(at, began) {
 			select {
 			case <-stop:
 				return
@@ -46,14 +48,23 @@ func (m *memory) fill(stop <-chan struct{}) {
 		case <-stop:
 			return
 		default:
-			m.mem[i] = byte(i>>12) | 1 // no two pages alike, none zero
-			m.held.Store(int64(min(i+page, len(m.mem))))
+			at += touch(m.mem[at:min(at+gulp, len(m.mem))], at)
+			m.held.Store(int64(at))
 		}
 	}
 }
 
-// early reports whether the rate does not let the byte at i be touched yet. A time
-// in which the kernel held it up is made up for.
-func (m *memory) early(i int, began time.Time) bool {
-	return m.rate > 0 && float64(i) > float64(m.rate)*time.Since(began).Seconds()
+// touch makes memory that begins at an offset be there, and returns how much.
+func touch(mem []byte, at int) int {
+	_ = unix.Madvise(mem, unix.MADV_POPULATE_WRITE) // Linux 5.14: without a fault for each page
+	for i := 0; i < len(mem); i += os.Getpagesize() {
+		mem[i] = byte((at+i)>>12) | 1 // no two pages alike, none zero
+	}
+	return len(mem)
+}
+
+// early reports whether the rate does not let the byte at an offset be touched yet. A
+// time in which the kernel held it up is made up for.
+func (m *memory) early(at int, began time.Time) bool {
+	return m.rate > 0 && float64(at) > float64(m.rate)*time.Since(began).Seconds()
 }

@@ -109,7 +109,7 @@ func (x *subject) tell() (throttled float64, b burnt) {
 	s.t.Logf("%-22s slack %5.1f %%, throttled %5.2f %% of the time, %5.2f %% of periods, backlog at most %6.2f CPU s of %.1f, PSI cpu some %5.2f full %5.2f, memory some %.2f full %.2f %%, OOM kills %.0f, %d resizes, %d reversals, look to kernel %s",
 		x.name, 100*(1-used/x.quota.held(x.began)), 100*throttled, 100*grown(now.cpu, x.before.cpu, "nr_throttled")/max(grown(now.cpu, x.before.cpu, "nr_periods"), 1), b.BacklogPeak, b.Wanted,
 		share(now.waiting, x.before.waiting), share(now.stalled, x.before.stalled), share(now.memory, x.before.memory), share(now.memFull, x.before.memFull),
-		grown(now.events, x.before.events, "oom_kill"), resizes, x.quota.reversals(), spread(kernel))
+		grown(now.events, x.before.events, "oom_kill"), resizes, x.quota.reversals(time.Time{}), spread(kernel))
 	s.t.Logf("%-22s cpu.max %v", "", x.quota)
 	return throttled, b
 }

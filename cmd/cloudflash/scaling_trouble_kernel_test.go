@@ -155,7 +155,7 @@ func TestKernelScalingKilled(t *testing.T) {
 		s.start()
 		s.ready()
 		until(t, "the VM has all it may", func() bool { return quota.now() >= 2 })
-		if n := quota.reversals(); n > 0 {
+		if n := quota.reversals(time.Time{}); n > 0 {
 			t.Errorf("killed at %.2f cores: %v%s", had, quota, told(s.events(v, "")))
 		}
 		s.quiet(v, "autoscale.")
@@ -331,7 +331,7 @@ func TestKernelScalingManyAtOnce(t *testing.T) {
 	t.Logf("%d of %d VMs have their quota back: %s; the agent took %.1f %% of a core over %.0f s; load %s", len(answered), n, spread(answered), 100*(s.processTime()-used)/took, took, load1())
 	flaps := 0
 	for _, q := range quotas {
-		flaps = max(flaps, q.reversals())
+		flaps = max(flaps, q.reversals(time.Time{}))
 	}
 	if len(answered) < n || flaps > 1 {
 		t.Errorf("%d were answered, one with %d reversals%s", len(answered), flaps, told(s.events(vms[0], "")))
