@@ -172,8 +172,8 @@ func (a *Agent) announceIdle(c IdleConfig, due []*vm, now time.Time) {
 		at := settle(time.Time{}, now, now.Add(c.Notice))
 		told = append(told, v)
 		news = append(news, Event{Level: LevelWarn, Kind: "vm.idle", VM: v.ID,
-			Message: fmt.Sprintf("VM %s is idle for %s and will be deleted in %s, at %s, unless it gets busy; keep it: cloudflash vm set %s --keep",
-				v.Name, v.idle.idle(now).Round(time.Second), c.Notice, at.Format(time.RFC3339), v.Name),
+			Message: fmt.Sprintf("VM %s has been idle for %s and will be deleted in %s unless it gets busy; keep it: cloudflash vm set %s --keep",
+				v.Name, v.idle.idle(now).Round(time.Second), c.Notice, v.Name),
 			Data: map[string]any{"idle_since": v.idle.since, "delete_at": at, "after_seconds": c.After.Seconds(), "notice_seconds": c.Notice.Seconds()}})
 	}
 	if len(news) == 0 || a.commit(nil, news...) != nil {

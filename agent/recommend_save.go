@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -71,8 +72,7 @@ func (a *Agent) runAdvice(ctx context.Context) {
 	}
 }
 
-// saveProfiles stores what has changed in one commit. Nobody waits for the disk: the
-// locks are held while profiles are copied only.
+// saveProfiles stores what has changed in one commit. Samples do not wait for the disk.
 func (a *Agent) saveProfiles() {
 	records, gone := a.advisor.takeUnsaved()
 	changes := make([]store.Change, 0, len(records)+len(gone))
@@ -97,28 +97,48 @@ func (a *Agent) saveProfiles() {
 	}
 }
 
-// takeUnsaved copies all that has changed, at one moment: a VM that is gone is never
-// stored without being part of its template, nor the other way round.
+// takeUnsaved copies what has changed: templates and what is gone at one moment, then
+// VM by VM, so that samples wait for one copy only. A VM that goes in between is still
+// stored as one, or as it was before, and is no part of its template: what is stored
+// counts everything once.
 func (d *advisor) takeUnsaved() (records []profileRecord, gone []string) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	for id, w := range d.vms {
-		if w.unsaved {
-			w.unsaved = false
-			records = append(records, profileRecord{Version: profileVersion, VM: id, Template: w.template, Profile: clone(w.profile)})
+	records, gone, ids := d.takeTemplates()
+	for _, id := range ids {
+		if r, ok := d.takeVM(id); ok {
+			records = append(records, r)
 		}
 	}
+	return records, gone
+}
+
+func (d *advisor) takeTemplates() (records []profileRecord, gone, vms []string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
 	for name, t := range d.templates {
 		if t.unsaved {
 			t.unsaved = false
 			records = append(records, profileRecord{Version: profileVersion, Template: name, Used: t.used, Profile: clone(t.profile)})
 		}
 	}
-	for key := range d.gone {
-		gone = append(gone, key)
+	for id, w := range d.vms {
+		if w.unsaved {
+			vms = append(vms, id)
+		}
 	}
+	gone = slices.Collect(maps.Keys(d.gone))
 	d.gone = nil
-	return records, gone
+	return records, gone, vms
+}
+
+func (d *advisor) takeVM(id string) (r profileRecord, ok bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	w := d.vms[id]
+	if w == nil {
+		return r, false
+	}
+	w.unsaved = false
+	return profileRecord{Version: profileVersion, VM: id, Template: w.template, Profile: clone(w.profile)}, true
 }
 
 // putUnsaved has another try at what could not be saved.
@@ -150,11 +170,7 @@ func (a *Agent) loadProfiles() {
 		a.log.Warn("load profiles", "err", err)
 		return
 	}
-	keys := make([]string, 0, len(all))
-	for key := range all {
-		keys = append(keys, key)
-	}
-	slices.Sort(keys) // templates before VMs
+	keys := slices.Sorted(maps.Keys(all)) // templates before VMs
 	d := &a.advisor
 	d.mu.Lock()
 	defer d.mu.Unlock()

@@ -68,7 +68,7 @@ func (a *Agent) sampleAll(now time.Time) {
 			v.count(traffic)
 			v.probe.Tell(meter.Given{GPUBusy: v.gpuUse.busy, GPUMemoryBytes: v.gpuUse.memory,
 				CPUsLimit: v.limits.CPUs, MemoryLimit: v.limits.MemoryBytes, BandwidthLimit: v.limits.BandwidthBPS,
-				Traffic: v.traffic})
+				MemoryHigh: v.limits.MemoryHighBytes, StorageBytes: v.stored(), StorageLimit: v.limits.StorageBytes, Traffic: v.traffic})
 		}
 	}
 	a.mu.Unlock()
@@ -104,6 +104,14 @@ func (v *vm) count(all map[string]network.Counters) {
 		v.traffic = meter.Traffic{ReceivedBytes: c.RxBytes, SentBytes: c.TxBytes,
 			ReceivedPackets: c.RxPackets, SentPackets: c.TxPackets, DroppedPackets: c.RxDropped + c.TxDropped}
 	}
+}
+
+// stored is what a VM's files take; nil where nobody counts it.
+func (v *vm) stored() *int64 {
+	if v.limits.StorageBytes == nil {
+		return nil
+	}
+	return new(v.usage.StorageBytes)
 }
 
 // takeUsage keeps what the files of the slice do not tell.

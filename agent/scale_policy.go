@@ -90,10 +90,10 @@ func (a *Agent) policyFor(spec, floor, ceiling autoscale.Limits, host, own Polic
 func follow(rule *autoscale.Rule, from map[string]string) {
 	const share = 0.7 / 0.8
 	if from["target"] == "" && from["up"] != "" {
-		rule.Target = share * rule.Up
+		rule.Target, from["target"] = share*rule.Up, from["up"]
 	}
-	if from["window"] == "" {
-		rule.Window = max(rule.Window, rule.Cooldown)
+	if from["window"] == "" && rule.Cooldown > rule.Window {
+		rule.Window, from["window"] = rule.Cooldown, from["cooldown"]
 	}
 }
 

@@ -187,7 +187,7 @@ type Recommendation struct {
 	Reason     string  `json:"reason"`
 	Saves      float64 `json:"saves" doc:"Of the spec; below 0 where it asks for more"`
 	Throttled  float64 `json:"throttled" doc:"Share of the time that more than target was used"`
-	Worth      bool    `json:"worth" doc:"Worth taking: the spec is outside of lower and upper, or a tenth off with half a day of history"`
+	Worth      bool    `json:"worth" doc:"Worth taking: less than lower was asked for, or the spec is a tenth off with half a day of history"`
 }
 
 // Finding is something worth knowing about a VM or the host, in words.

@@ -156,8 +156,8 @@ func (h *Histogram) Merge(o *Histogram) {
 	}
 	h.shift(to)
 	f := math.Exp2(-float64(to.Sub(o.since)) / float64(o.half))
-	for len(h.weights) < len(o.weights) {
-		h.weights = append(h.weights, 0)
+	if more := len(o.weights) - len(h.weights); more > 0 {
+		h.weights = append(h.weights, make([]float64, more)...)
 	}
 	for i, w := range o.weights {
 		h.weights[i] += w * f

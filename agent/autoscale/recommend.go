@@ -218,11 +218,12 @@ func Span(d time.Duration) string {
 	return pair(d/day, "d", d%day/time.Hour, "h")
 }
 
-// Changes reports whether advice is worth taking: the spec is outside of lower and
-// upper, or a tenth off with half a day of history (the VPA's rule).
+// Changes reports whether advice is worth taking: less than lower was asked for, or the
+// spec is a tenth off with half a day of history. The VPA takes what is above upper
+// away at once; but of what is hardly used in the first minute, any spec is.
 func (rec *Recommendation) Changes() bool {
 	off := math.Abs(rec.Saves) >= deadBand*rec.Spec
-	return rec.Spec < rec.Lower || rec.Spec > rec.Upper || (off && rec.Sure())
+	return rec.Spec < rec.Lower || (rec.Sure() && (off || rec.Spec > rec.Upper))
 }
 
 // Above is the share of the weight that is above v.

@@ -53,6 +53,9 @@ type Given struct {
 	CPUsLimit      *float64
 	MemoryLimit    *int64
 	BandwidthLimit *int64
+	MemoryHigh     *int64
+	StorageBytes   *int64
+	StorageLimit   *int64
 }
 
 // An Opener is a slice or a scope.
@@ -81,6 +84,7 @@ func (s *Sample) values(v *[vmSeries]float64) {
 	v[vmCPUPressure], v[vmMemoryPressure], v[vmIOPressure] = s.cpuWait, s.memoryWait, s.ioWait
 	v[vmGPUBusy], v[vmGPUMemory] = known(s.given.GPUBusy), known(s.given.GPUMemoryBytes)
 	v[vmCPUsLimit], v[vmMemoryLimit], v[vmBandwidthLimit] = known(s.given.CPUsLimit), known(s.given.MemoryLimit), known(s.given.BandwidthLimit)
+	v[vmMemoryHigh], v[vmStorage], v[vmStorageLimit] = known(s.given.MemoryHigh), known(s.given.StorageBytes), known(s.given.StorageLimit)
 }
 
 func known[T int64 | float64](v *T) float64 {

@@ -22,6 +22,9 @@ const (
 	vmCPUsLimit
 	vmMemoryLimit
 	vmBandwidthLimit
+	vmMemoryHigh
+	vmStorage
+	vmStorageLimit
 	vmSeries
 )
 
@@ -58,6 +61,7 @@ func vmSeriesList() []series {
 		vmCPUPressure: {name: "cpu_pressure"}, vmMemoryPressure: {name: "memory_pressure"}, vmIOPressure: {name: "io_pressure"},
 		vmGPUBusy: {name: "gpu_busy"}, vmGPUMemory: {"gpu_memory_bytes", true},
 		vmCPUsLimit: {name: "cpus_limit"}, vmMemoryLimit: {"memory_limit_bytes", true}, vmBandwidthLimit: {name: "bandwidth_limit_bps"},
+		vmMemoryHigh: {"memory_high_bytes", true}, vmStorage: {"storage_bytes", true}, vmStorageLimit: {"storage_limit_bytes", true},
 	}
 }
 

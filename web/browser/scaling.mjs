@@ -115,10 +115,10 @@ async function growth({ page, step, eventually, shots, fits, vm, edit, save, sav
     const { items } = await get(page, `/autoscale/events?vm=${vm}&limit=1000`), first = items.find((d) => d.action === "grow" && d.result === "applied");
     assert.ok(first.to > before && first.from === before, JSON.stringify(first));
     const row = () => grown.last().textContent();
-    assert.match(await row(), /CPU.*(usage|throttled|pressure).*in the kernel after \d+/);
+    assert.match(await row(), /CPU.*(usage|throttled|pressure)/);
     assert.ok((await row()).includes(first.reason), await row());
-    await eventually("its effect", async () => /s later\)/.test(await row()));
-    console.log(`    ${before} → ${first.to} cores, in the kernel after ${Math.round(first.kernel_seconds * 1000)} ms`);
+    await eventually("when the kernel had it, and its effect", async () => /in the kernel after \d.*s later\)/.test(await row()));
+    console.log(`    ${before} → ${first.to} cores, ${/in the kernel after [\d.]+ m?s/.exec(await row())[0]}`);
     const label = () => page.locator("#chart-size canvas").getAttribute("aria-label");
     await eventually("the chart tells of it", async () => /decisions?, the last: .*grow 0\.5 cores → /.test(await label()));
     assert.match(await page.textContent("#chart-size .legend"), /grows above0?\.?\d.*shrinks below/);
@@ -157,15 +157,15 @@ async function idleSteps({ page, origin, step, eventually, shots }) {
     for (const name of idle) assert.equal((await call(page, "POST", "/vms", { name, cpus: 0.1, memory_bytes: 64 * 2 ** 20, storage_bytes: 64 * 2 ** 20 })).status, 201);
     await page.locator("#edit-idle").click();
     await page.fill("#idle-after_seconds", "5");
-    await page.fill("#idle-notice_seconds", "120");
+    await page.fill("#idle-notice_seconds", "300");
     await page.locator("#idle-dialog button.primary").click();
     await page.locator("#idle-dialog").waitFor({ state: "hidden" });
-    await eventually("the rule", async () => /for 5 s \(set for the host\) is announced, and deleted 2 min later/.test(await page.textContent("#idle-rule")));
-    await eventually("countdowns", async () => (await page.locator("#countdowns li").count()) === idle.length);
-    const left = async () => parseInt((await page.locator("#countdowns li .left").first().textContent()).replace(/\D+/, ""), 10);
-    const first = await left();
-    await eventually("they count", async () => (await left()) < first);
+    await eventually("the rule", async () => /for 5 s \(set for the host\) is announced, and deleted 5 min later/.test(await page.textContent("#idle-rule")));
     await eventually("three notices of four", async () => (await notices.count()) === 3);
+    await eventually("countdowns", async () => (await page.locator("#countdowns li").count()) === idle.length);
+    const left = () => page.locator("#countdowns li .left").first().textContent(), first = await left();
+    assert.match(first, /^deleted in 4 min \d+ s$/);
+    await eventually("they count", async () => (await left()) !== first);
     await shots("autoscaling-idle");
     for (const name of idle) {
       await page.getByRole("button", { name: `Keep ${name}`, exact: true }).click();
@@ -179,7 +179,7 @@ async function idleSteps({ page, origin, step, eventually, shots }) {
     await call(page, "PATCH", "/vms/idle-1", { keep: false });
     await page.getByRole("link", { name: "Overview", exact: true }).click();
     await eventually("a notice on the overview", async () => (await notices.filter({ hasText: "idle-1" }).count()) === 1);
-    await eventually("the card counts down", async () => /deleted in \d+ s/.test(await page.locator(".card").filter({ has: page.getByRole("heading", { name: "idle-1", exact: true }) }).textContent()));
+    await eventually("the card counts down", async () => /deleted in \d+ (s|min)/.test(await page.locator(".card").filter({ has: page.getByRole("heading", { name: "idle-1", exact: true }) }).textContent()));
     await notices.filter({ hasText: "idle-1" }).getByRole("button").click();
     assert.equal(await notices.filter({ hasText: "idle-1" }).count(), 0);
     await page.reload();
@@ -203,7 +203,7 @@ async function adviceSteps({ page, origin, step, eventually, shots, vm }) {
     await eventually("advice", async () => (await buttons.count()) > 0);
     const spec = (await get(page, "/vms/web")).spec, line = card.locator("tbody tr").filter({ has: page.locator("button") }).first(), resource = await line.getAttribute("data-resource");
     const rec = (await get(page, "/recommendations/web")).recommendations.find((r) => r.resource === resource);
-    assert.match(await line.textContent(), /% *, (very low|low|fair|full)|%, (very low|low|fair|full)/);
+    assert.match(await line.textContent(), /%, (very low|low|fair|full): /);
     console.log(`    ${resource}: ${rec.spec} → ${rec.target}, confidence ${rec.confidence.toFixed(4)}`);
     await line.locator("button").click();
     assert.equal(await page.evaluate(() => document.activeElement.textContent), "Cancel");

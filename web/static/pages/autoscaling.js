@@ -4,9 +4,10 @@ import { el, section, write } from "/lib/dom.js";
 import { schedule, state } from "/lib/live.js";
 import { Poll } from "/lib/poll.js";
 import { go, setQuery } from "/lib/router.js";
+import { keepVM } from "/parts/vm_actions.js";
 import { adviceList, readAdvice } from "/scaling/advice.js";
 import { Decisions, decisionTable } from "/scaling/decisions.js";
-import { idleList, keep } from "/scaling/idle.js";
+import { idleList } from "/scaling/idle.js";
 import { policyCard } from "/scaling/policy.js";
 import { idleForm, policyForm, policyPath } from "/scaling/policy_form.js";
 import { drawnResources, sizeChart } from "/scaling/size_chart.js";
@@ -141,7 +142,7 @@ class ScalingPage {
 
   async keep() {
     const vm = this.find();
-    if (vm) await keep(vm.id, !vm.autoscale?.keep);
+    if (vm) await keepVM(vm.id, !vm.autoscale?.keep);
     this.policyPoll.soon();
   }
 

@@ -16,7 +16,7 @@ export function vmAction(act, id) {
 
 // keepVM saves a VM from being deleted when idle, or with false takes that back.
 export function keepVM(id, keep = true) {
-  attempt(() => call("PATCH", "/vms/" + encodeURIComponent(id), { keep }));
+  return attempt(() => call("PATCH", "/vms/" + encodeURIComponent(id), { keep }));
 }
 
 function confirmDelete(vm) {

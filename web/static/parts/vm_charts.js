@@ -14,8 +14,8 @@ const specs = (vm) => [
     { key: "cpu_throttled_ratio", label: "throttled", tone: 2, right: true, thin: true }] },
   { id: "memory", title: "Memory", format: bytes, binary: true, top: () => vm()?.limits.memory_bytes ?? 0, series: [
     { key: "anon_bytes", label: "anonymous", tone: 1, stack: true }, { key: "file_bytes", label: "files", tone: 3, stack: true },
-    { key: "rest_bytes", label: "kernel and other", tone: 5, stack: true, needs: ["memory_bytes"] }, { key: "memory_limit_bytes", label: "limit", tone: 6, dash: true }],
-    derive: deriveRest },
+    { key: "rest_bytes", label: "kernel and other", tone: 5, stack: true, needs: ["memory_bytes"] }, { key: "memory_limit_bytes", label: "limit", tone: 6, dash: true },
+    { key: "memory_high_bytes", label: "slowed down above", tone: 2, dash: [2, 4] }], derive: deriveRest },
   { id: "bandwidth", title: "Bandwidth", format: bits, top: () => 1000, series: [
     { key: "received_bps", label: "received", tone: 1, max: true }, { key: "sent_bps", label: "sent", tone: 3, max: true },
     { key: "bandwidth_limit_bps", label: "limit", tone: 6, dash: true }] },
@@ -59,5 +59,6 @@ export function point(usage, past, limits) {
     cpu_pressure: usage.cpu_pressure, memory_pressure: usage.memory_pressure, io_pressure: usage.io_pressure,
     gpu_busy: usage.gpu_busy, gpu_memory_bytes: usage.gpu_memory_bytes,
     cpus_limit: limits.cpus, memory_limit_bytes: limits.memory_bytes, bandwidth_limit_bps: limits.bandwidth_bps,
+    memory_high_bytes: limits.memory_high_bytes, storage_bytes: usage.storage_bytes, storage_limit_bytes: limits.storage_bytes,
   };
 }

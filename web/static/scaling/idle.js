@@ -1,15 +1,12 @@
 // VMs that are about to be deleted because nothing happens in them.
-import { call } from "/lib/api.js";
 import { el, reconcile, set, write } from "/lib/dom.js";
 import { span } from "/lib/format.js";
 import { now, state } from "/lib/live.js";
-import { attempt } from "/lib/session.js";
+import { keepVM } from "/parts/vm_actions.js";
 import { source } from "/scaling/policy.js";
 import { seconds } from "/scaling/units.js";
 
 const soon = 10, mostRows = 50; // seconds, VMs
-
-export const keep = (vm, kept) => attempt(() => call("PATCH", "/vms/" + encodeURIComponent(vm), { keep: kept }));
 
 export function idleList() {
   const rule = el("p", { class: "muted", id: "idle-rule" });
@@ -48,12 +45,12 @@ export function idleList() {
 function row(vm) {
   return el("li", { class: "countdown" }, el("a", { href: "/vms/" + encodeURIComponent(vm.id) }, vm.name), el("span", { class: "state warn" }, "idle"),
     el("span", { class: "muted", "data-k": "since" }), el("progress", { max: 1, "aria-label": `Time left of ${vm.name}` }), el("strong", { class: "left", "data-k": "left" }),
-    state.role === "viewer" ? null : el("button", { type: "button", class: "small", "aria-label": `Keep ${vm.name}`, onclick: () => keep(vm.id, true) }, "Keep"));
+    state.role === "viewer" ? null : el("button", { type: "button", class: "small", "aria-label": `Keep ${vm.name}`, onclick: () => keepVM(vm.id) }, "Keep"));
 }
 
 function fill(node, vm, whole) {
   const left = (Date.parse(vm.autoscale.delete_at) - now()) / 1000;
   set(node, "since", vm.idle_since ? `for ${span((now() - Date.parse(vm.idle_since)) / 1000)}` : "");
-  set(node, "left", left > 0 ? `deleted in ${Math.ceil(left)} s` : "being deleted");
+  set(node, "left", left > 0 ? `deleted in ${left < 60 ? `${Math.ceil(left)} s` : span(left)}` : "being deleted");
   node.querySelector("progress").value = Math.max(0, Math.min(1, left / whole));
 }

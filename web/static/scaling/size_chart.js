@@ -6,12 +6,12 @@ import { point } from "/parts/vm_charts.js";
 import { shapes, spoken } from "/scaling/decisions.js";
 import { amount, resources, share } from "/scaling/units.js";
 
-// Of each resource: the series of its limit and of its use. There is no history of storage: what was streamed is shown.
+// Of each resource: the series of its limit and of its use.
 const drawn = {
   cpus: { limit: "cpus_limit", use: ["cpus"] },
   memory_bytes: { limit: "memory_limit_bytes", use: ["memory_bytes"], binary: true },
   bandwidth_bps: { limit: "bandwidth_limit_bps", use: ["received_bps", "sent_bps"] },
-  storage_bytes: { limit: "storage_limit", use: ["storage_bytes"], streamed: true, binary: true },
+  storage_bytes: { limit: "storage_limit_bytes", use: ["storage_bytes"], binary: true },
 };
 export const drawnResources = Object.keys(drawn);
 
@@ -23,8 +23,8 @@ const stands = { saturated: "more is wanted", cooldown: "it shrinks no sooner th
 // sizeChart makes the section of one VM. rule() answers how a resource of it is scaled, decisions() what was decided.
 export function sizeChart({ vm, resource, range, rule, scaled, decisions, onResource }) {
   const find = () => state.vms.find((v) => v.id === vm.id) ?? vm, of = drawn[resource];
-  const series = [{ key: "use", label: "used", tone: 1, fill: "origin", max: !of.streamed, needs: of.streamed ? ["pids"] : of.use },
-    { key: "limit", label: "limit", tone: 2, step: true, needs: of.streamed ? [] : [of.limit] },
+  const series = [{ key: "use", label: "used", tone: 1, fill: "origin", max: true, needs: of.use },
+    { key: "limit", label: "limit", tone: 2, step: true, needs: [of.limit] },
     { key: "up", label: "grows above", tone: 4, dash: true, step: true, needs: [] }, { key: "down", label: "shrinks below", tone: 3, dash: [2, 4], step: true, needs: [] }];
   const spec = { id: "size", title: `${resources[resource].name} of ${vm.name}`, format: (n) => amount(resource, n), binary: of.binary, series, derive };
   const all = charts({ title: "Size over time", id: "size-title", path: "/vms/" + encodeURIComponent(vm.id), specs: [spec], range, name: `${vm.name}-${resource}` });
@@ -36,7 +36,6 @@ export function sizeChart({ vm, resource, range, rule, scaled, decisions, onReso
   let was = "";
 
   function derive(data) {
-    if (of.streamed) stream(data, samples(vm.id), find().limits.storage_bytes, decisions().filter(applied));
     const limit = data.series[of.limit], first = data.series[of.use[0]], second = data.series[of.use[1]];
     const greater = (pick) => (second?.[pick] ? first[pick]?.map((a, k) => { const b = second[pick][k]; return a === null ? b : Math.max(a, b ?? a); }) : first[pick]) ?? null;
     const { up, down } = rule() ?? {}, times = (ratio) => ({ avg: limit.avg.map((v) => (v === null || !ratio ? null : v * ratio)) });
@@ -56,25 +55,16 @@ export function sizeChart({ vm, resource, range, rule, scaled, decisions, onReso
     const parts = ["▲ grown, ▼ shrunk, ◆ rolled back or changed by somebody else; hollow: not done. Shaded: cooldown."];
     if (r) parts.push(`Grows above ${share(r.up)} of the limit, shrinks below ${share(r.down)}${s ? `, between ${amount(resource, s.min)} and ${amount(resource, s.max)}` : ""}.`);
     if (s?.state in stands) parts.push(`Now ${stands[s.state]}${left > 0 ? `, in ${Math.ceil(left)} s` : ""}.`);
-    if (of.streamed) parts.push("There is no history of storage: this is what came since the page is open, of at most two minutes.");
     write(legend, parts.join(" "));
   }
 
   return { ...all, frame(topic) { if (topic === "vms") take(find().usage); }, draw() {
     const key = `${decisions().length}/${decisions().at(-1)?.seq}/${JSON.stringify(rule() ?? null)}`;
-    if (key !== was || of.streamed) all.redo();
+    if (key !== was) all.redo();
     was = key;
     words();
     all.draw();
   } };
-}
-
-// stream puts in what was streamed, where there is no history.
-function stream(data, list, limit, changes) {
-  data.t = list.map((u) => Date.parse(u.at) / 1000);
-  const at = (t) => { const next = changes.find((d) => Date.parse(d.at) / 1000 > t); return next ? next.from : limit ?? null; };
-  Object.assign(data.series, { storage_bytes: { avg: list.map((u) => u.storage_bytes ?? null) }, storage_limit: { avg: data.t.map(at) } });
-  data.why = "Nothing was streamed yet.";
 }
 
 // cooldowns are the times in which a limit could not shrink: from each change on, those that meet made one.

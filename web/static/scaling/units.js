@@ -20,7 +20,7 @@ export const nameOf = (resource) => (resource === "all" ? "All resources" : reso
 export const amount = (resource, n) => (n === null || n === undefined ? "—" : (resources[resource]?.show ?? String)(n));
 
 // share writes a ratio; small ones not as zero.
-export const share = (ratio) => (ratio > 0 && ratio < 0.095 ? `${+(ratio * 100).toFixed(1)} %` : percent(ratio));
+export const share = (ratio) => (ratio > 0 && ratio < 0.0005 ? "< 0.1 %" : ratio > 0 && ratio < 0.095 ? `${+(ratio * 100).toFixed(1)} %` : percent(ratio));
 
 export const seconds = (n) => (n < 60 ? `${+n.toFixed(1)} s` : span(n).replace(/ 0 (s|min)$/, ""));
 
