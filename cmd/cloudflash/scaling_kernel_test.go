@@ -202,8 +202,13 @@ type reading struct {
 	value float64
 }
 
-// follow reads a control file every millisecond, until the test ends.
+// follow reads a control file every two milliseconds, until the test ends.
 func follow(t *testing.T, path string) *trail {
+	t.Helper()
+	return followEvery(t, path, 2*time.Millisecond)
+}
+
+func followEvery(t *testing.T, path string, pause time.Duration) *trail {
 	t.Helper()
 	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -222,7 +227,7 @@ func follow(t *testing.T, path string) *trail {
 			select {
 			case <-tr.stop:
 				return
-			case <-time.After(time.Millisecond):
+			case <-time.After(pause):
 			}
 			v, err := readLimit(fd)
 			if err != nil {
