@@ -304,7 +304,7 @@ func TestKernelScalingManyAtOnce(t *testing.T) {
 	}
 	var vms []agent.VM
 	for i := range n {
-		v := s.vm(fmt.Sprintf("m%d", i), 0.1, 32, agent.PolicyLayer{})
+		v := s.vm(fmt.Sprintf("m%d", i), 0.4, 32, agent.PolicyLayer{}) // a quarter of it is the least it may have
 		s.write(v, "cpu.max", "1000 100000")
 		s.submit(v.Name, "c"+v.Name, "sh", "-c", "while :; do :; done")
 		s.write(v, "cpu.max", "1000 100000")
