@@ -11,7 +11,8 @@ import (
 
 const (
 	pause    = 5 * time.Millisecond  // of a thread that is ahead of its demand, at least
-	longest  = 20 * time.Millisecond // and at most: a trace may want more by then
+	longest  = 50 * time.Millisecond // and at most
+	chunk    = 5 * time.Millisecond  // of work that is worth waking up for
 	forgiven = 20 * time.Millisecond // how far behind a thread may be where nothing is carried over
 )
 
@@ -65,14 +66,15 @@ func (p *processor) thread(stop <-chan struct{}) {
 	}
 }
 
-// ahead is how long a thread may rest that has done so much more than was wanted.
-// Waking up for nothing costs, where little is wanted more than the work.
+// ahead is how long a thread may rest that has done so much more than was wanted, to
+// the next step of a trace at most. Waking up for nothing costs: where little is
+// wanted, more than the work.
 func (p *processor) ahead(by time.Duration) time.Duration {
-	rate := p.demand.now(time.Since(p.began)) / float64(p.demand.threads())
-	if rate == 0 {
-		return longest
+	now, rest := time.Since(p.began), longest
+	if rate := p.demand.now(now) / float64(p.demand.threads()); rate > 0 {
+		rest = min(max(time.Duration(float64(by+chunk)/rate), pause), longest)
 	}
-	return min(max(time.Duration(float64(by)/rate), pause), longest)
+	return max(min(rest, p.demand.step-now%p.demand.step), time.Millisecond)
 }
 
 // share is what one thread should have used by now.

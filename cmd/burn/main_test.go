@@ -51,15 +51,19 @@ func TestDemand(t *testing.T) {
 }
 
 func TestRestIsAsLongAsNothingIsWanted(t *testing.T) {
-	p := &processor{demand: demand{cores: []float64{0.5, 0, 2}, step: time.Hour}, began: time.Now()}
-	for by, want := range map[time.Duration]time.Duration{0: pause, time.Millisecond: pause, 2 * time.Millisecond: 8 * time.Millisecond, time.Minute: longest} {
-		if got := p.ahead(by); got != want { // a quarter of a core for each of two threads
+	p := &processor{demand: demand{cores: []float64{1.6, 0, 2}, step: time.Hour}, began: time.Now()}
+	for by, want := range map[time.Duration]time.Duration{0: chunk * 5 / 4, 3 * time.Millisecond: 10 * time.Millisecond, time.Minute: longest} {
+		if got := p.ahead(by); got != want { // 0.8 for each of two threads
 			t.Errorf("%v ahead: %v, want %v", by, got, want)
 		}
 	}
 	p.began = p.began.Add(-time.Hour)
 	if got := p.ahead(0); got != longest {
 		t.Errorf("nothing wanted: %v", got)
+	}
+	p.began = p.began.Add(20*time.Millisecond - time.Hour)
+	if got := p.ahead(0); got > 20*time.Millisecond {
+		t.Errorf("across a step: %v", got)
 	}
 }
 
