@@ -248,7 +248,7 @@ func unknown(res Resource, s *Sample) bool {
 // Memory in use is the one thing that may keep it out.
 func (s *Scaler) intoBounds(res Resource, sample *Sample, high float64) (Decision, bool) {
 	l, rule := &s.loops[res], &s.policy.Rules[res]
-	d := Decision{Signal: ByBounds, Action: Grow, From: l.limit, To: rule.clamp(l.limit)}
+	d := Decision{Signal: ByBounds, Action: Grow, From: l.limit, To: rule.whole(res, rule.clamp(l.limit))}
 	if d.To < l.limit {
 		d.Action = Shrink
 	}
