@@ -200,7 +200,9 @@ func (a *Agent) took(f *follower, r *result) {
 	a.mu.Lock()
 	f.v.limits.setLimit(r.d.Resource, r.limit, r.high)
 	a.mu.Unlock()
-	f.scaler.Applied(r.d, time.Now(), r.limit)
+	if f.scaler != nil { // its policy may have ceased to hold meanwhile
+		f.scaler.Applied(r.d, time.Now(), r.limit)
+	}
 }
 
 // correct stores what the limits are where they did not become what was stored.
