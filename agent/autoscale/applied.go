@@ -23,8 +23,11 @@ func (s *Scaler) permitted(d *Decision, at int64) bool {
 		return minute < (s.policy.PerMinute+1)/2 && hour < (s.policy.PerHour+1)/2
 	}
 	if d.Signal != ByOOM && (minute >= s.policy.PerMinute || hour >= s.policy.PerHour) {
-		d.Status, d.Why = Deferred, fmt.Sprintf("the limits were changed %d times in a minute and %d times in an hour, of %d and %d",
+		why := fmt.Sprintf("the limits were changed %d times in a minute and %d times in an hour, of %d and %d",
 			minute, hour, s.policy.PerMinute, s.policy.PerHour)
+		if !d.spill(why) { // that is done at most once for each shrink, which has a budget
+			d.Status, d.Why = Deferred, why
+		}
 	}
 	return true
 }

@@ -128,6 +128,7 @@ func (s *Scaler) Observe(sample *Sample, now Limits, high float64, out []Decisio
 			out = append(out, d)
 		}
 		d, ok := s.decide(res, at, sample, &r, high)
+		d.Resource = res
 		if ok && s.permitted(&d, at) {
 			out = append(out, s.complete(d, res, at))
 		} else if !ok || d.Action == Shrink {
