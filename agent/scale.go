@@ -50,6 +50,7 @@ type follower struct {
 	recent  [autoscale.Resources]*Decision
 	effects []effect // to be seen a second later
 	wait    [autoscale.Resources]time.Time
+	fails   [autoscale.Resources]int // in a row
 }
 
 // policyGen tells whether a policy may have changed.

@@ -3,6 +3,9 @@ package agent
 import (
 	"fmt"
 	"testing"
+	"time"
+
+	"cloudflash/agent/autoscale"
 )
 
 // BenchmarkStatus is of a host that has run for long: it remembers as many cloudlets
@@ -40,5 +43,22 @@ func TestActiveCloudletsAreCountedForAllVMs(t *testing.T) {
 	}
 	if all := a.viewVMs(); len(all) != 1 || all[0].Cloudlets != 2 || all[0].Cloudlets != a.view(v).Cloudlets {
 		t.Errorf("%+v", all)
+	}
+}
+
+func TestRefusedLimitsAreTriedLessAndLessOften(t *testing.T) {
+	var f follower
+	now, waits := time.Unix(1e9, 0), ""
+	for range 9 {
+		f.failed(autoscale.Storage, now, true)
+		waits += fmt.Sprint(f.wait[autoscale.Storage].Sub(now), " ")
+	}
+	if waits != "10s 20s 40s 1m20s 2m40s 5m20s 10m0s 10m0s 10m0s " {
+		t.Error(waits)
+	}
+	f.failed(autoscale.Storage, now, false)
+	f.failed(autoscale.Storage, now, true)
+	if got := f.wait[autoscale.Storage].Sub(now); got != failAgain {
+		t.Errorf("%v after one that was not refused", got)
 	}
 }
