@@ -190,38 +190,21 @@ func TestHighIsNeverBelowWhatCannotBeReclaimed(t *testing.T) {
 	}
 }
 
-// Nor does a VM crawl that has used up its changes.
-func TestMemoryBeyondTheBudgetIsNotSlowedDown(t *testing.T) {
+// Changes of other limits are no reason for a VM to be killed for want of memory.
+func TestMemoryGrowsBeyondTheBudget(t *testing.T) {
 	r := newRAM(t, 512*mib)
 	p := r.Policy()
 	p.PerMinute, p.PerHour = 1, 1
 	if err := r.SetPolicy(p); err != nil {
 		t.Fatal(err)
 	}
-	for range 300 {
+	for range 400 {
 		r.step(time.Second, 4*mib)
-		if r.anon >= 0.95*r.limits[autoscale.Memory] {
-			break
-		}
 	}
-	if r.high != r.limits[autoscale.Memory] {
-		t.Errorf("high is %v of %v: %v", r.high, r.limits[autoscale.Memory], r.all)
+	if r.ooms > 0 || r.stalled > 0 || r.limits[autoscale.Memory] < 1600*mib {
+		t.Errorf("%d OOM kills, stalled for %v, limit %v: %v", r.ooms, r.stalled, r.limits[autoscale.Memory], r.all)
 	}
-	n := len(granted(r.all))
-	for range 60 {
-		r.step(time.Second, 0)
+	if len(r.all) > 10 {
+		t.Errorf("%d decisions", len(r.all))
 	}
-	if got := len(granted(r.all)); got != n {
-		t.Errorf("%d changes, then %d", n, got)
-	}
-}
-
-// granted are those that were carried out.
-func granted(all []autoscale.Decision) (done []autoscale.Decision) {
-	for _, d := range all {
-		if d.Status == autoscale.Proposed {
-			done = append(done, d)
-		}
-	}
-	return done
 }
