@@ -233,7 +233,7 @@ func (a *Agent) SetPolicy(ctx context.Context, ref string, own PolicyLayer, vers
 		return Policy{}, err
 	}
 	if v != nil {
-		a.settle(ctx, v)
+		a.settle(context.WithoutCancel(ctx), v) // stored is stored, though nobody waits any more
 	} else {
 		a.spawn(func(ctx context.Context) { a.settleAll(ctx) })
 	}

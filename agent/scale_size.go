@@ -146,7 +146,7 @@ func (a *Agent) roomNow() autoscale.Room {
 // settle brings the limits of a VM in line with a policy that was changed: those
 // that are not scaled any more are the spec's again. The caller holds v.work.
 func (a *Agent) settle(ctx context.Context, v *vm) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), kernelTimeout)
+	ctx, cancel := context.WithTimeout(ctx, kernelTimeout)
 	defer cancel()
 	if err := a.settleLimits(ctx, v); err != nil && !errors.Is(err, cgroup.ErrGone) {
 		a.note(Event{Level: LevelWarn, Kind: "autoscale.failed", VM: v.ID,
