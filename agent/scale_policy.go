@@ -63,8 +63,14 @@ func (a *Agent) boundsIn(s Spec, room autoscale.Limits) (floor, ceiling autoscal
 // policyOf is the policy of a VM and where the values of its rules come from. The
 // caller holds a.mu.
 func (a *Agent) policyOf(v *vm) (autoscale.Policy, [autoscale.Resources]map[string]string) {
-	floor, ceiling := a.bounds(v.Spec)
-	return a.policyFor(limitsOf(v.Spec), floor, ceiling, a.ownPolicy.Layer, v.Own.Layer, a.slaOf(v.ID))
+	return a.policyIn(v, a.roomFor(), a.slaOf(v.ID))
+}
+
+// policyIn is policyOf where what the host has and the VM's class are known already:
+// both take too long to find out for each of many VMs.
+func (a *Agent) policyIn(v *vm, room autoscale.Limits, sla int) (autoscale.Policy, [autoscale.Resources]map[string]string) {
+	floor, ceiling := a.boundsIn(v.Spec, room)
+	return a.policyFor(limitsOf(v.Spec), floor, ceiling, a.ownPolicy.Layer, v.Own.Layer, sla)
 }
 
 func (a *Agent) policyFor(spec, floor, ceiling autoscale.Limits, host, own PolicyLayer, sla int) (autoscale.Policy, [autoscale.Resources]map[string]string) {
@@ -227,7 +233,7 @@ func (a *Agent) SetPolicy(ctx context.Context, ref string, own PolicyLayer, vers
 		return Policy{}, err
 	}
 	if v != nil {
-		a.settle(ctx, v)
+		a.settle(context.WithoutCancel(ctx), v) // stored is stored, though nobody waits any more
 	} else {
 		a.spawn(func(ctx context.Context) { a.settleAll(ctx) })
 	}

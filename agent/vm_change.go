@@ -39,6 +39,9 @@ func (a *Agent) change(ctx context.Context, v *vm, ch VMChange, also func(next *
 			return VM{}, err
 		}
 	}
+	if ch.Autoscale != nil {
+		a.settle(work, v)
+	}
 	if ch.Keep != nil {
 		return a.keep(v, *ch.Keep)
 	}

@@ -8,8 +8,9 @@ import (
 )
 
 // permitted holds the budget of changes. Shrinking may spend half of it, so that
-// growing, which without shrinking ends at the bounds, is hardly ever refused. An
-// OOM kill is always answered.
+// growing, which without shrinking ends at the bounds, is hardly ever refused. Memory
+// always grows: a VM whose cores have used up the changes would be killed for want of
+// it, and it grows by a quarter at least, so that a few changes reach its bound.
 func (s *Scaler) permitted(d *Decision, at int64) bool {
 	s.spent = slices.DeleteFunc(s.spent, func(t int64) bool { return t <= at-int64(time.Hour) })
 	minute := 0
@@ -22,7 +23,7 @@ func (s *Scaler) permitted(d *Decision, at int64) bool {
 	if !d.Up() {
 		return minute < (s.policy.PerMinute+1)/2 && hour < (s.policy.PerHour+1)/2
 	}
-	if d.Signal != ByOOM && (minute >= s.policy.PerMinute || hour >= s.policy.PerHour) {
+	if d.Resource != Memory && (minute >= s.policy.PerMinute || hour >= s.policy.PerHour) {
 		d.Status, d.Why = Deferred, fmt.Sprintf("the limits were changed %d times in a minute and %d times in an hour, of %d and %d",
 			minute, hour, s.policy.PerMinute, s.policy.PerHour)
 	}

@@ -144,6 +144,15 @@ func (rule Rule) validate(r Resource) error {
 	return errors.Join(errs...)
 }
 
+// whole is the least amount that is not below v and that the kernel can be told: all
+// but cores are counted in ones, and 0 would be no limit at all.
+func (rule Rule) whole(r Resource, v float64) float64 {
+	if r == CPU {
+		return v
+	}
+	return max(min(math.Ceil(v-1e-6), math.Floor(rule.Max)), 1)
+}
+
 // clamp holds a size within the bounds.
 func (rule Rule) clamp(v float64) float64 { return min(max(v, rule.Min), rule.Max) }
 
