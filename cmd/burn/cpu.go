@@ -10,7 +10,8 @@ import (
 )
 
 const (
-	pause    = 5 * time.Millisecond  // of a thread that is ahead of its demand
+	pause    = 5 * time.Millisecond  // of a thread that is ahead of its demand, at least
+	longest  = 20 * time.Millisecond // and at most: a trace may want more by then
 	forgiven = 20 * time.Millisecond // how far behind a thread may be where nothing is carried over
 )
 
@@ -59,9 +60,19 @@ func (p *processor) thread(stop <-chan struct{}) {
 		select {
 		case <-stop:
 			return
-		case <-time.After(pause):
+		case <-time.After(p.ahead(-behind)):
 		}
 	}
+}
+
+// ahead is how long a thread may rest that has done so much more than was wanted.
+// Waking up for nothing costs, where little is wanted more than the work.
+func (p *processor) ahead(by time.Duration) time.Duration {
+	rate := p.demand.now(time.Since(p.began)) / float64(p.demand.threads())
+	if rate == 0 {
+		return longest
+	}
+	return min(max(time.Duration(float64(by)/rate), pause), longest)
 }
 
 // share is what one thread should have used by now.

@@ -77,3 +77,8 @@ func (d demand) until(t time.Duration) float64 {
 	}
 	return wanted
 }
+
+// now is how many cores are wanted at t.
+func (d demand) now(t time.Duration) float64 {
+	return d.cores[min(max(int(t/d.step), 0), len(d.cores)-1)]
+}

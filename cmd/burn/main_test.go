@@ -50,6 +50,19 @@ func TestDemand(t *testing.T) {
 	}
 }
 
+func TestRestIsAsLongAsNothingIsWanted(t *testing.T) {
+	p := &processor{demand: demand{cores: []float64{0.5, 0, 2}, step: time.Hour}, began: time.Now()}
+	for by, want := range map[time.Duration]time.Duration{0: pause, time.Millisecond: pause, 2 * time.Millisecond: 8 * time.Millisecond, time.Minute: longest} {
+		if got := p.ahead(by); got != want { // a quarter of a core for each of two threads
+			t.Errorf("%v ahead: %v, want %v", by, got, want)
+		}
+	}
+	p.began = p.began.Add(-time.Hour)
+	if got := p.ahead(0); got != longest {
+		t.Errorf("nothing wanted: %v", got)
+	}
+}
+
 func FuzzReadTrace(f *testing.F) {
 	f.Add("1\n0.5\n# x\n\n4096")
 	f.Add("NaN\n")

@@ -315,7 +315,7 @@ func TestKernelScalingManyAtOnce(t *testing.T) {
 	began, used := time.Now(), s.processTime()
 	for _, v := range vms {
 		s.write(v, "cpu.max", "1000 100000")
-		quotas = append(quotas, follow(t, s.slice(v, "cpu.max")))
+		quotas = append(quotas, followEvery(t, s.slice(v, "cpu.max"), 50*time.Millisecond))
 	}
 	var answered []time.Duration
 	for end := began.Add(time.Minute); len(answered) < n && time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
