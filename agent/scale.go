@@ -174,8 +174,8 @@ func (a *Agent) followers() (all []*follower, gone []string) {
 			f = &follower{v: v}
 			s.followers[id] = f
 		}
-		if v.probe == nil || v.State != VMRunning || v.guest == nil {
-			f.looks = 0 // frozen, or not there: a gap begins anew
+		if v.probe == nil || v.State != VMRunning || v.guest == nil || v.deleteAt() != nil {
+			f.looks = 0 // frozen, about to be deleted, or not there: a gap begins anew
 			continue
 		}
 		if a.refreshPolicy(f, room, cmp.Or(classes[id], SLAMedium)) {

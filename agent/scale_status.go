@@ -89,7 +89,7 @@ func (f *follower) use(known autoscale.Limits) autoscale.Limits {
 
 func (f *follower) viewResource(res autoscale.Resource, one *Scaled) {
 	window, learned := f.scaler.Held(res)
-	one.HoldSeconds, one.LearnedHold = window.Seconds(), learned.Seconds()
+	one.HoldSeconds, one.LearnedHold = window.Round(time.Second).Seconds(), learned.Round(time.Second).Seconds()
 	if until := f.scaler.RestsUntil(res); until.After(time.Now()) {
 		one.CooldownUntil = new(until.UTC())
 		one.State = "cooldown"

@@ -47,6 +47,9 @@ func (s *Scaler) complete(d Decision, res Resource, at int64) Decision {
 	return d
 }
 
+// oneBurst is how soon after one step up the next belongs to it.
+const oneBurst = 5 * time.Second
+
 // Applied says that a decision was carried out, at a time, with what the kernel
 // has then: limit, and for memory high.
 func (s *Scaler) Applied(d Decision, at time.Time, limit float64) {
@@ -59,6 +62,7 @@ func (s *Scaler) Applied(d Decision, at time.Time, limit float64) {
 		copy(l.turns[1:], l.turns[:])
 		l.turns[0] = t
 	}
+	burst := d.Up() && l.grew && l.changed > 0 && t-l.changed <= int64(oneBurst)
 	l.grew = d.Up()
 	l.trimmed = d.Action == Shrink && d.Signal == ByWindow
 	if d.Action == Shrink {
@@ -66,8 +70,11 @@ func (s *Scaler) Applied(d Decision, at time.Time, limit float64) {
 	} else {
 		l.shrunk = shrunk{}
 	}
+	// A limit that grows in steps to where it has to be is changed once, as to the budget.
+	if !burst {
+		s.spent = append(s.spent, t)
+	}
 	l.limit, l.changed, l.waiting = limit, t, 0
-	s.spent = append(s.spent, t)
 }
 
 // Expect says that a limit is what it is on a user's request, which is no drift. One

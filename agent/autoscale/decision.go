@@ -116,7 +116,7 @@ func (d *Decision) Reason() string {
 	case ByRefaults:
 		return fmt.Sprintf("%.0f pages each second were read back, above %.0f", d.Value, d.Limit)
 	case ByIdle:
-		return fmt.Sprintf("use stayed below %s of the limit for %v", percent(d.Limit), d.Window)
+		return fmt.Sprintf("use stayed below %s of the limit for %v", percent(d.Limit), d.Window.Round(time.Second))
 	case ByWindow:
 		return fmt.Sprintf("the peak of the last %v is %s, %s of the limit", d.Window.Round(time.Second), r.Amount(d.Peak), percent(d.Value))
 	case ByBounds:

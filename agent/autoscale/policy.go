@@ -61,13 +61,18 @@ const (
 
 // Default is the policy of a VM that was asked for as spec: bounds are a quarter
 // and four times of it, within floor and ceiling (the ranges that are accepted
-// and what the host has). Resources without a limit, and those of which floor
-// and ceiling leave no room, are off.
+// and what the host has). Storage is not taken below it: a program may ask for all of
+// what is its own at once, and be refused before anybody sees that it needs it; and a
+// quota that nobody fills costs nobody anything. Resources without a limit, and those
+// of which floor and ceiling leave no room, are off.
 func Default(spec, floor, ceiling Limits) Policy {
 	p := Policy{SLA: 2, PerMinute: 12, PerHour: 60}
 	for r := range Resources {
 		rule := DefaultRule(r)
 		rule.Min, rule.Max = max(spec[r]*below, floor[r]), spec[r]*above
+		if r == Storage {
+			rule.Min = max(spec[r], floor[r])
+		}
 		if ceiling[r] > 0 {
 			rule.Max = min(rule.Max, ceiling[r])
 		}
