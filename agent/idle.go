@@ -36,6 +36,7 @@ type idler struct {
 	traffic flow
 
 	announced time.Time // zero while it is not
+	told      time.Time // when it was last
 	// What is shown, by the wall clock.
 	since, deleteAt time.Time
 }

@@ -156,6 +156,8 @@ func (v *vm) stays(c IdleConfig, now time.Time) string {
 		return v.idle.sign
 	case v.idle.idle(now) >= c.After:
 		return fmt.Sprintf("at least %d running VMs are kept", c.MinVMs)
+	case v.idle.last.Before(v.idle.told):
+		return fmt.Sprintf("idle VMs are announced after %v now", c.After)
 	}
 	return v.idle.lately
 }
@@ -180,7 +182,7 @@ func (a *Agent) announceIdle(c IdleConfig, due []*vm, now time.Time) {
 		return // tried again: nobody is deleted without notice
 	}
 	for _, v := range told {
-		v.idle.announced, v.idle.deleteAt = now, settle(time.Time{}, now, now.Add(c.Notice))
+		v.idle.announced, v.idle.told, v.idle.deleteAt = now, now, settle(time.Time{}, now, now.Add(c.Notice))
 	}
 }
 

@@ -165,7 +165,7 @@ func TestWhatEndsTheNotice(t *testing.T) {
 		"CPU":                     {func(r *idleRig, v *vm) { r.cpu(20_000) }, "its processes run"},
 		"nobody looked for long":  {func(r *idleRig, v *vm) { time.Sleep(5 * time.Second) }, "the agent had lost sight of it"},
 		"switched off meanwhile":  {func(r *idleRig, v *vm) { r.cfg.Idle.After = 0 }, "idle VMs are not deleted any more"},
-		"a longer time meanwhile": {func(r *idleRig, v *vm) { r.cfg.Idle.After = time.Hour }, "it has been watched only since now"},
+		"a longer time meanwhile": {func(r *idleRig, v *vm) { r.cfg.Idle.After = time.Hour }, "idle VMs are announced after 1h0m0s now"},
 		"more VMs are to be kept": {func(r *idleRig, v *vm) { r.cfg.Idle.MinVMs = 1 }, "at least 1 running VMs are kept"},
 		"suspended in between":    {func(r *idleRig, v *vm) { r.woke.boot -= time.Hour }, "the machine was suspended"},
 		"a change":                {func(r *idleRig, v *vm) { _, _, err := r.planChange(v, VMChange{}); r.must(err) }, "it was changed"},

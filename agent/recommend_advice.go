@@ -101,7 +101,10 @@ func (a *Agent) recommend(v *advised, room autoscale.Limits) ([]autoscale.Recomm
 	}
 	spec := limitsOf(v.spec)
 	floor, ceiling := a.boundsIn(v.spec, room)
-	policy, _ := a.policyFor(spec, floor, ceiling, v.host, v.own, v.sla)
+	policy, from := a.policyFor(spec, floor, ceiling, v.host, v.own, v.sla)
+	if from[autoscale.Storage]["min"] == "" { // scaling leaves a VM its storage; advice may be to ask for less
+		policy.Rules[autoscale.Storage].Min = max(spec[autoscale.Storage]/4, floor[autoscale.Storage])
+	}
 	recs := p.Recommend(spec, policy)
 	for i := range recs {
 		r := &recs[i]

@@ -50,6 +50,7 @@ type follower struct {
 	recent  [autoscale.Resources]*Decision
 	effects []effect // to be seen a second later
 	wait    [autoscale.Resources]time.Time
+	fails   [autoscale.Resources]int // in a row
 }
 
 // policyGen tells whether a policy may have changed.
@@ -166,18 +167,18 @@ func (a *Agent) followers() (all []*follower, gone []string) {
 			}
 		}
 	}
-	classes := a.classes()
+	classes, room := a.classes(), a.roomFor()
 	for id, v := range a.vms {
 		f := s.followers[id]
 		if f == nil {
 			f = &follower{v: v}
 			s.followers[id] = f
 		}
-		if v.probe == nil || v.State != VMRunning || v.guest == nil {
-			f.looks = 0 // frozen, or not there: a gap begins anew
+		if v.probe == nil || v.State != VMRunning || v.guest == nil || v.deleteAt() != nil {
+			f.looks = 0 // frozen, about to be deleted, or not there: a gap begins anew
 			continue
 		}
-		if a.refreshPolicy(f, cmp.Or(classes[id], SLAMedium)) {
+		if a.refreshPolicy(f, room, cmp.Or(classes[id], SLAMedium)) {
 			all = append(all, f)
 		}
 	}
@@ -197,13 +198,13 @@ func (a *Agent) classes() map[string]int {
 
 // refreshPolicy follows changes of the policy of a VM, of its spec and of what runs in
 // it, and reports whether it has one that holds. The caller holds both locks.
-func (a *Agent) refreshPolicy(f *follower, sla int) bool {
+func (a *Agent) refreshPolicy(f *follower, room autoscale.Limits, sla int) bool {
 	gen := policyGen{a.ownPolicy.Gen, f.v.Own.Gen, sla, f.v.Spec}
 	if gen == f.gen {
 		return f.scaler != nil
 	}
 	f.gen = gen
-	p, _ := a.policyOf(f.v)
+	p, _ := a.policyIn(f.v, room, sla)
 	var err error
 	if f.scaler == nil {
 		f.scaler, err = autoscale.NewScaler(f.v.ID, p)

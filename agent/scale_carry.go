@@ -200,7 +200,9 @@ func (a *Agent) took(f *follower, r *result) {
 	a.mu.Lock()
 	f.v.limits.setLimit(r.d.Resource, r.limit, r.high)
 	a.mu.Unlock()
-	f.scaler.Applied(r.d, time.Now(), r.limit)
+	if f.scaler != nil { // its policy may have ceased to hold meanwhile
+		f.scaler.Applied(r.d, time.Now(), r.limit)
+	}
 }
 
 // correct stores what the limits are where they did not become what was stored.
@@ -306,8 +308,20 @@ func (l *Limits) setLimit(res autoscale.Resource, v, high float64) {
 	}
 }
 
-// failAgain is how long a limit that the kernel refused is left alone.
+// failAgain is how long a limit that the kernel refused is left alone, and twice as
+// long each time that it is refused again, up to toldAgain: each try is stored and
+// told of, and a VM that has filled a full disk's share would try for ever.
 const failAgain = 10 * time.Second
+
+// failed notes that a limit was refused, or was not.
+func (f *follower) failed(res autoscale.Resource, now time.Time, failed bool) {
+	if !failed {
+		f.fails[res] = 0
+		return
+	}
+	f.wait[res] = now.Add(min(failAgain<<min(f.fails[res], 8), toldAgain))
+	f.fails[res]++
+}
 
 // finishDecisions stores what became of decisions, all that have gathered in one
 // commit.
@@ -335,9 +349,8 @@ func (a *Agent) finishDecisions(c carried) {
 			}
 			next := *d
 			next.finish(r)
-			if r.err != nil {
-				c.f.wait[r.d.Resource] = time.Now().Add(failAgain)
-			} else {
+			c.f.failed(r.d.Resource, time.Now(), r.err != nil)
+			if r.err == nil {
 				c.f.effects = append(c.f.effects, effect{seq: r.seq, res: r.d.Resource, base: c.base})
 			}
 			*d = next

@@ -83,7 +83,11 @@ func eventOf(d Decision) Event {
 	res, _ := autoscale.ParseResource(d.Resource)
 	from, to := res.Amount(d.From), res.Amount(d.To)
 	if res == autoscale.Memory && d.HighTo > 0 {
-		from, to = fmt.Sprintf("%s (working limit %s)", from, res.Amount(d.HighFrom)), fmt.Sprintf("%s (%s)", to, res.Amount(d.HighTo))
+		high := "none"
+		if d.HighFrom > 0 {
+			high = res.Amount(d.HighFrom)
+		}
+		from, to = fmt.Sprintf("%s (working limit %s)", from, high), fmt.Sprintf("%s (%s)", to, res.Amount(d.HighTo))
 	}
 	change := fmt.Sprintf("%s of VM %s: %s → %s: %s", d.Resource, d.VMName, from, to, d.Reason)
 	var e Event

@@ -63,8 +63,14 @@ func (a *Agent) boundsIn(s Spec, room autoscale.Limits) (floor, ceiling autoscal
 // policyOf is the policy of a VM and where the values of its rules come from. The
 // caller holds a.mu.
 func (a *Agent) policyOf(v *vm) (autoscale.Policy, [autoscale.Resources]map[string]string) {
-	floor, ceiling := a.bounds(v.Spec)
-	return a.policyFor(limitsOf(v.Spec), floor, ceiling, a.ownPolicy.Layer, v.Own.Layer, a.slaOf(v.ID))
+	return a.policyIn(v, a.roomFor(), a.slaOf(v.ID))
+}
+
+// policyIn is policyOf where what the host has and the VM's class are known already:
+// both take too long to find out for each of many VMs.
+func (a *Agent) policyIn(v *vm, room autoscale.Limits, sla int) (autoscale.Policy, [autoscale.Resources]map[string]string) {
+	floor, ceiling := a.boundsIn(v.Spec, room)
+	return a.policyFor(limitsOf(v.Spec), floor, ceiling, a.ownPolicy.Layer, v.Own.Layer, sla)
 }
 
 func (a *Agent) policyFor(spec, floor, ceiling autoscale.Limits, host, own PolicyLayer, sla int) (autoscale.Policy, [autoscale.Resources]map[string]string) {
@@ -90,7 +96,7 @@ func (a *Agent) policyFor(spec, floor, ceiling autoscale.Limits, host, own Polic
 func follow(rule *autoscale.Rule, from map[string]string) {
 	const share = 0.7 / 0.8
 	if from["target"] == "" && from["up"] != "" {
-		rule.Target, from["target"] = share*rule.Up, from["up"]
+		rule.Target, from["target"] = math.Round(share*rule.Up*1e4)/1e4, from["up"]
 	}
 	if from["window"] == "" && rule.Cooldown > rule.Window {
 		rule.Window, from["window"] = rule.Cooldown, from["cooldown"]
@@ -227,7 +233,7 @@ func (a *Agent) SetPolicy(ctx context.Context, ref string, own PolicyLayer, vers
 		return Policy{}, err
 	}
 	if v != nil {
-		a.settle(ctx, v)
+		a.settle(context.WithoutCancel(ctx), v) // stored is stored, though nobody waits any more
 	} else {
 		a.spawn(func(ctx context.Context) { a.settleAll(ctx) })
 	}
@@ -260,6 +266,7 @@ func (a *Agent) storePolicy(ref string, own PolicyLayer, version string) (*vm, e
 		a.ownPolicy = next
 		return nil, nil
 	}
+	v.idle.touch(time.Now(), "its policy was changed")
 	rec := v.vmRecord
 	rec.Own = next
 	if err := a.commit([]store.Change{putVM(rec)}, Event{Level: LevelInfo, Kind: "autoscale.policy", VM: v.ID,
@@ -300,6 +307,34 @@ func (a *Agent) checkLayer(v *vm, own PolicyLayer) error {
 		}
 	}
 	return nil
+}
+
+// checkAsked refuses a spec that the VM's own bounds leave out, in the words of who
+// asks for it.
+func checkAsked(next vmRecord) error {
+	var f faults
+	hint := "cloudflash autoscale set " + next.Name
+	for res, n := range limitsOf(next.Spec) {
+		r := autoscale.Resource(res)
+		c, at := next.Own.Layer.Rules[r.String()], "/"+r.String()
+		if r >= autoscale.ReadBPS {
+			at = "/io" + at
+		}
+		if c.Min != nil && n < *c.Min && n > 0 {
+			f.add(at, *c.Min, nil, "%s is less than the VM's policy allows, min %s", r.Amount(n), r.Amount(*c.Min))
+			hint += " " + r.String() + " min="
+		}
+		if c.Max != nil && n > *c.Max {
+			f.add(at, nil, *c.Max, "%s is more than the VM's policy allows, max %s", r.Amount(n), r.Amount(*c.Max))
+			hint += " " + r.String() + " max="
+		}
+	}
+	err := f.err("outside_policy")
+	var e *Error
+	if errors.As(err, &e) {
+		e.Hint = hint + " takes the bound back"
+	}
+	return err
 }
 
 // checkNew checks the policy that a VM is asked for with. The caller holds a.mu.

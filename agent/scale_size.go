@@ -146,7 +146,7 @@ func (a *Agent) roomNow() autoscale.Room {
 // settle brings the limits of a VM in line with a policy that was changed: those
 // that are not scaled any more are the spec's again. The caller holds v.work.
 func (a *Agent) settle(ctx context.Context, v *vm) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), kernelTimeout)
+	ctx, cancel := context.WithTimeout(ctx, kernelTimeout)
 	defer cancel()
 	if err := a.settleLimits(ctx, v); err != nil && !errors.Is(err, cgroup.ErrGone) {
 		a.note(Event{Level: LevelWarn, Kind: "autoscale.failed", VM: v.ID,
@@ -164,10 +164,8 @@ func (a *Agent) settleLimits(ctx context.Context, v *vm) error {
 	if !live {
 		return nil
 	}
-	if err := shrinkMemory(ctx, v.slice, next.size().MemoryBytes); err != nil {
-		return err
-	}
-	if err := a.checkStorage(v, next.size().StorageBytes); err != nil {
+	stays, err := a.leave(ctx, v, &next)
+	if err != nil {
 		return err
 	}
 	if err := a.update(v, func(rec *vmRecord) { rec.Sized = next.Sized }); err != nil {
@@ -177,6 +175,83 @@ func (a *Agent) settleLimits(ctx context.Context, v *vm) error {
 		return err
 	}
 	a.expect(v)
+	return stays
+}
+
+// leave lets a VM keep, of what autoscaling has lent it, what is in use: memory and
+// storage cannot be taken away from it as cores can. Stays says what that is.
+func (a *Agent) leave(ctx context.Context, v *vm, next *vmRecord) (stays, err error) {
+	a.mu.Lock()
+	old := v.vmRecord
+	a.mu.Unlock()
+	if err := shrinkMemory(ctx, v.slice, next.size().MemoryBytes); err != nil {
+		if !errors.Is(err, ErrConflict) {
+			return nil, err
+		}
+		stays = err
+		next.Sized = next.keeping(old, autoscale.Memory)
+	}
+	if err := a.checkStorage(v, next.size().StorageBytes); err != nil {
+		stays = errors.Join(stays, err)
+		next.Sized = next.keeping(old, autoscale.Storage)
+	}
+	return stays, nil
+}
+
+// keeping is what autoscaling has set with one limit as another record has it.
+func (r vmRecord) keeping(old vmRecord, res autoscale.Resource) map[string]float64 {
+	if v, ok := old.Sized[res.String()]; ok {
+		return r.resized(res, v, old.Sized[sizedHigh])
+	}
+	return r.Sized
+}
+
+// resume brings what autoscaling has set up to date before a new agent takes a VM
+// over. The one before may have been killed after it stored a policy, and before it
+// settled the limits; or after it stored that memory is to shrink, and before it did:
+// what the VM has taken since is left to it, up to the limit that the kernel has. The
+// caller holds v.work.
+func (a *Agent) resume(ctx context.Context, v *vm) error {
+	a.mu.Lock()
+	p, _ := a.policyOf(v)
+	old, next := v.vmRecord, v.vmRecord
+	next.Sized = next.unsized(func(res autoscale.Resource) bool { return p.Rules[res].Mode != autoscale.Auto })
+	a.mu.Unlock()
+	if v.slice.Exists() {
+		if err := a.resumeMemory(ctx, v, &next); err != nil {
+			return err
+		}
+		if err := a.checkStorage(v, next.size().StorageBytes); err != nil {
+			next.Sized = next.keeping(old, autoscale.Storage)
+		}
+	}
+	if maps.Equal(next.Sized, old.Sized) {
+		return nil
+	}
+	return a.update(v, func(rec *vmRecord) { rec.Sized = next.Sized })
+}
+
+// resumeMemory leaves a VM the memory.max that it has where it uses more than it
+// should have.
+func (a *Agent) resumeMemory(ctx context.Context, v *vm, next *vmRecord) error {
+	err := shrinkMemory(ctx, v.slice, next.size().MemoryBytes)
+	if !errors.Is(err, ErrConflict) {
+		return ignoreGone(err)
+	}
+	k, err := v.slice.Limits()
+	if err != nil {
+		return err
+	}
+	use, err := memoryInUse(v.slice)
+	if err != nil {
+		return err
+	}
+	most := (use + use/4) &^ 4095 // of no limit, and of one that it has outgrown
+	if k.MemoryMax != nil && *k.MemoryMax > use && *k.MemoryMax < most {
+		most = *k.MemoryMax
+	}
+	next.Sized = next.resized(autoscale.Memory, float64(most), float64(most))
+	a.log.Warn("a VM uses more memory than its limit was to be", "vm", v.Name, "bytes", use, "limit", most)
 	return nil
 }
 

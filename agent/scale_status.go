@@ -21,8 +21,10 @@ func (a *Agent) ScalingStatus() ScalingStatus {
 	if s.polling != "" {
 		out.Wakeups = "polling"
 	}
+	classes := a.classes()
 	for _, v := range a.vms {
-		out.VMs = append(out.VMs, a.viewScaling(v, s.followers[v.ID]))
+		p, _ := a.policyIn(v, room.All, cmp.Or(classes[v.ID], SLAMedium))
+		out.VMs = append(out.VMs, a.viewScaling(v, s.followers[v.ID], p))
 	}
 	slices.SortFunc(out.VMs, func(x, y VMScaling) int { return cmp.Compare(x.VMName, y.VMName) })
 	return out
@@ -37,11 +39,9 @@ func (a *Agent) hostMode() string {
 	return a.modeOf(&vm{vmRecord: vmRecord{Spec: Spec{CPUs: 1, MemoryBytes: 1, StorageBytes: 1, BandwidthBPS: 1}}})
 }
 
-func (a *Agent) viewScaling(v *vm, f *follower) VMScaling {
-	view := a.view(v)
-	p, _ := a.policyOf(v)
-	out := VMScaling{VM: v.ID, VMName: v.Name, Mode: view.Autoscale.Mode, PerHour: p.PerHour, Keep: v.Keep,
-		IdleSince: view.IdleSince, DeleteAt: view.Autoscale.DeleteAt, Activity: v.activity(), Resources: []Scaled{}}
+func (a *Agent) viewScaling(v *vm, f *follower, p autoscale.Policy) VMScaling {
+	out := VMScaling{VM: v.ID, VMName: v.Name, Mode: a.modeOf(v), PerHour: p.PerHour, Keep: v.Keep,
+		IdleSince: v.idleSince(), DeleteAt: v.deleteAt(), Activity: v.activity(), Resources: []Scaled{}}
 	now, spec, use := currentOf(v.limits), limitsOf(v.Spec), v.use()
 	if f != nil && f.scaler != nil {
 		out.Spent = f.scaler.Spent(time.Now())
@@ -89,7 +89,7 @@ func (f *follower) use(known autoscale.Limits) autoscale.Limits {
 
 func (f *follower) viewResource(res autoscale.Resource, one *Scaled) {
 	window, learned := f.scaler.Held(res)
-	one.HoldSeconds, one.LearnedHold = window.Seconds(), learned.Seconds()
+	one.HoldSeconds, one.LearnedHold = window.Round(time.Second).Seconds(), learned.Round(time.Second).Seconds()
 	if until := f.scaler.RestsUntil(res); until.After(time.Now()) {
 		one.CooldownUntil = new(until.UTC())
 		one.State = "cooldown"

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 )
 
@@ -62,10 +63,16 @@ func (r Ranges) check(s Spec) error {
 	return f.err("out_of_range")
 }
 
+// commandWords are no names of VMs: they stand where one may.
+var commandWords = []string{"all", "idle", "cpus", "memory", "storage", "bandwidth", "rbps", "wbps", "riops", "wiops"}
+
 func checkVMName(name string) error {
 	var f faults
 	if !vmName.MatchString(name) {
 		f.add("/name", nil, nil, "must be 1 to 63 lower-case letters, digits and hyphens, beginning and ending with a letter or digit, not %s", quote(name))
+	}
+	if slices.Contains(commandWords, name) {
+		f.add("/name", nil, nil, "must not be %s, which is a word of autoscale set", quote(name))
 	}
 	if name == OwnerHost || name == OwnerDeleted {
 		f.add("/name", nil, nil, "must not be %s, which names an owner of memory that is no VM", quote(name))

@@ -39,6 +39,9 @@ func (a *Agent) change(ctx context.Context, v *vm, ch VMChange, also func(next *
 			return VM{}, err
 		}
 	}
+	if ch.Autoscale != nil {
+		a.settle(work, v)
+	}
 	if ch.Keep != nil {
 		return a.keep(v, *ch.Keep)
 	}
@@ -94,6 +97,9 @@ func (a *Agent) planChange(v *vm, ch VMChange) (old, next vmRecord, err error) {
 		return old, next, err
 	}
 	if next.Spec != old.Spec {
+		if err := checkAsked(next); err != nil {
+			return old, next, err
+		}
 		if err := a.checkPolicy(next.Spec, a.ownPolicy.Layer, next.Own.Layer); err != nil {
 			return old, next, err
 		}
@@ -143,7 +149,13 @@ func set[T any](field *T, v *T) {
 }
 
 func (a *Agent) undoChange(ctx context.Context, v *vm, old vmRecord, cause error) error {
-	if err := a.update(v, old.intoRecord); err != nil {
+	if err := a.update(v, func(rec *vmRecord) {
+		gen := rec.Own.Gen
+		old.intoRecord(rec)
+		if gen != rec.Own.Gen {
+			rec.Own.Gen = gen + 1 // a version that was seen does not come back with other content
+		}
+	}); err != nil {
 		return err
 	}
 	if err := a.applyLimits(ctx, v); err != nil {

@@ -228,19 +228,23 @@ func (a *Agent) VMs() []VM {
 
 func (a *Agent) viewVMs() []VM {
 	all := make([]VM, 0, len(a.vms))
+	active := a.activeAll()
 	for _, v := range a.vms {
-		all = append(all, a.view(v))
+		all = append(all, a.viewWith(v, active[v.ID]))
 	}
 	slices.SortFunc(all, func(x, y VM) int { return cmp.Compare(x.Name, y.Name) })
 	return all
 }
 
 // view is how the world sees a VM. The caller holds a.mu.
-func (a *Agent) view(v *vm) VM {
+func (a *Agent) view(v *vm) VM { return a.viewWith(v, a.active(v.ID)) }
+
+// viewWith is view where the cloudlets are counted already.
+func (a *Agent) viewWith(v *vm, active int) VM {
 	out := VM{
 		ID: v.ID, Name: v.Name, State: v.State, Reason: v.Reason, Image: v.Image, Labels: v.Labels,
 		Spec: v.Spec, Limits: v.limits, Usage: v.usage, Network: v.viewNetwork(), GPUs: v.viewGPUs(), Autoscale: a.viewAutoscale(v),
-		IdleSince: v.idleSince(), CreatedAt: v.CreatedAt, Cloudlets: a.active(v.ID),
+		IdleSince: v.idleSince(), CreatedAt: v.CreatedAt, Cloudlets: active,
 	}
 	if v.guest != nil {
 		out.InitPID = v.guest.PID()
@@ -254,6 +258,18 @@ func (a *Agent) active(vmID string) int {
 	for _, c := range a.cloudlets {
 		if c.VM == vmID && c.holds() {
 			n++
+		}
+	}
+	return n
+}
+
+// activeAll counts them for all VMs in one pass: thousands of cloudlets that have
+// ended are remembered, and to go through them for each VM takes seconds.
+func (a *Agent) activeAll() map[string]int {
+	n := make(map[string]int, len(a.vms))
+	for _, c := range a.cloudlets {
+		if c.holds() {
+			n[c.VM]++
 		}
 	}
 	return n

@@ -8,8 +8,9 @@ import (
 )
 
 // permitted holds the budget of changes. Shrinking may spend half of it, so that
-// growing, which without shrinking ends at the bounds, is hardly ever refused. An
-// OOM kill is always answered.
+// growing, which without shrinking ends at the bounds, is hardly ever refused. Memory
+// always grows: a VM whose cores have used up the changes would be killed for want of
+// it, and it grows by a quarter at least, so that a few changes reach its bound.
 func (s *Scaler) permitted(d *Decision, at int64) bool {
 	s.spent = slices.DeleteFunc(s.spent, func(t int64) bool { return t <= at-int64(time.Hour) })
 	minute := 0
@@ -22,7 +23,7 @@ func (s *Scaler) permitted(d *Decision, at int64) bool {
 	if !d.Up() {
 		return minute < (s.policy.PerMinute+1)/2 && hour < (s.policy.PerHour+1)/2
 	}
-	if d.Signal != ByOOM && (minute >= s.policy.PerMinute || hour >= s.policy.PerHour) {
+	if d.Resource != Memory && (minute >= s.policy.PerMinute || hour >= s.policy.PerHour) {
 		d.Status, d.Why = Deferred, fmt.Sprintf("the limits were changed %d times in a minute and %d times in an hour, of %d and %d",
 			minute, hour, s.policy.PerMinute, s.policy.PerHour)
 	}
@@ -46,6 +47,9 @@ func (s *Scaler) complete(d Decision, res Resource, at int64) Decision {
 	return d
 }
 
+// oneBurst is how soon after one step up the next belongs to it.
+const oneBurst = 5 * time.Second
+
 // Applied says that a decision was carried out, at a time, with what the kernel
 // has then: limit, and for memory high.
 func (s *Scaler) Applied(d Decision, at time.Time, limit float64) {
@@ -58,6 +62,7 @@ func (s *Scaler) Applied(d Decision, at time.Time, limit float64) {
 		copy(l.turns[1:], l.turns[:])
 		l.turns[0] = t
 	}
+	burst := d.Up() && l.grew && l.changed > 0 && t-l.changed <= int64(oneBurst)
 	l.grew = d.Up()
 	l.trimmed = d.Action == Shrink && d.Signal == ByWindow
 	if d.Action == Shrink {
@@ -65,8 +70,11 @@ func (s *Scaler) Applied(d Decision, at time.Time, limit float64) {
 	} else {
 		l.shrunk = shrunk{}
 	}
+	// A limit that grows in steps to where it has to be is changed once, as to the budget.
+	if !burst {
+		s.spent = append(s.spent, t)
+	}
 	l.limit, l.changed, l.waiting = limit, t, 0
-	s.spent = append(s.spent, t)
 }
 
 // Expect says that a limit is what it is on a user's request, which is no drift. One

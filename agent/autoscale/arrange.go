@@ -127,6 +127,9 @@ func grant(d *Decision, free *Limits, room Room) {
 			d.To = float64(int64(d.To) / pageSize * pageSize)
 			d.HighTo = min(d.HighTo, max(page(highShare*d.To), d.HighFrom))
 		}
+	case d.spill("no more is free"):
+		d.Status = Granted
+		return
 	case d.From+deadBand*d.From > room.All[res]:
 		d.Status, d.Why = Infeasible, fmt.Sprintf("the host has %s for VMs in all", res.Amount(room.All[res]))
 		return

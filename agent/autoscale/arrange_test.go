@@ -113,3 +113,22 @@ func TestAnInfeasibleWishIsSettled(t *testing.T) {
 		t.Error("settled what is not, or not what is")
 	}
 }
+
+// A VM that may not grow gets all that it has: below memory.high it would crawl.
+func TestMemoryThatCannotGrowIsNotSlowedDown(t *testing.T) {
+	for name, room := range map[string]autoscale.Room{
+		"full":  {All: autoscale.Limits{autoscale.Memory: 1 << 30}},
+		"never": {All: autoscale.Limits{autoscale.Memory: 32 * mib}},
+	} {
+		d := autoscale.Decision{VM: "a", SLA: 2, Resource: autoscale.Memory, Action: autoscale.Grow, Status: autoscale.Proposed,
+			From: 64 * mib, To: 128 * mib, HighFrom: 57 * mib, HighTo: 115 * mib, Owed: 64 * mib}
+		got := autoscale.Arrange([]autoscale.Decision{d}, nil, room)[0]
+		if got.Status != autoscale.Granted || got.To != d.From || got.HighTo != d.From || got.Why == "" {
+			t.Errorf("%s: %+v", name, got)
+		}
+		d.HighFrom = d.From
+		if got = autoscale.Arrange([]autoscale.Decision{d}, nil, room)[0]; got.Status == autoscale.Granted {
+			t.Errorf("%s, once more: %+v", name, got)
+		}
+	}
+}

@@ -81,6 +81,19 @@ type Decision struct {
 	Why     string    `json:"why,omitempty"` // it is not granted, or not in full
 }
 
+// spill makes of a wish for more memory, which cannot be granted, one for all of what
+// the VM has: memory.high goes up to memory.max. A VM that is kept below memory.high
+// and may not grow would crawl for as long as that lasts, each few pages slept for up
+// to two seconds, and meet neither its limit nor the OOM killer. It reports false
+// where high is there already.
+func (d *Decision) spill(why string) bool {
+	if d.Resource != Memory || d.HighFrom >= d.From {
+		return false
+	}
+	d.To, d.HighTo, d.Why = d.From, d.From, why
+	return true
+}
+
 // Up reports whether a decision asks the host for more.
 func (d *Decision) Up() bool { return d.Action == Grow || d.Action == Rollback }
 
@@ -103,7 +116,7 @@ func (d *Decision) Reason() string {
 	case ByRefaults:
 		return fmt.Sprintf("%.0f pages each second were read back, above %.0f", d.Value, d.Limit)
 	case ByIdle:
-		return fmt.Sprintf("use stayed below %s of the limit for %v", percent(d.Limit), d.Window)
+		return fmt.Sprintf("use stayed below %s of the limit for %v", percent(d.Limit), d.Window.Round(time.Second))
 	case ByWindow:
 		return fmt.Sprintf("the peak of the last %v is %s, %s of the limit", d.Window.Round(time.Second), r.Amount(d.Peak), percent(d.Value))
 	case ByBounds:

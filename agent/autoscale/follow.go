@@ -60,7 +60,7 @@ func (s *Scaler) grow(res Resource, at int64, to, level float64) (Decision, bool
 		d.Action, to = Rollback, max(to, l.shrunk.from)
 	}
 	to = min(max(to, (1+deadBand)*l.limit), max(s.stride*l.limit, l.shrunk.from))
-	d.To = min(to, rule.Max)
+	d.To = rule.whole(res, min(to, rule.Max))
 	l.pegged = to > rule.Max
 	return d, d.To > 1.005*l.limit && s.fresh(rule, l, at, d.To)
 }
@@ -144,7 +144,7 @@ func (s *Scaler) shrink(res Resource, at int64, use float64) (Decision, bool) {
 	if d.To == 0 {
 		return d, false
 	}
-	d.To = max(d.To, rule.Min)
+	d.To = rule.whole(res, max(d.To, rule.Min))
 	return d, d.To <= (1-deadBand)*l.limit && s.fresh(rule, l, at, d.To)
 }
 

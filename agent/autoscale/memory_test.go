@@ -189,3 +189,22 @@ func TestHighIsNeverBelowWhatCannotBeReclaimed(t *testing.T) {
 		}
 	}
 }
+
+// Changes of other limits are no reason for a VM to be killed for want of memory.
+func TestMemoryGrowsBeyondTheBudget(t *testing.T) {
+	r := newRAM(t, 512*mib)
+	p := r.Policy()
+	p.PerMinute, p.PerHour = 1, 1
+	if err := r.SetPolicy(p); err != nil {
+		t.Fatal(err)
+	}
+	for range 400 {
+		r.step(time.Second, 4*mib)
+	}
+	if r.ooms > 0 || r.stalled > 0 || r.limits[autoscale.Memory] < 1600*mib {
+		t.Errorf("%d OOM kills, stalled for %v, limit %v: %v", r.ooms, r.stalled, r.limits[autoscale.Memory], r.all)
+	}
+	if len(r.all) > 10 {
+		t.Errorf("%d decisions", len(r.all))
+	}
+}

@@ -61,13 +61,18 @@ const (
 
 // Default is the policy of a VM that was asked for as spec: bounds are a quarter
 // and four times of it, within floor and ceiling (the ranges that are accepted
-// and what the host has). Resources without a limit, and those of which floor
-// and ceiling leave no room, are off.
+// and what the host has). Storage is not taken below it: a program may ask for all of
+// what is its own at once, and be refused before anybody sees that it needs it; and a
+// quota that nobody fills costs nobody anything. Resources without a limit, and those
+// of which floor and ceiling leave no room, are off.
 func Default(spec, floor, ceiling Limits) Policy {
 	p := Policy{SLA: 2, PerMinute: 12, PerHour: 60}
 	for r := range Resources {
 		rule := DefaultRule(r)
 		rule.Min, rule.Max = max(spec[r]*below, floor[r]), spec[r]*above
+		if r == Storage {
+			rule.Min = max(spec[r], floor[r])
+		}
 		if ceiling[r] > 0 {
 			rule.Max = min(rule.Max, ceiling[r])
 		}
@@ -142,6 +147,15 @@ func (rule Rule) validate(r Resource) error {
 	check(within(rule.Min, math.SmallestNonzeroFloat64, math.MaxFloat64), "min", rule.Min, "above 0")
 	check(within(rule.Max, rule.Min, math.MaxFloat64), "max", r.Amount(rule.Max), "at least min, %s", r.Amount(rule.Min))
 	return errors.Join(errs...)
+}
+
+// whole is the least amount that is not below v and that the kernel can be told: all
+// but cores are counted in ones, and 0 would be no limit at all.
+func (rule Rule) whole(r Resource, v float64) float64 {
+	if r == CPU {
+		return v
+	}
+	return max(min(math.Ceil(v-1e-6), math.Floor(rule.Max)), 1)
 }
 
 // clamp holds a size within the bounds.

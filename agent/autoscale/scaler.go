@@ -128,6 +128,7 @@ func (s *Scaler) Observe(sample *Sample, now Limits, high float64, out []Decisio
 			out = append(out, d)
 		}
 		d, ok := s.decide(res, at, sample, &r, high)
+		d.Resource = res
 		if ok && s.permitted(&d, at) {
 			out = append(out, s.complete(d, res, at))
 		} else if !ok || d.Action == Shrink {
@@ -248,7 +249,7 @@ func unknown(res Resource, s *Sample) bool {
 // Memory in use is the one thing that may keep it out.
 func (s *Scaler) intoBounds(res Resource, sample *Sample, high float64) (Decision, bool) {
 	l, rule := &s.loops[res], &s.policy.Rules[res]
-	d := Decision{Signal: ByBounds, Action: Grow, From: l.limit, To: rule.clamp(l.limit)}
+	d := Decision{Signal: ByBounds, Action: Grow, From: l.limit, To: rule.whole(res, rule.clamp(l.limit))}
 	if d.To < l.limit {
 		d.Action = Shrink
 	}

@@ -1,6 +1,7 @@
 package autoscale_test
 
 import (
+	"math"
 	"math/rand/v2"
 	"slices"
 	"strconv"
@@ -239,11 +240,18 @@ func TestTheBudgetStopsShrinkingFirst(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 1))
 	v.run(6*time.Hour, time.Second, func(int) float64 { return 20 * rng.Float64() * rng.Float64() * rng.Float64() })
 	for i, d := range v.all {
-		hour := 0
+		hour, last := 0, autoscale.Decision{}
 		for _, before := range v.all[:i] {
-			if before.Status == autoscale.Proposed && d.At.Sub(before.At) < time.Hour {
+			if before.Status != autoscale.Proposed {
+				continue
+			}
+			burst := before.Up() && last.Up() && before.At.Sub(last.At) <= 5*time.Second
+			if last = before; !burst && d.At.Sub(before.At) < time.Hour {
 				hour++
 			}
+		}
+		if d.Up() && last.Up() && d.At.Sub(last.At) <= 5*time.Second {
+			continue // one more step of a change that was counted
 		}
 		if d.Status == autoscale.Proposed && (hour >= 12 || (!d.Up() && hour >= 6)) {
 			t.Fatalf("change %d is number %d of its hour: %v", i, hour+1, d.String())
@@ -375,5 +383,38 @@ func TestDryRunDoesNotRepeatItself(t *testing.T) {
 	v.run(3*time.Minute, time.Second, steady(0.05))
 	if n := len(v.all) - told; n == 0 || n > 4 {
 		t.Errorf("%d decisions in three minutes without load: %v", n, v.all[told:])
+	}
+}
+
+// The kernel counts operations and bytes in ones: a limit of a fraction would be read
+// back as another, and one below 1 as none.
+func TestLimitsAreWholeNumbers(t *testing.T) {
+	for _, spec := range []float64{1, 2, 3, 7, 10, 1000} {
+		v := newVM(t, autoscale.Limits{autoscale.ReadIOPS: spec}, func(p *autoscale.Policy) { p.PerMinute, p.PerHour = 600, 3600 })
+		ops := func(n float64) {
+			v.sample.At = v.sample.At.Add(time.Second)
+			v.sample.ReadOps += int64(n)
+			v.sample.IOWaitingSeconds += 0.5
+			for _, d := range v.observe() {
+				if d.Action == autoscale.Drift {
+					t.Errorf("spec %v: %v", spec, d.String())
+				}
+			}
+			if n := v.limits[autoscale.ReadIOPS]; n < 1 || n != math.Trunc(n) {
+				t.Fatalf("spec %v: limit %v", spec, n)
+			}
+		}
+		for range 1200 {
+			ops(0)
+		}
+		if v.limits[autoscale.ReadIOPS] > max(spec/4+1, 1) {
+			t.Errorf("spec %v: limit %v after 20 idle minutes", spec, v.limits[autoscale.ReadIOPS])
+		}
+		for range 60 {
+			ops(v.limits[autoscale.ReadIOPS])
+		}
+		if v.limits[autoscale.ReadIOPS] < 3.9*spec {
+			t.Errorf("spec %v: limit %v after a busy minute", spec, v.limits[autoscale.ReadIOPS])
+		}
 	}
 }

@@ -31,7 +31,6 @@ type load struct {
 
 // result is what was achieved.
 type result struct {
-	Began             time.Time `json:"began"` // with the first line of a trace, once memory is held
 	Seconds           float64   `json:"seconds"`
 	CPUs              float64   `json:"cpus"`
 	CPUSeconds        float64   `json:"cpu_seconds"`
@@ -43,6 +42,7 @@ type result struct {
 	DiskBPS           float64   `json:"disk_wbps"` // bytes per second
 	NetBytes          int64     `json:"net_bytes"`
 	BandwidthBPS      float64   `json:"bandwidth_bps"` // bits per second
+	Began             time.Time `json:"began"`         // with the first line of a trace, once memory is held
 }
 
 func main() {

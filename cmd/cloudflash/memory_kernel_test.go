@@ -34,7 +34,7 @@ func (s *shell) pagesOf(owner string) agent.MemoryOwner {
 func TestKernelCommandLineMemoryIsOwned(t *testing.T) {
 	s := newShell(t)
 	s.out("vm", "create", "web", "--memory", "512MiB")
-	s.out("vm", "create", "idle", "--memory", "64MiB")
+	s.out("vm", "create", "quiet", "--memory", "64MiB")
 	id := show[agent.VM](s, "vm", "web").ID
 	// dd touches its buffer and then waits for a reader: 256 MiB and next to nothing
 	// more, where burn has the bookkeeping of Go's heap as well.
@@ -152,7 +152,7 @@ func (s *shell) mapped(vm string) {
 	if present < 65536 || p.Name != "dd" {
 		s.t.Errorf("%d pages present in %q", present, p.Name)
 	}
-	if _, _, code := s.run("mem", "processes", "idle", strconv.Itoa(pid)); code != 3 {
+	if _, _, code := s.run("mem", "processes", "quiet", strconv.Itoa(pid)); code != 3 {
 		s.t.Errorf("a process of another VM: exit code %d, want 3", code)
 	}
 	if _, _, code := s.run("mem", "processes", vm, "1"); code != 3 {

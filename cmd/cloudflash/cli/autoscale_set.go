@@ -21,7 +21,7 @@ RESOURCE is cpus, memory, storage, bandwidth, rbps, wbps, riops or wiops; all, o
 FIELD is mode (off, recommend, auto), up, down, target, margin, step (0.7 or 70%), cooldown, window (30s, 5m), min, max (of a VM; 2, 256MiB).
 RESOURCE idle, of the host, has after, notice (60s; after=0 never deletes a VM) and min-vms.
 FIELD= takes a value back, to what the host or the defaults say.`,
-		Example: "  cloudflash autoscale set web cpus max=4 up=70%\n  cloudflash autoscale set web memory min=256MiB max=\n  cloudflash autoscale set web mode=recommend\n" +
+		Example: "  cloudflash autoscale set web cpus max=2 up=70%\n  cloudflash autoscale set web memory min=256MiB max=\n  cloudflash autoscale set web mode=recommend\n" +
 			"  cloudflash autoscale set cooldown=2m\n  cloudflash autoscale set idle after=5m min-vms=2",
 		Args: func(_ *cobra.Command, args []string) error {
 			_, err := parseSet(args)
@@ -50,7 +50,7 @@ type settings struct {
 func parseSet(args []string) (settings, error) {
 	n := slices.IndexFunc(args, func(s string) bool { return strings.Contains(s, "=") })
 	if n < 0 {
-		return settings{}, usage("nothing to set: FIELD=VALUE is missing, such as max=4; cloudflash autoscale set --help lists the fields")
+		return settings{}, usage("nothing to set: no word of it is FIELD=VALUE, such as max=4; cloudflash autoscale set --help lists the fields")
 	}
 	if n > 2 {
 		return settings{}, usage("a VM and a resource may stand before the fields, not %q", args[:n])

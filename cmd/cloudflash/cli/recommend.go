@@ -26,7 +26,7 @@ func (a *app) recommendCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return a.printAdvice(all)
+			return a.printAdvice(all, len(args) == 0 && a.output == "table")
 		}}
 	c.AddCommand(a.recommendApply(), a.recommendUndo())
 	return c
@@ -44,26 +44,35 @@ func (a *app) adviceFor(c *cobra.Command, name string) (one agent.Advice, err er
 	return one, a.client().get(c.Context(), "/recommendations/"+ref(name), nil, &one)
 }
 
-// printAdvice prints a line for each number and each finding; for programs that take
-// things whole, one thing for each VM.
-func (a *app) printAdvice(all []agent.Advice) error {
+// printAdvice prints a line for each finding and each number; for programs that take
+// things whole, one thing for each VM. In short, a VM of which little is known yet is
+// one line.
+func (a *app) printAdvice(all []agent.Advice, short bool) error {
 	if a.output == "json" || a.output == "jsonl" || a.output == "yaml" || a.output == "name" {
 		return printList(a, all, func(v agent.Advice) string { return v.VMName }, nil)
 	}
 	var lines []adviceLine
 	for i := range all {
 		v := &all[i]
-		for j := range v.Recommendations {
-			lines = append(lines, adviceLine{v: v, rec: &v.Recommendations[j]})
-		}
 		for j := range v.Findings {
 			lines = append(lines, adviceLine{v: v, found: &v.Findings[j]})
 		}
+		if short && len(v.Recommendations) > 1 && !slices.ContainsFunc(v.Recommendations, func(r agent.Recommendation) bool { return r.Worth || sure(&r) }) {
+			lines = append(lines, adviceLine{v: v})
+			continue
+		}
+		for j := range v.Recommendations {
+			lines = append(lines, adviceLine{v: v, rec: &v.Recommendations[j]})
+		}
+	}
+	if len(lines) == 0 && a.output == "table" {
+		fmt.Fprintln(a.Err, "nothing to recommend yet")
+		return nil
 	}
 	return printList(a, lines, func(l adviceLine) string { return l.v.VMName }, adviceColumns)
 }
 
-// adviceLine is one recommendation or one finding.
+// adviceLine is one recommendation or one finding, or says that there is none yet.
 type adviceLine struct {
 	v     *agent.Advice
 	rec   *agent.Recommendation
@@ -87,8 +96,11 @@ func sure(r *agent.Recommendation) bool {
 var adviceColumns = []column[adviceLine]{
 	{"VM", false, func(l adviceLine) string { return l.v.VMName }},
 	{"ABOUT", false, func(l adviceLine) string {
-		if l.found != nil {
+		switch {
+		case l.found != nil:
 			return l.found.Kind
+		case l.rec == nil:
+			return "all"
 		}
 		return shortName(l.rec.Resource)
 	}},
@@ -111,8 +123,10 @@ var adviceColumns = []column[adviceLine]{
 	}},
 	{"TAKE", false, func(l adviceLine) string {
 		switch {
-		case l.rec == nil:
+		case l.found != nil:
 			return ""
+		case l.rec == nil:
+			return "wait"
 		case l.rec.Worth:
 			return "yes"
 		case !sure(l.rec):
@@ -124,13 +138,19 @@ var adviceColumns = []column[adviceLine]{
 		switch {
 		case l.found != nil:
 			return l.found.Text
+		case l.rec == nil:
+			return littleKnown(l.v) + "; cloudflash recommend " + l.v.VMName + " shows what it speaks for so far"
 		case !sure(l.rec) && !l.rec.Worth:
-			return "little is known yet: " + autoscale.Span(time.Duration(l.v.HistorySeconds*float64(time.Second))) + " of history"
+			return littleKnown(l.v)
 		}
 		return l.rec.Reason
 	}},
 	{"TEMPLATE", true, func(l adviceLine) string { return l.v.Template }},
 	{"ID", true, func(l adviceLine) string { return l.v.VM }},
+}
+
+func littleKnown(v *agent.Advice) string {
+	return "little is known yet: " + autoscale.Span(time.Duration(v.HistorySeconds*float64(time.Second))) + " of history"
 }
 
 // difference writes an amount that may be below nothing.

@@ -3,6 +3,8 @@ package cli
 import (
 	"strings"
 	"testing"
+
+	"cloudflash/agent"
 )
 
 func TestRecommendVerbsAskAndPrint(t *testing.T) {
@@ -44,6 +46,29 @@ func TestRecommendVerbsAskAndPrint(t *testing.T) {
 				t.Errorf("asked %+v, want %q with %q", asked, c.asked, c.body)
 			}
 		})
+	}
+}
+
+// One of which little is known yet is one line, unless it is asked for.
+func TestLittleKnownIsOneLine(t *testing.T) {
+	var out, err strings.Builder
+	a := &app{Process: Process{Out: &out, Err: &err}, output: "table"}
+	v := agent.Advice{VMName: "web", HistorySeconds: 46, Recommendations: []agent.Recommendation{{Resource: "cpus", Spec: 1}, {Resource: "memory_bytes", Spec: 1}},
+		Findings: []agent.Finding{{Kind: "throttled", Text: "web is throttled"}}}
+	if e := a.printAdvice([]agent.Advice{v}, true); e != nil {
+		t.Fatal(e)
+	}
+	lines := strings.Split(strings.TrimSpace(out.String()), "\n")
+	if len(lines) != 3 || !strings.Contains(lines[1], "throttled") || !strings.Contains(lines[2], "wait  little is known yet: 46s of history; cloudflash recommend web") {
+		t.Errorf("%q", lines)
+	}
+	out.Reset()
+	if e := a.printAdvice([]agent.Advice{v}, false); e != nil || strings.Count(out.String(), "\n") != 4 {
+		t.Errorf("%v %q", e, out.String())
+	}
+	out.Reset()
+	if e := a.printAdvice(nil, true); e != nil || out.Len() > 0 || err.String() != "nothing to recommend yet\n" {
+		t.Errorf("%v %q %q", e, out.String(), err.String())
 	}
 }
 

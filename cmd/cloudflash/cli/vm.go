@@ -288,12 +288,12 @@ func (a *app) describeVM(v agent.VM, scaling string) {
 		row("autoscale", "%s", scaling)
 	}
 	row("image", "%s", v.Image)
-	row("cpus", "%.2f used, limit %s, throttled %.1f s", v.Usage.CPUs, cpus(v.Limits.CPUs), v.Usage.ThrottledSeconds)
-	row("memory", "%s used, limit %s, peak %s, %d OOM kills", quantity.FormatBytes(v.Usage.MemoryBytes), bytesOr(v.Limits.MemoryBytes, "max"),
+	row("cpus", "%.2f used, limit %s, throttled %.1f s", v.Usage.CPUs, asked(cpus(v.Limits.CPUs), cpus(&v.Spec.CPUs)), v.Usage.ThrottledSeconds)
+	row("memory", "%s used, limit %s, peak %s, %d OOM kills", quantity.FormatBytes(v.Usage.MemoryBytes), asked(bytesOr(v.Limits.MemoryBytes, "max"), quantity.FormatBytes(v.Spec.MemoryBytes)),
 		quantity.FormatBytes(v.Usage.MemoryPeakBytes), v.Usage.OOMKills)
 	row("pids", "%d used, limit %s", v.Usage.PIDs, number(v.Limits.PIDs))
 	row("io", "%s read, %s written, limit %s", quantity.FormatBytes(v.Usage.ReadBytes), quantity.FormatBytes(v.Usage.WrittenBytes), ioText(v.Limits.IO))
-	row("storage", "%s used, limit %s", quantity.FormatBytes(v.Usage.StorageBytes), bytesOr(v.Limits.StorageBytes, "not enforced"))
+	row("storage", "%s used, limit %s", quantity.FormatBytes(v.Usage.StorageBytes), asked(bytesOr(v.Limits.StorageBytes, "not enforced"), quantity.FormatBytes(v.Spec.StorageBytes)))
 	a.describeNetwork(v, row)
 	for _, g := range v.GPUs {
 		row("gpu", "%s, %s", g.Name, g.ID)
@@ -303,6 +303,14 @@ func (a *app) describeVM(v agent.VM, scaling string) {
 	}
 	row("cloudlets", "%d", v.Cloudlets)
 	row("init", "pid %d", v.InitPID)
+}
+
+// asked is a limit and, where autoscaling has moved it, what was asked for.
+func asked(limit, spec string) string {
+	if limit == spec || limit == "max" || limit == "not enforced" {
+		return limit
+	}
+	return limit + " (asked for " + spec + ")"
 }
 
 func (a *app) describeNetwork(v agent.VM, row func(name, format string, args ...any)) {
@@ -315,7 +323,7 @@ func (a *app) describeNetwork(v agent.VM, row func(name, format string, args ...
 	if v.Limits.BandwidthBPS != nil {
 		limit = quantity.FormatBits(*v.Limits.BandwidthBPS)
 	}
-	row("bandwidth", "limit %s each way, %s received, %s sent", limit, quantity.FormatBytes(v.Usage.ReceivedBytes), quantity.FormatBytes(v.Usage.SentBytes))
+	row("bandwidth", "limit %s each way, %s received, %s sent", asked(limit, quantity.FormatBits(v.Spec.BandwidthBPS)), quantity.FormatBytes(v.Usage.ReceivedBytes), quantity.FormatBytes(v.Usage.SentBytes))
 	var ports []string
 	for _, p := range v.Network.Publish {
 		ports = append(ports, portText(p))
