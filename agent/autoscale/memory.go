@@ -85,7 +85,6 @@ func (s *Scaler) mem(at int64, sample *Sample, r *rates, high float64) (Decision
 	if high <= 0 || high > l.limit {
 		high = l.limit
 	}
-	use := r.workingSet
 	l.pegged = false
 	s.suffer(Memory, r.dt, min(r.memWaiting/pressed, 1))
 	storm := r.refaults*pageSize > stormShare*high
@@ -93,10 +92,10 @@ func (s *Scaler) mem(at int64, sample *Sample, r *rates, high float64) (Decision
 		m.calm = at
 	}
 	d, ok := s.memUp(at, sample, r, high, storm)
-	if r.statFresh { // what is only estimated is no evidence of a need
-		l.peaks.add(at, use)
-		m.day.add(at, use)
-	}
+	// What has come since memory.stat was read is no evidence of a need: it may be cache.
+	held := min(m.workingSet, float64(sample.MemoryBytes))
+	l.peaks.add(at, held)
+	m.day.add(at, held)
 	if ok {
 		return d, true
 	}
@@ -180,25 +179,27 @@ func highest(limit, most float64) float64 {
 	return limit * highShare
 }
 
-// memDown lowers high to the working set, and max to the peak of a longer past.
+// memDown lowers high to the working set, and max to the peak of a longer past. It
+// does so by a fresh memory.stat only; where all else speaks for it, it asks for one.
 func (s *Scaler) memDown(at int64, sample *Sample, r *rates, high float64) (Decision, bool) {
 	l, rule, m := &s.loops[Memory], &s.policy.Rules[Memory], &s.memory
 	known, ok := s.rested(Memory, at)
-	if !ok || !r.statFresh || at-m.calm < int64(rule.Cooldown) || known < rule.Cooldown {
+	if !ok || at-m.calm < int64(rule.Cooldown) || known < rule.Cooldown {
 		return Decision{}, false
 	}
 	w := s.windows(Memory, at)
+	peak := func(w time.Duration) float64 { return max(l.peaks.over(at, w), r.workingSet) }
 	d := Decision{Action: Shrink, From: l.limit, HighFrom: high, To: l.limit, HighTo: high, Use: r.workingSet}
 	step := min(rule.Step, gentle)
-	switch peak := l.peaks.over(at, w.long); {
-	case known >= w.long && peak*(1+rule.Margin) <= (1-deadBand)*high:
-		d.Signal, d.Window, d.Peak, step = ByWindow, w.long, peak, rule.Step
-		d.HighTo = peak * (1 + rule.Margin)
-	case known >= w.short && l.peaks.over(at, w.short) < rule.Down*high:
-		d.Signal, d.Window, d.Peak = ByIdle, w.short, l.peaks.over(at, w.short)
+	switch long := peak(w.long); {
+	case known >= w.long && long*(1+rule.Margin) <= (1-deadBand)*high:
+		d.Signal, d.Window, d.Peak, step = ByWindow, w.long, long, rule.Step
+		d.HighTo = long * (1 + rule.Margin)
+	case known >= w.short && peak(w.short) < rule.Down*high:
+		d.Signal, d.Window, d.Peak = ByIdle, w.short, peak(w.short)
 		d.HighTo = (1 - step) * high
 	case known >= w.long:
-		d.Signal, d.Window, d.Peak = ByWindow, w.long, peak // max alone may have room
+		d.Signal, d.Window, d.Peak = ByWindow, w.long, long // max alone may have room
 	default:
 		return d, false
 	}
@@ -207,8 +208,16 @@ func (s *Scaler) memDown(at int64, sample *Sample, r *rates, high float64) (Deci
 	current := float64(sample.MemoryBytes)
 	d.Reclaim = max(current-d.HighTo, 0)
 	d.To = s.net(at, current, d.HighTo, step)
-	shrinks := d.HighTo <= (1-deadBand)*high || d.To <= (1-deadBand)*l.limit
-	return d, shrinks && s.fresh(rule, l, at, d.To)
+	if d.HighTo > (1-deadBand)*high && d.To > (1-deadBand)*l.limit {
+		return d, false
+	}
+	if !r.statFresh {
+		if rule.Mode == Auto && !m.asked { // a proposal can wait for the next
+			m.asked, s.hot = true, true
+		}
+		return d, false
+	}
+	return d, s.fresh(rule, l, at, d.To)
 }
 
 // net is how low memory.max may go: above high and what is in use, the peak of the

@@ -208,3 +208,39 @@ func TestMemoryGrowsBeyondTheBudget(t *testing.T) {
 		t.Errorf("%d decisions", len(r.all))
 	}
 }
+
+// memory.stat of an idle VM is old; a shrink that is due does not wait for it, and
+// asks for one no more often than it shrinks.
+func TestMemoryShrinkAsksForAStat(t *testing.T) {
+	for _, age := range []time.Duration{0, 3 * time.Second, 7 * time.Second, 9 * time.Second} {
+		r := newRAM(t, 1024*mib)
+		r.statEvery = 10 * time.Second
+		cooldown := r.Policy().Rules[autoscale.Memory].Cooldown
+		r.step(time.Second, 700*mib)
+		for r.total < 10*time.Minute+age {
+			r.step(r.Next(), 0)
+		}
+		r.step(r.Next(), -600*mib)
+		ended, stats, shrinks, read := r.total, 0, 0, r.statAt
+		for first := true; r.total < ended+10*time.Minute; {
+			got := r.step(r.Next(), 0)
+			for _, d := range got {
+				if d.Action != autoscale.Shrink {
+					continue
+				}
+				if took := r.total - ended; first && (took < cooldown || took > cooldown+1200*time.Millisecond) {
+					t.Errorf("stat %v old: shrunk %v after the load, cooldown %v", age, took, cooldown)
+				}
+				first = false
+				shrinks++
+			}
+			if since := r.statAt.Sub(read); since > 0 && since < r.statEvery {
+				stats++
+			}
+			read = r.statAt
+		}
+		if shrinks == 0 || stats > shrinks+2 {
+			t.Errorf("stat %v old: %d times asked for, %d shrinks", age, stats, shrinks)
+		}
+	}
+}

@@ -299,7 +299,7 @@ func (d *daemon) deleteOne(l *ledger) {
 // cloudlets are created, run, resized and deleted, then compares what was
 // promised, what the store says and what the kernel has.
 func TestKernelChaos(t *testing.T) {
-	kills := 200
+	kills := 20
 	if s := os.Getenv("CLOUDFLASH_CHAOS_KILLS"); s != "" {
 		var err error
 		if kills, err = strconv.Atoi(s); err != nil {

@@ -169,9 +169,7 @@ func TestKernelIdleNoticeEndsWithACloudlet(t *testing.T) {
 		s.out("vm", "create", "web", "--memory", "64MiB")
 		v := s.announced("web")
 		s.out(append(append([]string{"cloudlet", "run", "--memory", "16MiB"}, args...), "--", "true")...)
-		if busy := s.told("vm.busy", v.ID); len(busy) == 0 {
-			t.Error("nobody was told that it stays")
-		}
+		until(t, "it is told that it stays", func() bool { return len(s.told("vm.busy", v.ID)) > 0 })
 		if got := show[agent.VM](s, "vm", "web"); got.ID != v.ID || got.State != agent.VMRunning || got.Autoscale.DeleteAt != nil {
 			t.Errorf("%+v", got)
 		}

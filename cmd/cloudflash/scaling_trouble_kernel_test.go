@@ -34,19 +34,19 @@ func (s *shell) quiet(v agent.VM, kind string) {
 // goes on from there.
 func TestKernelScalingByHand(t *testing.T) {
 	s := newScaled(t)
-	idle, busy := s.vm("idle", 0.5, 64, agent.PolicyLayer{}), s.vm("busy", 0.5, 64, agent.PolicyLayer{})
+	idle, busy := s.vm("calm", 0.25, 64, agent.PolicyLayer{}), s.vm("busy", 0.25, 64, agent.PolicyLayer{})
 	time.Sleep(7 * time.Second) // the limits have been read back
 	s.write(idle, "cpu.max", "80000 100000")
 	s.write(idle, "memory.max", strconv.Itoa(96<<20))
 	untouched := follow(t, s.slice(idle, "cpu.max"))
 	quota := follow(t, s.slice(busy, "cpu.max"))
 	s.saturate("busy", "load")
-	until(t, "the busy VM has all it may", func() bool { return quota.now() >= 2 })
+	until(t, "the busy VM has all it may", func() bool { return quota.now() >= 1 })
 	time.Sleep(7 * time.Second)
 	s.write(busy, "cpu.max", "30000 100000")
 	at := time.Now()
 	until(t, "the busy VM grows again", func() bool { _, ok := quota.when(at, func(q float64) bool { return q > 0.3 }); return ok })
-	until(t, "to all it may", func() bool { return quota.now() >= 2 })
+	until(t, "to all it may", func() bool { return quota.now() >= 1 })
 	t.Logf("busy: %v; idle: %v", quota, untouched)
 	drifts := s.events(idle, "autoscale.drift")
 	t.Logf("idle:%s", told(drifts))
@@ -113,23 +113,23 @@ func TestKernelScalingDeletedMeanwhile(t *testing.T) {
 // A frozen VM uses nothing, and loses nothing for it.
 func TestKernelScalingFrozen(t *testing.T) {
 	s := newScaled(t)
-	v := s.vm("ice", 0.5, 64, brisk(2, 3))
+	v := s.vm("ice", 0.25, 64, brisk(2, 3))
 	quota := follow(t, s.slice(v, "cpu.max"))
 	s.saturate("ice", "load")
-	until(t, "the VM has all it may", func() bool { return quota.now() >= 2 })
+	until(t, "the VM has all it may", func() bool { return quota.now() >= 1 })
 	s.out("vm", "freeze", "ice")
 	working, most := follow(t, s.slice(v, "memory.high")), follow(t, s.slice(v, "memory.max"))
 	time.Sleep(15 * time.Second)
-	if quota.now() < 2 || len(working.all()) > 1 || len(most.all()) > 1 {
+	if quota.now() < 1 || len(working.all()) > 1 || len(most.all()) > 1 {
 		t.Errorf("a frozen VM was resized: cpu.max %v, memory.high %v, memory.max %v%s", quota, working, most, told(s.events(v, "")))
 	}
 	s.out("vm", "thaw", "ice")
 	time.Sleep(10 * time.Second)
-	if quota.now() < 2 {
+	if quota.now() < 1 {
 		t.Errorf("a busy VM that was frozen was shrunk: %v%s", quota, told(s.events(v, "")))
 	}
 	s.cancel("load")
-	until(t, "the VM shrinks when it is idle", func() bool { return quota.now() < 2 })
+	until(t, "the VM shrinks when it is idle", func() bool { return quota.now() < 1 })
 	t.Logf("cpu.max %v", quota)
 	s.quiet(v, "autoscale.")
 }
@@ -141,11 +141,11 @@ func TestKernelScalingKilled(t *testing.T) {
 	rng := rand.New(rand.NewPCG(seed(t), 4))
 	for i := range 6 {
 		name := fmt.Sprintf("k%d", i)
-		v := s.vm(name, 0.5, 64, agent.PolicyLayer{})
+		v := s.vm(name, 0.25, 64, agent.PolicyLayer{})
 		quota := follow(t, s.slice(v, "cpu.max"))
 		s.saturate(name, "c"+name)
 		if i%2 == 0 { // right after a decision, or just anywhere
-			for end := time.Now().Add(30 * time.Second); quota.now() == 0.5 && time.Now().Before(end); {
+			for end := time.Now().Add(30 * time.Second); quota.now() == 0.25 && time.Now().Before(end); {
 				time.Sleep(time.Millisecond)
 			}
 		} else {
@@ -155,7 +155,7 @@ func TestKernelScalingKilled(t *testing.T) {
 		had := quota.now()
 		s.start()
 		s.ready()
-		until(t, "the VM has all it may", func() bool { return quota.now() >= 2 })
+		until(t, "the VM has all it may", func() bool { return quota.now() >= 1 })
 		if n := quota.reversals(time.Time{}); n > 0 {
 			t.Errorf("killed at %.2f cores: %v%s", had, quota, told(s.events(v, "")))
 		}
@@ -168,7 +168,7 @@ func TestKernelScalingKilled(t *testing.T) {
 // Without pressure the loop polls, and says so.
 func TestKernelScalingWithoutPressure(t *testing.T) {
 	s := newScaled(t)
-	v := s.vm("blind", 0.5, 64, brisk(3, 5))
+	v := s.vm("blind", 0.25, 64, brisk(3, 5))
 	if status := s.status(); status.Wakeups != "events" {
 		t.Errorf("wakeups by %s: %s", status.Wakeups, status.Note)
 	}
@@ -188,10 +188,10 @@ func TestKernelScalingWithoutPressure(t *testing.T) {
 	quota := follow(t, s.slice(v, "cpu.max"))
 	at := time.Now()
 	s.saturate("blind", "load")
-	until(t, "the VM has all it may", func() bool { return quota.now() >= 2 })
-	first, _ := quota.when(at, func(q float64) bool { return q > 0.5 })
+	until(t, "the VM has all it may", func() bool { return quota.now() >= 1 })
+	first, _ := quota.when(at, func(q float64) bool { return q > 0.25 })
 	s.cancel("load")
-	until(t, "the VM shrinks when it is idle", func() bool { return quota.now() < 2 })
+	until(t, "the VM shrinks when it is idle", func() bool { return quota.now() < 1 })
 	t.Logf("first larger after %v, cpu.max %v", first.Sub(at).Round(time.Millisecond), quota)
 	hide("1")
 	until(t, "it is told of again", func() bool { return s.status().Wakeups == "events" })
@@ -224,8 +224,8 @@ func (s *shell) scaled(vm, resource string) agent.Scaled {
 // A host without headroom: what cannot be granted is told once, nothing flaps, and
 // is granted when there is room.
 func TestKernelScalingFullHost(t *testing.T) {
-	s := newScaled(t, "--overcommit-cpu", "1")
-	n := float64(hostCPUs(t))
+	s := newScaled(t, "--overcommit-cpu", "0.5") // as if it had half as many processors, so that one VM can use all it has
+	n := float64(hostCPUs(t)) / 2
 	half := 0.9 * n / 2 // the host keeps a tenth for itself
 	v, other := s.vm("a", half, 64, agent.PolicyLayer{}), s.vm("b", half, 64, agent.PolicyLayer{})
 	quota := follow(t, s.slice(v, "cpu.max"))
