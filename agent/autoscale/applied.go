@@ -64,7 +64,7 @@ func (s *Scaler) Applied(d Decision, at time.Time, limit float64) {
 	}
 	burst := d.Up() && l.grew && l.changed > 0 && t-l.changed <= int64(oneBurst)
 	l.grew = d.Up()
-	l.trimmed = d.Action == Shrink && d.Signal == ByWindow
+	l.trimmed, l.short = d.Action == Shrink && d.Signal == ByWindow, 0
 	if d.Action == Shrink {
 		l.shrunk = shrunk{at: t, from: d.From, fromHigh: d.HighFrom, window: d.Window}
 	} else {

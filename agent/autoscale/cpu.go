@@ -11,6 +11,11 @@ func (s *Scaler) cpu(at int64, sample *Sample, r *rates) (Decision, bool) {
 	s.suffer(CPU, r.dt, r.throttled)
 	bar := s.bar(CPU)
 	d, ok := Decision{}, false
+	if s.patient(r, need, bar) {
+		s.hot = r.throttled > intolerable(s.policy.SLA) && s.impatient(CPU, at)
+		l.peaks.add(at, need)
+		return d, false
+	}
 	switch {
 	case r.anyPeriods && r.throttled > intolerable(s.policy.SLA):
 		// Where pressure does not say how much is missing, Captain's step does.
@@ -39,6 +44,34 @@ func (s *Scaler) cpu(at int64, sample *Sample, r *rates) (Decision, bool) {
 	d.Use = r.cpus
 	l.peaks.add(at, need)
 	return d, ok
+}
+
+const (
+	little      = 1.25 // times the limit: a need that is not much more than it
+	longEnough  = 1.0  // seconds of nothing but shortage, or twice as long of half of it
+	forgetShort = 0.5  // of each second without
+)
+
+// patient reports whether a little more than a limit that was sized to a whole window
+// was not needed for long enough yet. Such a limit has shown to be enough; the
+// highest of some hundred seconds is exceeded by the next few now and then, and to
+// grow for each, and shrink after, is to swing. What is short is summed up, and
+// goes down again while nothing is: Page's CUSUM ("Continuous Inspection Schemes",
+// Biometrika 41, 1954).
+func (s *Scaler) patient(r *rates, need, bar float64) bool {
+	l := &s.loops[CPU]
+	if !l.trimmed || need >= little*l.limit {
+		l.short = 0
+		return false
+	}
+	theta := intolerable(s.policy.SLA)
+	short := min(max((r.throttled-theta)/(1-theta), (r.cpus/l.limit-bar)/(1-bar), 0), 1)
+	if short == 0 {
+		l.short = max(l.short-forgetShort*r.dt.Seconds(), 0)
+		return false // nothing that grows it
+	}
+	l.short += short * r.dt.Seconds()
+	return l.short < longEnough
 }
 
 // wanted is how many cores a VM would use without its limit. While a group is

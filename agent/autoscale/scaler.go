@@ -35,6 +35,7 @@ type loop struct {
 	grew     bool     // the last change did
 	turns    [6]int64 // when growing and shrinking last alternated
 	trimmed  bool     // the limit was sized to a whole window
+	short    float64  // seconds of late in which a trimmed limit was too small
 	waiting  int64    // since more is wished for, 0 is not
 	proposed int64    // when, in dry runs
 	wanted   float64
