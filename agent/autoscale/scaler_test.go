@@ -124,22 +124,66 @@ func TestShrinksToThePeakOfAWindowAndStays(t *testing.T) {
 }
 
 func TestNothingFlapsOnSteadyNoise(t *testing.T) {
-	for name, deviation := range map[string]float64{"5 %": 0.05, "10 %": 0.1, "20 %": 0.2, "40 %": 0.4} {
+	for name, c := range map[string]struct {
+		deviation float64
+		most      int // reversals in two hours
+	}{"5 %": {0.05, 1}, "10 %": {0.1, 2}, "20 %": {0.2, 4}, "40 %": {0.4, 12}} {
 		for seed := range uint64(8) {
 			rng := rand.New(rand.NewPCG(seed, 1))
 			v := cpuVM(t, 2)
 			const hours = 2
-			v.run(hours*time.Hour, time.Second, func(int) float64 { return max(1+deviation*rng.NormFloat64(), 0) })
+			v.run(hours*time.Hour, time.Second, func(int) float64 { return max(1+c.deviation*rng.NormFloat64(), 0) })
 			turns := 0
 			for i := 1; i < len(v.all); i++ {
 				if v.all[i].Up() != v.all[i-1].Up() && v.all[i].At.Sub(v.all[i-1].At) <= 10*time.Minute {
 					turns++
 				}
 			}
-			if turns > hours*6 {
+			if turns > c.most {
 				t.Errorf("noise of %s, seed %d: %d reversals in %d hours", name, seed, turns, hours)
 			}
 		}
+	}
+}
+
+func TestALittleMoreHasToLast(t *testing.T) {
+	for name, c := range map[string]struct {
+		cores  float64
+		dt     time.Duration
+		within time.Duration // of which it grows, 0 is never
+	}{
+		"a second of nine tenths":         {2.1, time.Second, 0},
+		"a second just below the limit":   {2.29, 2 * time.Second, 3 * time.Second},
+		"a little more than the limit":    {2.4, 100 * time.Millisecond, 1200 * time.Millisecond},
+		"much more, at once":              {3, 100 * time.Millisecond, 100 * time.Millisecond},
+		"much more, after a usual second": {3, time.Second, time.Second},
+	} {
+		v := cpuVM(t, 4)
+		v.run(20*time.Minute, time.Second, steady(2)) // the limit is 2.3
+		v.all = nil
+		began := v.sample.At
+		for len(v.all) == 0 && v.sample.At.Sub(began) < time.Minute {
+			v.look(c.dt, c.cores)
+		}
+		switch took := v.sample.At.Sub(began); {
+		case c.within == 0 && len(v.all) > 0:
+			t.Errorf("%s: %+v after %v", name, v.all, took)
+		case c.within > 0 && (len(v.all) == 0 || took > c.within):
+			t.Errorf("%s: grew after %v, want %v", name, took, c.within)
+		}
+	}
+
+	v := cpuVM(t, 4)
+	v.run(20*time.Minute, time.Second, steady(2))
+	v.all = nil
+	v.run(5*time.Minute, 200*time.Millisecond, func(i int) float64 { // a blip every ten seconds
+		if i%50 < 3 {
+			return 2.4
+		}
+		return 1.9
+	})
+	if len(v.all) > 0 {
+		t.Errorf("blips: %+v", v.all)
 	}
 }
 
