@@ -27,7 +27,7 @@ func TestMismatch(t *testing.T) {
 		"another pids":         {Limits{PIDsMax: ptr(int64(5))}, Limits{PIDsMax: ptr(int64(6))}, "pids.max"},
 		"CPU to microseconds":  {Limits{CPU: &CPU{50*time.Millisecond + 1, 100 * time.Millisecond}}, Limits{CPU: &CPU{50 * time.Millisecond, 100 * time.Millisecond}}, ""},
 		"CPU without a limit":  {Limits{CPU: &CPU{0, time.Second}}, Limits{CPU: &CPU{-1, time.Second}}, ""},
-		"another period":       {Limits{CPU: &CPU{1e6, time.Second}}, Limits{CPU: &CPU{1e6, 2 * time.Second}}, "cpu.max"},
+		"another period":       {Limits{CPU: &CPU{1e6, time.Second}}, Limits{CPU: &CPU{1e6, 2 * time.Second}}, "cpu.max of /c is 1000 2000000 after writing 1000 1000000"},
 		"no limit on a device": {Limits{IO: []IODevice{{Major: 8}}}, Limits{}, ""},
 		"a limit is missing":   {Limits{IO: []IODevice{{Major: 8, WriteBPS: 5}}}, Limits{IO: []IODevice{{8, 16, Max, 5, Max, Max}}}, "io.max"},
 		"another weight":       {Limits{CPUWeight: ptr(int64(5)), IOWeight: ptr(int64(5))}, Limits{CPUWeight: ptr(int64(5)), IOWeight: ptr(int64(7))}, "io.weight of /c is 7 after writing 5"},

@@ -92,7 +92,7 @@ func mismatch(path string, want, have Limits) error {
 	diff("cpu.weight", want.CPUWeight, have.CPUWeight, 1)
 	diff("io.weight", want.IOWeight, have.IOWeight, 1)
 	if want.CPU != nil && (have.CPU == nil || want.CPU.rounded() != have.CPU.rounded()) {
-		errs = append(errs, fmt.Errorf("cpu.max of %s is %+v after writing %+v", path, have.CPU, *want.CPU))
+		errs = append(errs, fmt.Errorf("cpu.max of %s is %s after writing %s", path, showCPU(have.CPU), showCPU(want.CPU)))
 	}
 	if want.CPUBurst != nil && (have.CPUBurst != nil || *want.CPUBurst > 0) &&
 		(have.CPUBurst == nil || want.CPUBurst.Truncate(time.Microsecond) != *have.CPUBurst) {
@@ -134,6 +134,17 @@ func findDevice(all []IODevice, d IODevice) IODevice {
 		}
 	}
 	return IODevice{Major: d.Major, Minor: d.Minor}.normal()
+}
+
+// showCPU writes a quota as cpu.max does.
+func showCPU(c *CPU) string {
+	switch {
+	case c == nil:
+		return "absent"
+	case c.Quota <= 0:
+		return fmt.Sprintf("max %d", c.Period.Microseconds())
+	}
+	return fmt.Sprintf("%d %d", c.Quota.Microseconds(), c.Period.Microseconds())
 }
 
 func show(n *int64) string {
