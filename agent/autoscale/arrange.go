@@ -23,10 +23,11 @@ const (
 )
 
 // NewRoom is the room on a host with so many cores and bytes of memory, that may be
-// promised as often as overcommit says, of which VMs have been promised so much.
+// promised as often as overcommit says (0 is once; less than once leaves some to
+// others), of which VMs have been promised so much.
 func NewRoom(cores, memory float64, overcommit, promised Limits) Room {
 	var r Room
-	times := func(res Resource) float64 { return max(overcommit[res], 1) }
+	times := func(res Resource) float64 { return cmp.Or(overcommit[res], 1) }
 	r.All[CPU] = cores * (1 - reserveShare) * times(CPU)
 	r.All[Memory] = max(memory-max(reserveShare*memory, reserveMemory), 0) * times(Memory)
 	for _, res := range [...]Resource{CPU, Memory} {

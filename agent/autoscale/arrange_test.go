@@ -104,6 +104,9 @@ func TestRoomKeepsAReserve(t *testing.T) {
 	if !near(room.All[autoscale.CPU], 28.8, 1e-9) || room.Free[autoscale.CPU] != 0 || room.All[autoscale.Memory] != 3<<30 || room.Free[autoscale.Memory] != 2<<30 {
 		t.Errorf("room = %+v", room)
 	}
+	if room := autoscale.NewRoom(8, 4<<30, autoscale.Limits{autoscale.CPU: 0.5}, autoscale.Limits{}); !near(room.All[autoscale.CPU], 3.6, 1e-9) {
+		t.Errorf("half the host may be promised: room = %+v", room)
+	}
 }
 
 func TestAnInfeasibleWishIsSettled(t *testing.T) {

@@ -63,7 +63,10 @@ func TestKernelRecommend(t *testing.T) {
 	if c.Worth || c.Confidence > 0.01 || c.Target < 0.5 || c.Target > 1.5 || c.Saves != 2-c.Target || c.Uncapped < 0.2 || !strings.HasPrefix(c.Reason, "little is known yet: ") {
 		t.Errorf("cpus: %+v", c)
 	}
-	if out := s.out("recommend"); !strings.Contains(out, "? ") || !strings.Contains(out, "little is known yet: ") {
+	if out := s.out("recommend"); !strings.Contains(out, "little is known yet: ") || strings.Contains(out, " cpus ") {
+		t.Errorf("a number on so little:\n%s", out)
+	}
+	if out := s.out("recommend", "web"); !strings.Contains(out, "? ") || !strings.Contains(out, "little is known yet: ") {
 		t.Errorf("a bold number:\n%s", out)
 	}
 	if _, msg, code := s.run("recommend", "apply", "web"); code != 4 || !strings.Contains(msg, "worth a change") {

@@ -61,12 +61,12 @@ func TestKernelScalingShrinksAfterTheLoad(t *testing.T) {
 		policy.Rules = map[string]agent.RuleChange{"cpus": short, "memory_bytes": short} // more would meet the budget
 	}
 	wait := func(cooldowns float64) { time.Sleep(time.Duration(cooldowns * cooldown * float64(time.Second))) }
-	v := s.vm("ends", 0.5, 192, policy)
+	v := s.vm("ends", 0.25, 192, policy) // up to one core, which an emulator that is busy can give
 	quota := follow(t, s.slice(v, "cpu.max"))
 	working, most := follow(t, s.slice(v, "memory.high")), follow(t, s.slice(v, "memory.max"))
 	s.submit("ends", "reader", "sh", "-c", "head -c 5000000 /dev/zero >/data/warm; while :; do cat /data/warm >/dev/null; sleep 1; done")
 	s.submit("ends", "load", "burn", "--cpus", "2", "--memory", "400MiB", "--seconds", "3600")
-	until(t, "the VM has grown", func() bool { return quota.now() >= 1.5 && s.number(v, "memory.current") >= 400<<20 })
+	until(t, "the VM has grown", func() bool { return quota.now() >= 1 && s.number(v, "memory.current") >= 400<<20 })
 	wait(2.5) // until they fit the load
 	stat := controlFile(t, s.slice(v, "memory.stat"))
 	refaults := stat["workingset_refault_file"] + stat["workingset_refault_anon"]
