@@ -3,6 +3,7 @@ package agent
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -53,10 +54,20 @@ func (a *Agent) build(ctx context.Context, v *vm) error {
 	work, cancel := context.WithTimeout(context.WithoutCancel(ctx), kernelTimeout)
 	defer cancel()
 	h, err := a.realise(work, v)
-	if err == nil {
-		a.adopt(v, h)
+	if err != nil {
+		return tooSlow(err)
 	}
-	return err
+	a.adopt(v, h)
+	return nil
+}
+
+// tooSlow makes a refusal of what did not end within kernelTimeout: a host that is
+// very busy is no internal error.
+func tooSlow(err error) error {
+	if !errors.Is(err, context.DeadlineExceeded) {
+		return err
+	}
+	return refuse(ErrNotYet, "host_busy", "the host, or the disk of the state directory, is very busy; try again", "not ready within %v: %v", kernelTimeout, err)
 }
 
 func (r VMCreate) withDefaults(d Spec) VMCreate {
