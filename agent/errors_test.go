@@ -16,7 +16,7 @@ func TestABusyHostIsNoInternalError(t *testing.T) {
 	if want := "create VM web: not ready within 30s: start init: context deadline exceeded"; err.Error() != want {
 		t.Errorf("%q, want %q", err, want)
 	}
-	if other := errors.New("disk on fire"); tooSlow(other) != other {
+	if other := errors.New("disk on fire"); !errors.Is(tooSlow(other), other) || errors.Is(tooSlow(other), ErrNotYet) {
 		t.Error("another error is changed")
 	}
 }
