@@ -1,0 +1,279 @@
+package main
+
+import (
+	"bytes"
+	"cmp"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+)
+
+// A result is how one test or step ended.
+type result struct {
+	Name  string // of the test or the step
+	Where string // a kernel, or "unit"; empty for a step
+	Took  time.Duration
+	Err   error  // why it failed
+	Log   string // the file with all that it said
+	Again string // the command that runs just it
+}
+
+func (r result) title() string {
+	return strings.TrimSpace(r.Where + " " + r.Name)
+}
+
+// A report prints what ends as it ends, and keeps it for the summary.
+type report struct {
+	out   io.Writer
+	began time.Time
+	dir   string // of logs
+
+	mu      sync.Mutex
+	results []result
+	skipped int
+	faults  []string // of the emulator
+	planned int      // kernel tests of this run
+	ended   int
+}
+
+func newReport(out io.Writer, dir string) *report {
+	return &report{
+		out:   out,
+		began: time.Now(),
+		dir:   dir,
+	}
+}
+
+func (r *report) say(format string, args ...any) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	fmt.Fprintf(r.out, "%s  %s\n", clock(time.Since(r.began)), fmt.Sprintf(format, args...))
+}
+
+// clock is a time since the start: 3:07.
+func clock(d time.Duration) string {
+	s := int(d.Seconds())
+	return fmt.Sprintf("%3d:%02d", s/60, s%60)
+}
+
+// plan adds to the number of kernel tests that are to come.
+func (r *report) plan(n int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.planned += n
+}
+
+// step tells how a step on this host ended.
+func (r *report) step(res result) {
+	r.add(res)
+	r.say("%-6s %-50s %6.1f s", verdict(res.Err), res.title(), res.Took.Seconds())
+	r.excerpt(res)
+}
+
+// kernelTest tells how one ended.
+func (r *report) kernelTest(res result) {
+	r.add(res)
+	r.mu.Lock()
+	r.ended++
+	ended, planned := r.ended, r.planned
+	r.mu.Unlock()
+	r.say("%-6s %-50s %6.1f s  (%d of %d)", verdict(res.Err), res.title(), res.Took.Seconds(), ended, planned)
+	r.excerpt(res)
+}
+
+// unitTest is told only when it fails: there are many.
+func (r *report) unitTest(res result) {
+	r.add(res)
+	if res.Err != nil {
+		r.say("%-6s %-50s %6.1f s", verdict(res.Err), res.title(), res.Took.Seconds())
+		r.excerpt(res)
+	}
+}
+
+func (r *report) skip() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.skipped++
+}
+
+// fault notes what the emulator did, not a test.
+func (r *report) fault(format string, args ...any) {
+	what := fmt.Sprintf(format, args...)
+	r.mu.Lock()
+	r.faults = append(r.faults, what)
+	r.mu.Unlock()
+	r.say("emulator: %s", what)
+}
+
+func (r *report) add(res result) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.results = append(r.results, res)
+}
+
+func verdict(err error) string {
+	if err != nil {
+		return "FAILED"
+	}
+	return "ok"
+}
+
+// excerptLines of a log are shown where its test failed.
+const excerptLines = 40
+
+// excerpt shows the end of the log of what failed.
+func (r *report) excerpt(res result) {
+	if res.Err == nil {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	fmt.Fprintf(r.out, "        %v\n", res.Err)
+	for _, line := range lastLines(res.Log, excerptLines) {
+		fmt.Fprintf(r.out, "        | %s\n", line)
+	}
+}
+
+// lastLines of a file, shortened where they are very long.
+func lastLines(path string, n int) []string {
+	const most = 64 << 10
+	f, err := os.Open(path)
+	if err != nil {
+		return nil
+	}
+	defer f.Close()
+	if info, err := f.Stat(); err == nil && info.Size() > most {
+		_, _ = f.Seek(-most, io.SeekEnd)
+	}
+	b, _ := io.ReadAll(f)
+
+	lines := strings.Split(string(bytes.TrimSpace(b)), "\n")
+	lines = lines[max(0, len(lines)-n):]
+	for i, line := range lines {
+		if len(line) > 400 {
+			lines[i] = line[:400] + " …"
+		}
+	}
+	return lines
+}
+
+// summary tells what was slow, what failed and how to run just that; it
+// returns whether all passed.
+func (r *report) summary(interrupted bool) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	p := func(format string, args ...any) { fmt.Fprintf(r.out, format, args...) }
+
+	slow := slices.Clone(r.results)
+	slices.SortFunc(slow, func(a, b result) int { return cmp.Compare(b.Took, a.Took) })
+	p("\nslowest:\n")
+	for _, res := range slow[:min(10, len(slow))] {
+		p("  %6.1f s  %s\n", res.Took.Seconds(), res.title())
+	}
+
+	failed, order := map[string][]result{}, []string{}
+	runs := map[string]int{}
+	passes, fails := 0, 0
+	for _, res := range r.results {
+		runs[res.title()]++
+		if res.Err == nil {
+			passes++
+			continue
+		}
+		fails++
+		if len(failed[res.title()]) == 0 {
+			order = append(order, res.title())
+		}
+		failed[res.title()] = append(failed[res.title()], res)
+	}
+	if fails > 0 {
+		p("\nfailed:\n")
+	}
+	for _, title := range order {
+		first := failed[title][0]
+		p("  %s (%d of %d): %v\n", title, len(failed[title]), runs[title], first.Err)
+		if first.Log != "" {
+			p("    all it said: %s\n", first.Log)
+		}
+		if first.Again != "" {
+			p("    just this:   %s\n", first.Again)
+		}
+	}
+
+	if len(r.faults) > 0 {
+		p("\nfaults of the emulator, not of a test: %d\n", len(r.faults))
+		for _, f := range r.faults {
+			p("  %s\n", f)
+		}
+	}
+	p("\nlogs: %s\n", r.dir)
+	p("time: %s\n", strings.TrimSpace(clock(time.Since(r.began))))
+	switch {
+	case interrupted:
+		p("interrupted: what is missing above did not run\n")
+	case passes+fails == 0:
+		p("nothing to run\n")
+		return true
+	}
+	p("%d passed, %d failed, %d skipped\n", passes, fails, r.skipped)
+	return fails == 0 && !interrupted
+}
+
+// times is how long each kernel test took when it last ran on this machine:
+// long ones start first.
+type times map[string]float64
+
+func timesFile() string { return filepath.Join(".cache", "test-times.json") }
+
+func loadTimes() times {
+	t := times{}
+	if b, err := os.ReadFile(timesFile()); err == nil {
+		_ = json.Unmarshal(b, &t) // it only orders
+	}
+	return t
+}
+
+// save adds what was measured in this run.
+func (t times) save(results []result) error {
+	for _, res := range results {
+		if res.Where != "" && res.Where != unitTests && res.Err == nil {
+			t[res.title()] = res.Took.Seconds()
+		}
+	}
+	b, err := json.MarshalIndent(t, "", " ")
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(timesFile(), b, 0o644)
+}
+
+// keptRuns is of how many runs the logs stay.
+const keptRuns = 5
+
+// logDir makes the directory of this run's logs and removes old ones.
+func logDir() (string, error) {
+	all := filepath.Join(".cache", "test")
+	dir := filepath.Join(all, fmt.Sprintf("%s-%d", time.Now().Format("20060102-150405"), os.Getpid()))
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return "", err
+	}
+
+	old, err := os.ReadDir(all)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return "", err
+	}
+	for i := 0; i < len(old)-keptRuns; i++ { // sorted by name, which is by time
+		if err := os.RemoveAll(filepath.Join(all, old[i].Name())); err != nil {
+			return "", err
+		}
+	}
+	return filepath.Abs(dir)
+}

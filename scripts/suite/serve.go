@@ -1,0 +1,66 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+)
+
+// served is an agent in a test VM that a program on this host talks to.
+type served struct {
+	guest string // a script in scripts/lib, run in the VM; it prints "answer …" when the agent is there
+	host  string // a line of bash; $1 is the port here, $2 the answer
+	again string
+}
+
+var (
+	browser = served{
+		guest: "browser-guest",
+		host:  `. scripts/lib/browser; browser_test "$2"`,
+		again: "./scripts/test --browser",
+	}
+	monitoring = served{
+		guest: "monitoring-guest",
+		host:  `. scripts/lib/monitoring; monitoring_test "$1" "$2"`,
+		again: "./scripts/test --monitoring",
+	}
+)
+
+// serveTime is how long both sides may take together.
+const serveTime = 20 * time.Minute
+
+// serve runs both sides. An error of the second kind means that the VM is of no
+// use any more.
+func (vm *testVM) serve(ctx context.Context, s *served, log io.Writer) (failed, gone error) {
+	ctx, cancel := context.WithTimeout(ctx, serveTime)
+	defer cancel()
+	host := make(chan error, 1)
+	asked := false
+	answered := func(answer string) {
+		asked = true
+		go func() {
+			host <- bash(ctx, log, s.host, fmt.Sprint(vm.port), answer).Run()
+			vm.tell("end")
+		}()
+	}
+
+	status, gone := vm.do(ctx, fmt.Sprintf("bash /mnt/dir/%s %d", s.guest, vm.port), serveTime, func(line string) {
+		fmt.Fprint(log, line)
+		if answer, ok := strings.CutPrefix(strings.TrimSpace(line), "answer "); ok && !asked {
+			answered(answer)
+		}
+	})
+	if !asked {
+		return fmt.Errorf("the agent in the VM did not come up: exit status %d", status), gone
+	}
+	if gone != nil {
+		cancel()
+	}
+	failed = <-host
+	if failed == nil && gone == nil && status != 0 {
+		failed = fmt.Errorf("the agent in the VM did not end well: exit status %d", status)
+	}
+	return failed, gone
+}

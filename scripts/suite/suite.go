@@ -1,0 +1,303 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+)
+
+// A suite is one run of the tests.
+type suite struct {
+	options options
+	report  *report
+	times   times
+	reach   reach // what is to be tested
+	round   int   // of --repeat, from 1
+}
+
+func newSuite(o options) (*suite, error) {
+	dir, err := logDir()
+	if err != nil {
+		return nil, err
+	}
+	s := &suite{
+		options: o,
+		report:  newReport(os.Stdout, dir),
+		times:   loadTimes(),
+	}
+	if s.reach, err = findReach(context.Background(), o); err != nil {
+		return nil, err
+	}
+	s.options.unit = o.unit && len(s.reach.unit) > 0
+	s.options.kernel = o.kernel && len(s.reach.kernel) > 0
+	s.options.browser = o.browser && s.reach.browser
+	s.options.monitoring = o.monitoring && s.reach.monitoring
+	return s, nil
+}
+
+func (s *suite) needVMs() bool {
+	return s.options.kernel || s.options.browser || s.options.monitoring
+}
+
+// vmKernels is what test VMs boot.
+func (s *suite) vmKernels() []string {
+	if s.options.kernels[0] == native {
+		return []string{"6.12"} // for the browser and the monitoring
+	}
+	return s.options.kernels
+}
+
+func programs() string {
+	dir, err := filepath.Abs(".cache/bin")
+	if err != nil {
+		return ".cache/bin"
+	}
+	return dir
+}
+
+// runAll runs what was selected, once. What fails stops nothing but what
+// builds on it.
+func (s *suite) runAll(ctx context.Context) {
+	if !s.step(ctx, s.hostPackages()) {
+		return
+	}
+	var wg sync.WaitGroup
+	defer wg.Wait()
+
+	if s.needVMs() {
+		wg.Go(func() { s.inVMs(ctx) })
+	}
+	if s.options.unit {
+		for _, st := range s.style() {
+			s.step(ctx, st)
+		}
+		s.step(ctx, s.unit("unit tests", "nomsgpack", s.reach.unit))
+		if slices.Contains(s.reach.unit, "./agent/gpu") {
+			// Binding is lazy: the library is there only where its driver is.
+			s.step(ctx, s.unit("unit tests with NVML", "nomsgpack,nvml", []string{"./agent/gpu"}, "CGO_ENABLED=1",
+				"CGO_CFLAGS=-O2 -g -Wno-deprecated-declarations", "CGO_LDFLAGS=-Wl,-z,lazy"))
+		}
+	}
+	if s.options.monitoring {
+		s.step(ctx, monitoringFiles())
+	}
+}
+
+// inVMs runs what needs a test VM.
+func (s *suite) inVMs(ctx context.Context) {
+	dir, err := os.MkdirTemp("", "cloudflash-test-")
+	if err != nil {
+		s.report.step(result{Name: "a place for kernel tests", Err: err})
+		return
+	}
+	defer os.RemoveAll(dir)
+
+	var images sync.WaitGroup
+	made := false
+	images.Go(func() { made = s.step(ctx, s.images()) })
+	var jobs []job
+	built := s.step(ctx, step{"build for the test VMs", "", func(ctx context.Context, out io.Writer) error {
+		jobs, err = s.prepare(ctx, out, dir)
+		return err
+	}})
+	images.Wait()
+	if !built || !made {
+		return
+	}
+
+	s.report.plan(len(jobs))
+	q := newQueue(jobs, s.times)
+	var wg sync.WaitGroup
+	for i := range min(s.options.vms, len(jobs)) {
+		wg.Go(func() { s.slot(ctx, q, dir, i) })
+	}
+	wg.Wait()
+	if err := s.times.save(s.report.results); err != nil {
+		s.report.say("%v", err)
+	}
+}
+
+// prepare puts into dir what VMs need, and returns what they are to do.
+func (s *suite) prepare(ctx context.Context, out io.Writer, dir string) ([]job, error) {
+	if err := bash(ctx, out, "build").Run(); err != nil {
+		return nil, err
+	}
+	for _, name := range []string{"worker", "browser-guest", "monitoring-guest", "agent-gone"} {
+		b, err := os.ReadFile(filepath.Join("scripts/lib", name))
+		if err != nil {
+			return nil, err
+		}
+		if err := os.WriteFile(filepath.Join(dir, name), b, 0o755); err != nil {
+			return nil, err
+		}
+	}
+
+	var jobs []job
+	if s.options.kernel {
+		tests, err := compileKernelTests(ctx, out, dir, s.reach.kernel)
+		if err != nil {
+			return nil, err
+		}
+		jobs = plan(tests, s.options)
+		if len(jobs) == 0 {
+			return nil, errors.New("no kernel test matches")
+		}
+	}
+	if s.options.browser {
+		jobs = append(jobs, job{kernel: s.vmKernels()[0], test: "dashboard in Chromium", serve: &browser})
+	}
+	if s.options.monitoring {
+		jobs = append(jobs, job{kernel: s.vmKernels()[0], test: "Prometheus and Alertmanager", serve: &monitoring})
+	}
+	return jobs, nil
+}
+
+// slot runs one VM after the other until the queue is empty.
+func (s *suite) slot(ctx context.Context, q *queue, dir string, i int) {
+	for n, faults := 0, 0; ctx.Err() == nil; n++ {
+		kernel, ok := q.open()
+		if !ok {
+			return
+		}
+		vm, err := boot(ctx, kernel, dir, filepath.Join(s.report.dir, fmt.Sprintf("vm-%d-%d-%s.log", i, n, kernel)))
+		switch {
+		case ctx.Err() != nil:
+			return
+		case err == nil:
+			faults = 0
+			s.countBoots(vm, kernel)
+			s.work(ctx, q, vm)
+		default:
+			s.report.fault("a VM with Linux %s did not boot: %v", kernel, err)
+			if faults++; faults == 3 {
+				s.giveUp(q, kernel)
+			}
+		}
+		q.close(kernel)
+	}
+}
+
+// countBoots notes how often scripts/vm had to boot a VM before it came up.
+func (s *suite) countBoots(vm *testVM, kernel string) {
+	told, err := os.ReadFile(vm.told.Name())
+	if err != nil {
+		return
+	}
+	for range strings.Count(string(told), "the VM did not start; once more") {
+		s.report.fault("a VM with Linux %s did not boot at once", kernel)
+	}
+}
+
+// giveUp fails what cannot run as no VM boots.
+func (s *suite) giveUp(q *queue, kernel string) {
+	for _, j := range q.rest(kernel) {
+		s.report.kernelTest(result{
+			Name:  j.test,
+			Where: kernel,
+			Err:   errors.New("not run: no VM boots"),
+		})
+	}
+}
+
+// work gives a VM its jobs until there are none, or one fails.
+func (s *suite) work(ctx context.Context, q *queue, vm *testVM) {
+	for fresh := true; ; fresh = false {
+		j, ok := q.next(vm.kernel, fresh)
+		if !ok {
+			vm.end()
+			return
+		}
+		if !s.do(ctx, vm, j) {
+			vm.kill()
+			return
+		}
+	}
+}
+
+// do runs one job and returns whether its VM is good for another.
+func (s *suite) do(ctx context.Context, vm *testVM, j job) bool {
+	res := result{
+		Name:  j.test,
+		Where: j.kernel,
+		Again: fmt.Sprintf("./scripts/test --kernels %s --run '^%s$' ./%s", j.kernel, j.test, j.dir),
+	}
+	log, err := s.log(res.title())
+	if err != nil {
+		res.Err = err
+		s.report.kernelTest(res)
+		return true
+	}
+	defer log.Close()
+	res.Log = log.Name()
+
+	began := time.Now()
+	var gone error
+	if j.serve != nil {
+		res.Again = j.serve.again
+		res.Err, gone = vm.serve(ctx, j.serve, log)
+	} else {
+		res.Err, gone = s.kernelTest(ctx, vm, j, log)
+	}
+	res.Took = time.Since(began)
+	if ctx.Err() != nil {
+		return false
+	}
+	if gone != nil {
+		res.Err = errors.Join(res.Err, gone)
+		fmt.Fprintf(log, "\n%v; what the VM said: %s\n", gone, vm.told.Name())
+	}
+	s.report.kernelTest(res)
+	return res.Err == nil
+}
+
+// kernelTest runs one test in a VM. The second error means that the VM is of
+// no use any more.
+func (s *suite) kernelTest(ctx context.Context, vm *testVM, j job, log io.Writer) (failed, gone error) {
+	within := jobTime
+	if s.options.all {
+		within = longJobTime
+	}
+	command := fmt.Sprintf("cd %s && %s exec ./kernel.test -test.v -test.timeout %s -test.run '^%s$' </dev/null",
+		j.dir, strings.Join(s.environment(), " "), within, j.test)
+
+	ran := false
+	status, gone := vm.do(ctx, command, within+jobGrace, func(line string) {
+		fmt.Fprint(log, line)
+		ran = ran || strings.HasPrefix(line, "--- PASS: "+j.test+" ")
+		if strings.HasPrefix(strings.TrimSpace(line), "--- SKIP: ") {
+			failed = errors.New("a kernel test was skipped")
+		}
+	})
+	switch {
+	case gone != nil || failed != nil:
+		return failed, gone
+	case status != 0:
+		return fmt.Errorf("exit status %d", status), nil
+	case !ran:
+		return errors.New("it did not run"), nil
+	}
+	return nil, nil
+}
+
+// environment is what the kernel tests get of this run's.
+func (s *suite) environment() []string {
+	env := []string{"CLOUDFLASH_KERNEL_TESTS=1"}
+	long := map[string]string{"CLOUDFLASH_CHAOS_KILLS": "200", "CLOUDFLASH_SOAK": "1000"}
+	for _, name := range []string{"CLOUDFLASH_CHAOS_KILLS", "CLOUDFLASH_SOAK", "CLOUDFLASH_SEED"} {
+		value := os.Getenv(name)
+		if value == "" && s.options.all {
+			value = long[name]
+		}
+		if value != "" {
+			env = append(env, name+"='"+strings.ReplaceAll(value, "'", "")+"'")
+		}
+	}
+	return env
+}
