@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -139,6 +140,14 @@ func (s *suite) prepare(ctx context.Context, out io.Writer, dir string) ([]job, 
 		}
 	}
 
+	// Recorded demand for the long tests; they tell when there is none.
+	traces := cmp.Or(os.Getenv("CLOUDFLASH_TRACES"), "../shared/traces")
+	if _, err := os.Stat(traces); err == nil {
+		if err := os.CopyFS(filepath.Join(dir, "traces"), os.DirFS(traces)); err != nil {
+			return nil, err
+		}
+	}
+
 	var jobs []job
 	if s.options.kernel {
 		tests, err := compileKernelTests(ctx, out, dir, s.reach.kernel)
@@ -264,8 +273,8 @@ func (s *suite) kernelTest(ctx context.Context, vm *testVM, j job, log io.Writer
 	if s.options.all {
 		within = longJobTime
 	}
-	command := fmt.Sprintf("cd %s && %s exec ./kernel.test -test.v -test.timeout %s -test.run '^%s$' </dev/null",
-		j.dir, strings.Join(s.environment(), " "), within, j.test)
+	command := fmt.Sprintf("export %s; cd %s && exec ./kernel.test -test.v -test.timeout %s -test.run '^%s$' </dev/null",
+		strings.Join(s.environment(), " "), j.dir, within, j.test)
 
 	ran := false
 	status, gone := vm.do(ctx, command, within+jobGrace, func(line string) {
@@ -288,7 +297,7 @@ func (s *suite) kernelTest(ctx context.Context, vm *testVM, j job, log io.Writer
 
 // environment is what the kernel tests get of this run's.
 func (s *suite) environment() []string {
-	env := []string{"CLOUDFLASH_KERNEL_TESTS=1"}
+	env := []string{"CLOUDFLASH_KERNEL_TESTS=1", "CLOUDFLASH_TRACES=$PWD/traces"}
 	long := map[string]string{"CLOUDFLASH_CHAOS_KILLS": "200", "CLOUDFLASH_SOAK": "1000"}
 	for _, name := range []string{"CLOUDFLASH_CHAOS_KILLS", "CLOUDFLASH_SOAK", "CLOUDFLASH_SEED"} {
 		value := os.Getenv(name)
