@@ -25,7 +25,6 @@ type job struct {
 	test   string
 	fresh  bool    // wants a VM that has just booted
 	serve  *served // nil for a test
-	round  int
 }
 
 func (j job) title() string {

@@ -98,7 +98,11 @@ func (s *suite) inVMs(ctx context.Context) {
 		s.report.step(result{Name: "a place for kernel tests", Err: err})
 		return
 	}
-	defer os.RemoveAll(dir)
+	defer func() {
+		if err := os.RemoveAll(dir); err != nil {
+			s.report.say("%v", err)
+		}
+	}()
 
 	var images sync.WaitGroup
 	made := false

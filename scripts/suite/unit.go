@@ -18,7 +18,8 @@ const unitTests = "unit"
 // unit runs go test over packages and reports every test.
 func (s *suite) unit(name, tags string, packages []string, env ...string) step {
 	return step{name, "", func(ctx context.Context, out io.Writer) error {
-		args := []string{"test", "-race", "-json", "-tags", tags}
+		// Without the paths of this checkout in them, other checkouts have what was built.
+		args := []string{"test", "-race", "-json", "-trimpath", "-tags", tags}
 		if s.options.repeat > 1 {
 			args = append(args, "-count=1")
 		}
