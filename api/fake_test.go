@@ -79,8 +79,17 @@ func decides(f *apitest.Agent, n int, vms ...string) {
 		for range n {
 			seq := uint64(len(f.Has.Scaling.Decisions) + 1)
 			vm := vms[int(seq)%len(vms)]
-			f.Has.Scaling.Decisions = append(f.Has.Scaling.Decisions, agent.Decision{Seq: seq, At: epoch, VM: vm, VMName: map[string]string{"v0": "db", "v1": "web", "v8": "gone"}[vm],
-				Resource: "cpus", Action: "grow", Result: agent.DecisionApplied, From: 1, To: 2})
+			f.Has.Scaling.Decisions = append(f.Has.Scaling.Decisions, agent.Decision{
+				Seq:      seq,
+				At:       epoch,
+				VM:       vm,
+				VMName:   map[string]string{"v0": "db", "v1": "web", "v8": "gone"}[vm],
+				Resource: "cpus",
+				Action:   "grow",
+				Result:   agent.DecisionApplied,
+				From:     1,
+				To:       2,
+			})
 		}
 	})
 }

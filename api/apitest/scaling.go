@@ -42,7 +42,18 @@ func (f *Agent) Policy(ref string) (agent.Policy, error) {
 
 // rule lays what was set over defaults.
 func (f *Agent) rule(vm, resource string) agent.Rule {
-	r := agent.Rule{Resource: resource, Mode: "auto", Up: .8, Down: .2, CooldownSeconds: 300, WindowSeconds: 3600, Target: .625, Margin: .15, Step: .5, Sources: map[string]string{}}
+	r := agent.Rule{
+		Resource:        resource,
+		Mode:            "auto",
+		Up:              .8,
+		Down:            .2,
+		CooldownSeconds: 300,
+		WindowSeconds:   3600,
+		Target:          .625,
+		Margin:          .15,
+		Step:            .5,
+		Sources:         map[string]string{},
+	}
 	if vm != "" {
 		r.Min, r.Max = new(0.5), new(8.0)
 		if resource == "memory_bytes" {
@@ -140,8 +151,14 @@ func rejected(name string, r agent.RuleChange) error {
 func (f *Agent) ScalingStatus() agent.ScalingStatus {
 	f.Mu.Lock()
 	defer f.Mu.Unlock()
-	return agent.ScalingStatus{Mode: "auto", Wakeups: "events", Capacity: agent.Capacity{CPUs: 16, MemoryBytes: 28 << 30, StorageBytes: 200 << 30},
-		Free: agent.Capacity{CPUs: 13.5, MemoryBytes: 20 << 30, StorageBytes: 80 << 30}, Idle: agent.IdlePolicy{AfterSeconds: 60, NoticeSeconds: 30, MinVMs: 1}, VMs: slices.Clone(f.Has.Scaling.Status)}
+	return agent.ScalingStatus{
+		Mode:     "auto",
+		Wakeups:  "events",
+		Capacity: agent.Capacity{CPUs: 16, MemoryBytes: 28 << 30, StorageBytes: 200 << 30},
+		Free:     agent.Capacity{CPUs: 13.5, MemoryBytes: 20 << 30, StorageBytes: 80 << 30},
+		Idle:     agent.IdlePolicy{AfterSeconds: 60, NoticeSeconds: 30, MinVMs: 1},
+		VMs:      slices.Clone(f.Has.Scaling.Status),
+	}
 }
 
 func (f *Agent) Decisions(since uint64, limit int) ([]agent.Decision, error) {
