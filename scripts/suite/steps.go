@@ -69,7 +69,7 @@ func (s *suite) style() []step {
 			return bash(ctx, out, "shellcheck scripts/{run,test,vm,bench,example,monitoring/run} scripts/lib/*").Run()
 		}},
 		{"lint", "", func(ctx context.Context, out io.Writer) error {
-			return command(ctx, out, "go", "tool", "-modfile=scripts/tools.mod", "golangci-lint", "run",
+			return command(ctx, out, "go", "tool", "-modfile=scripts/tools.mod", "golangci-lint", "run", "--allow-serial-runners",
 				"--config", "scripts/golangci.yml", "./...").Run()
 		}},
 	}
