@@ -14,13 +14,16 @@ func TestKernelOutcomesAreCounted(t *testing.T) {
 		return l.submit(req)
 	}
 	sh := func(script string) []string { return []string{"sh", "-c", script} }
+	slow := []Cloudlet{run(CloudletSubmit{Argv: sh("sleep 300"), DeadlineSeconds: 2}),
+		run(CloudletSubmit{Argv: sh("sleep 3"), DeadlineSeconds: 1, OnDeadline: OnDeadlineContinue})}
 	l.ended(run(CloudletSubmit{Argv: sh("exit 0"), DeadlineSeconds: 300}).ID)
 	l.ended(run(CloudletSubmit{Argv: sh("exit 3")}).ID)
 	l.ended(run(CloudletSubmit{Argv: sh("kill -SEGV $$")}).ID)
 	l.ended(run(CloudletSubmit{Argv: []string{"burn", "--cpus", "0", "--memory", "256MiB", "--seconds", "60"}}).ID)
 	l.ended(run(CloudletSubmit{Argv: []string{"no-such-command"}}).ID)
-	l.ended(run(CloudletSubmit{Argv: sh("sleep 300"), DeadlineSeconds: 2}).ID)
-	l.ended(run(CloudletSubmit{Argv: sh("sleep 3"), DeadlineSeconds: 1, OnDeadline: OnDeadlineContinue}).ID)
+	for _, c := range slow {
+		l.ended(c.ID)
+	}
 
 	c := run(CloudletSubmit{Argv: sh("sleep 300"), Request: Request{CPUs: 1}})
 	l.state(c.ID, CloudletRunning)

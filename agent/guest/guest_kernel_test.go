@@ -242,7 +242,7 @@ func TestKernelExitsSurviveTheAgent(t *testing.T) {
 	if g.PID() != v.PID() {
 		t.Errorf("init %d, was %d", g.PID(), v.PID())
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	if err := g.Run(ctx, func(e guest.Exit) {
 		if e.ID != r.ID || e.Code != 9 {
@@ -283,7 +283,7 @@ func TestKernelStartErrors(t *testing.T) {
 func TestKernelInitSurvivesAForkBomb(t *testing.T) {
 	v := newVM(t, nil)
 	_, bomb := v.start("f() { while :; do sleep 60 & done; }; f & f & f")
-	deadline := time.Now().Add(20 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	for {
 		if pids, err := v.cfg.Slice.Scope("cl-" + bomb.ID).PIDs(); err == nil && len(pids) > 60 {
 			break
@@ -312,14 +312,22 @@ func TestKernelInitSurvivesAForkBomb(t *testing.T) {
 func TestKernelIdleInitIsSmallAndStill(t *testing.T) {
 	newVM(t, nil) // what two inits share, such as their program, is nobody's private memory
 	v := newVM(t, nil)
-	for range 20 {
+	for range 5 {
 		v.run("true")
 	}
-	time.Sleep(2 * time.Second) // the runtime's own watchdog goes to sleep
-	before := switches(t, v.PID())
-	time.Sleep(5 * time.Second)
-	if n := switches(t, v.PID()) - before; n > 1 { // Go's sysmon looks up once a minute
-		t.Errorf("%d context switches in 5 idle seconds", n)
+	// The runtime's own watchdog goes to sleep in its time, and looks up once a minute.
+	const idle = 3 * time.Second
+	for deadline := time.Now().Add(time.Minute); ; {
+		before := switches(t, v.PID())
+		time.Sleep(idle)
+		n := switches(t, v.PID()) - before
+		if n <= 1 {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Errorf("%d context switches in %v long after its work", n, idle)
+			break
+		}
 	}
 	private := private(t, v.PID())
 	t.Logf("private memory of the init: %d KiB", private>>10)

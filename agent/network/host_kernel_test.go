@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -19,6 +20,7 @@ import (
 	"time"
 
 	"cloudflash/agent/network"
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
 
@@ -299,8 +301,22 @@ func state(t testing.TB) string {
 			count++
 		}
 	}
+	links, err := netlink.LinkList()
+	for errors.Is(err, netlink.ErrDumpInterrupted) { // something changed meanwhile
+		links, err = netlink.LinkList()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	var lines []string
+	for _, l := range links {
+		if a := l.Attrs(); a.Name != "ifb0" && a.Name != "ifb1" && !strings.HasPrefix(a.Name, "out") {
+			lines = append(lines, fmt.Sprintf("%s: %s mtu %d qlen %d group %d", a.Name, l.Type(), a.MTU, a.TxQLen, a.Group))
+		}
+	}
+	slices.Sort(lines)
 	var b bytes.Buffer
-	fmt.Fprintf(&b, "%d fds\n%s\n", count, sh(t, `ip -o link | sed 's/^[0-9]*: //; s/@if[0-9]*//; s/ state.*//; s/<.*>//' | grep -v -e '^ifb[01]:' -e '^out' | sort`))
+	fmt.Fprintf(&b, "%d fds\n%s\n", count, strings.Join(lines, "\n"))
 	for _, e := range network.Elements(t) {
 		fmt.Fprintln(&b, e)
 	}
