@@ -143,13 +143,20 @@ func TestKernelWatcherIsSilentWithoutNeed(t *testing.T) {
 	}
 	sh(t, scope(t, s, "light"), "while sleep 0.3; do :; done")
 
-	select {
-	case <-woken:
-		now, err := r.Pressure("cpu")
-		if waited := now.Some.Total - before.Some.Total; err != nil || waited < 100*time.Millisecond {
-			t.Errorf("it is told of after waiting for %v, %v", waited, err)
+	deadline := time.Now().Add(30 * time.Second)
+	for n := time.Duration(1); time.Now().Before(deadline); n++ {
+		select {
+		case <-woken:
+		case <-time.After(quiet):
+			return
 		}
-	case <-time.After(quiet):
+		now, err := r.Pressure("cpu")
+		waited := now.Some.Total - before.Some.Total
+		if err != nil || waited < n*50*time.Millisecond { // two windows may share 100 ms
+			t.Fatalf("it is told of %d times after waiting for %v, %v", n, waited, err)
+		}
+		t.Logf("it has waited for %v", waited)
+		w.Rearm("vm")
 	}
 }
 
