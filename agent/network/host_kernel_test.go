@@ -226,17 +226,27 @@ func newHost(t testing.TB, change func(*network.Config)) *host {
 	if change != nil {
 		change(&h.cfg)
 	}
-	sh(t, fmt.Sprintf(`
-ip link set lo up
-ip link del out0 2>/dev/null || true
-ip link add out0 type veth peer name out1 netns %d
-ip link set out0 up
-ip addr add 192.0.2.1/24 dev out0
-ip addr add 2001:db8::1/64 dev out0 nodad`, h.outside.pid))
-	h.outside.sh(`ip link set out1 up; ip addr add 192.0.2.2/24 dev out1; ip addr add 2001:db8::2/64 dev out1 nodad
-ip addr add 198.51.100.1/32 dev lo; ip addr add 2001:db8:1::1/128 dev lo; ip addr add 169.254.169.254/32 dev lo`)
-	sh(t, `ip route replace default via 192.0.2.2; ip -6 route replace default via 2001:db8::2; ip route replace 169.254.169.254 via 192.0.2.2`)
+	sh(t, fmt.Sprintf(`ip -batch - <<END
+link set lo up
+link add out0 type veth peer name out1 netns %d
+link set out0 up
+addr add 192.0.2.1/24 dev out0
+addr add 2001:db8::1/64 dev out0 nodad
+END`, h.outside.pid))
 	t.Cleanup(func() { sh(t, "ip link del out0 2>/dev/null || true") })
+	h.outside.sh(`ip -batch - <<END
+link set out1 up
+addr add 192.0.2.2/24 dev out1
+addr add 2001:db8::2/64 dev out1 nodad
+addr add 198.51.100.1/32 dev lo
+addr add 2001:db8:1::1/128 dev lo
+addr add 169.254.169.254/32 dev lo
+END`)
+	sh(t, `ip -batch - <<END
+route replace default via 192.0.2.2
+route replace default via 2001:db8::2
+route replace 169.254.169.254 via 192.0.2.2
+END`)
 	h.Network = h.restart()
 	t.Cleanup(func() {
 		if err := h.Remove(context.Background()); err != nil {
