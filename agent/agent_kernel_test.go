@@ -250,13 +250,13 @@ func v0scopes(l *live, id string) ([]string, error) { return l.parent.Slice(id).
 
 func TestKernelOOMIsReportedAndContained(t *testing.T) {
 	l := newLive(t)
-	l.create("a", small())
+	l.create("a", Spec{CPUs: 1, MemoryBytes: 64 * mib})
 	l.create("b", small())
 	inside := l.sh("a", "sleep 600")
 	outside := l.sh("b", "sleep 600")
 	l.state(inside.ID, CloudletRunning)
 	l.state(outside.ID, CloudletRunning)
-	hog := l.ended(l.submit(CloudletSubmit{VM: "a", Argv: []string{"burn", "--cpus", "0", "--memory", "256MiB", "--seconds", "60"}}).ID)
+	hog := l.ended(l.submit(CloudletSubmit{VM: "a", Argv: []string{"burn", "--cpus", "0", "--memory", "128MiB", "--seconds", "60"}}).ID)
 	if hog.State != CloudletFailed || hog.Reason != "oom" {
 		t.Errorf("hog: %s %q signal %q", hog.State, hog.Reason, hog.Signal)
 	}
@@ -391,9 +391,9 @@ func cpuOf(t *testing.T, l *live, id string) float64 {
 func TestKernelResize(t *testing.T) {
 	l := newLive(t)
 	v := l.create("r", Spec{CPUs: 0.5, MemoryBytes: 256 * mib})
-	c := l.submit(CloudletSubmit{VM: "r", Argv: []string{"burn", "--cpus", "2", "--memory", "100MiB", "--seconds", "600"}})
+	c := l.submit(CloudletSubmit{VM: "r", Argv: []string{"burn", "--cpus", "0", "--memory", "80MiB", "--seconds", "600"}})
 	l.state(c.ID, CloudletRunning)
-	l.until(func() bool { v, _ := l.VM("r"); return v.Usage.MemoryBytes > 100*mib }, "the memory is in use")
+	l.until(func() bool { v, _ := l.VM("r"); return v.Usage.MemoryBytes > 80*mib }, "the memory is in use")
 	cpus, mem := 1.0, 64*mib
 	began := time.Now()
 	if _, err := l.ChangeVM(t.Context(), "r", VMChange{CPUs: &cpus}); err != nil {

@@ -8,7 +8,7 @@ import (
 // about, each once.
 func TestKernelOutcomesAreCounted(t *testing.T) {
 	l := newLive(t)
-	v := l.create("o", small())
+	v := l.create("o", Spec{CPUs: 1, MemoryBytes: 64 * mib})
 	run := func(req CloudletSubmit) Cloudlet {
 		req.VM, req.SLA = v.ID, SLAHigh
 		return l.submit(req)
@@ -19,7 +19,7 @@ func TestKernelOutcomesAreCounted(t *testing.T) {
 	l.ended(run(CloudletSubmit{Argv: sh("exit 0"), DeadlineSeconds: 300}).ID)
 	l.ended(run(CloudletSubmit{Argv: sh("exit 3")}).ID)
 	l.ended(run(CloudletSubmit{Argv: sh("kill -SEGV $$")}).ID)
-	l.ended(run(CloudletSubmit{Argv: []string{"burn", "--cpus", "0", "--memory", "256MiB", "--seconds", "60"}}).ID)
+	l.ended(run(CloudletSubmit{Argv: []string{"burn", "--cpus", "0", "--memory", "128MiB", "--seconds", "60"}}).ID)
 	l.ended(run(CloudletSubmit{Argv: []string{"no-such-command"}}).ID)
 	for _, c := range slow {
 		l.ended(c.ID)
