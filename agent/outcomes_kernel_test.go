@@ -14,13 +14,15 @@ func TestKernelOutcomesAreCounted(t *testing.T) {
 		return l.submit(req)
 	}
 	sh := func(script string) []string { return []string{"sh", "-c", script} }
-	slow := []Cloudlet{run(CloudletSubmit{Argv: sh("sleep 300"), DeadlineSeconds: 2}),
-		run(CloudletSubmit{Argv: sh("sleep 3"), DeadlineSeconds: 1, OnDeadline: OnDeadlineContinue})}
+	slow := []Cloudlet{run(CloudletSubmit{Argv: sh("sleep 300"), DeadlineSeconds: 300}),
+		run(CloudletSubmit{Argv: sh("sleep 1.5"), DeadlineSeconds: 1, OnDeadline: OnDeadlineContinue})}
+	l.state(slow[0].ID, CloudletRunning)
 	l.ended(run(CloudletSubmit{Argv: sh("exit 0"), DeadlineSeconds: 300}).ID)
 	l.ended(run(CloudletSubmit{Argv: sh("exit 3")}).ID)
 	l.ended(run(CloudletSubmit{Argv: sh("kill -SEGV $$")}).ID)
 	l.ended(run(CloudletSubmit{Argv: []string{"burn", "--cpus", "0", "--memory", "128MiB", "--seconds", "60"}}).ID)
 	l.ended(run(CloudletSubmit{Argv: []string{"no-such-command"}}).ID)
+	l.overdue(slow[0].ID)
 	for _, c := range slow {
 		l.ended(c.ID)
 	}
