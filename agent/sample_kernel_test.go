@@ -13,7 +13,7 @@ func TestKernelMeteringLeavesNothing(t *testing.T) {
 	round := func(n int) {
 		vms, runs := make([]VM, n), make([]Cloudlet, n)
 		for i := range n {
-			vms[i] = l.create(fmt.Sprintf("m%d", i), small())
+			vms[i] = l.create(fmt.Sprintf("m%d", i), Spec{CPUs: 0.2, MemoryBytes: 128 * mib})
 			runs[i] = l.sh(vms[i].Name, "until [ -e /data/enough ]; do :; done")
 		}
 		for i, v := range vms {

@@ -179,7 +179,7 @@ func TestKernelCloudletSeesOnlyItsVM(t *testing.T) {
 		"pid 1 cannot be killed":  {"kill -9 1; kill -TERM 1; kill -SEGV 1; kill -QUIT 1; kill -ABRT 1; kill -URG 1; sleep 0.1; cat /proc/1/comm", "cloudflash-init"},
 		"signals are default":     {"grep -e SigBlk -e SigIgn /proc/self/status | awk '{print $2}' | sort -u", "0000000000000000"},
 		"binaries on PATH":        {"burn --cpus 0 --seconds 0.1 | cut -c1-10", `{"seconds"`},
-		"stdout opens again":      {"echo again >/dev/stdout", "again"},
+		"stdout opens again":      {"echo again >>/dev/stdout", "again"},
 		"root is alone":           {"ls -A /proc/1/root 2>&1 | grep -c 'ermission denied'", "1"},
 		"no kernel log":           {"dmesg 2>&1 | grep -c 'not permitted'", "1"},
 		"ids end at 65535":        {"touch /data/g; chown 65536 /data/g 2>&1 | grep -c 'nvalid argument'; chown 1000 /data/g && stat -c %u /data/g", "1\n1000"},
