@@ -256,7 +256,8 @@ func TestKernelOOMIsReportedAndContained(t *testing.T) {
 	outside := l.sh("b", "sleep 600")
 	l.state(inside.ID, CloudletRunning)
 	l.state(outside.ID, CloudletRunning)
-	hog := l.ended(l.submit(CloudletSubmit{VM: "a", Argv: []string{"burn", "--cpus", "0", "--memory", "128MiB", "--seconds", "60"}}).ID)
+	burn := []string{"burn", "--cpus", "0", "--memory", "128MiB", "--seconds", "60"}
+	hog := l.ended(l.submit(CloudletSubmit{VM: "a", Argv: burn}).ID)
 	if hog.State != CloudletFailed || hog.Reason != "oom" {
 		t.Errorf("hog: %s %q signal %q", hog.State, hog.Reason, hog.Signal)
 	}
@@ -338,7 +339,8 @@ func TestKernelDeadlines(t *testing.T) {
 	l.start()
 	l.create("d", small())
 	submit := func(script, then string) Cloudlet {
-		return l.submit(CloudletSubmit{VM: "d", Argv: []string{"/bin/sh", "-c", script}, DeadlineSeconds: 3600, OnDeadline: then})
+		argv := []string{"/bin/sh", "-c", script}
+		return l.submit(CloudletSubmit{VM: "d", Argv: argv, DeadlineSeconds: 3600, OnDeadline: then})
 	}
 	stubborn := submit("trap '' TERM; echo ready; while :; do sleep 0.1; done", OnDeadlineKill)
 	patient := submit("echo ready; until [ -e /data/go ]; do sleep 0.1; done", OnDeadlineContinue)
@@ -352,7 +354,8 @@ func TestKernelDeadlines(t *testing.T) {
 	if c := l.ended(polite.ID); c.State != CloudletDeadlineExceeded || c.Signal != "SIGTERM" || c.OverrunSeconds <= 0 {
 		t.Errorf("polite: %s %q overrun %v", c.State, c.Signal, c.OverrunSeconds)
 	}
-	if c := l.ended(patient.ID); c.State != CloudletDeadlineExceeded || c.ExitCode == nil || *c.ExitCode != 0 || c.OverrunSeconds <= 0 {
+	if c := l.ended(patient.ID); c.State != CloudletDeadlineExceeded || c.ExitCode == nil || *c.ExitCode != 0 ||
+		c.OverrunSeconds <= 0 {
 		t.Errorf("patient: %s %v overrun %v", c.State, c.ExitCode, c.OverrunSeconds)
 	}
 	if c := l.ended(stubborn.ID); c.State != CloudletDeadlineExceeded || c.Signal != "SIGKILL" || c.OverrunSeconds < l.cfg.Grace.Seconds()*0.9 {
@@ -421,7 +424,8 @@ func cpuOf(t *testing.T, l *live, id string) float64 {
 func TestKernelResize(t *testing.T) {
 	l := newLive(t)
 	v := l.create("r", Spec{CPUs: 0.5, MemoryBytes: 256 * mib})
-	c := l.submit(CloudletSubmit{VM: "r", Argv: []string{"burn", "--cpus", "0", "--memory", "80MiB", "--seconds", "600"}})
+	burn := []string{"burn", "--cpus", "0", "--memory", "80MiB", "--seconds", "600"}
+	c := l.submit(CloudletSubmit{VM: "r", Argv: burn})
 	l.state(c.ID, CloudletRunning)
 	l.until(func() bool { v, _ := l.VM("r"); return v.Usage.MemoryBytes > 80*mib }, "the memory is in use")
 	cpus, mem := 1.0, 64*mib
@@ -454,7 +458,10 @@ func TestKernelRestartLosesNothing(t *testing.T) {
 	soon := l.sh("keep", "sleep 1; echo done; exit 7")
 	l.state(soon.ID, CloudletRunning)
 	l.stop()
-	l.until(func() bool { past, err := guest.ReadJournal(l.runDir(v.ID)); return err == nil && len(past) == 1 }, "it ends without the agent")
+	l.until(func() bool {
+		past, err := guest.ReadJournal(l.runDir(v.ID))
+		return err == nil && len(past) == 1
+	}, "it ends without the agent")
 	ended := time.Now()
 	l.start()
 	again, err := l.VM("keep")

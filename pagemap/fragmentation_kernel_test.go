@@ -174,8 +174,8 @@ func TestKernelFragmentationIsTheKernels(t *testing.T) {
 		}
 		m := s.Status().Map
 		mapped := float64(m.Fragmented) / float64(m.Free)
-		t.Logf("%-10s fragmentation %.4f (map: %.4f), off by at most %.4f from debugfs; %d of %d free pages fragmented, "+
-			"%d huge blocks; %.3f of blocks movable", name, now.Fragmentation, mapped, worst, now.Fragmented, now.Free,
+		t.Logf("%-10s fragmentation %.4f (map: %.4f), off by at most %.4f from debugfs; %d of %d free pages "+
+			"fragmented, %d huge blocks; %.3f of blocks movable", name, now.Fragmentation, mapped, worst, now.Fragmented, now.Free,
 			now.HugeBlocks, float64(m.MovableBlocks)/float64(m.Blocks))
 		if worst > 0.002 {
 			t.Errorf("%s: off by %.4f from the kernel's own", name, worst)

@@ -321,7 +321,7 @@ func state(t testing.TB) string {
 	var lines []string
 	for _, l := range links {
 		if a := l.Attrs(); a.Name != "ifb0" && a.Name != "ifb1" && !strings.HasPrefix(a.Name, "out") {
-			lines = append(lines, fmt.Sprintf("%s: %s mtu %d qlen %d group %d", a.Name, l.Type(), a.MTU, a.TxQLen, a.Group))
+			lines = append(lines, fmt.Sprintf("%s: %s mtu %d group %d", a.Name, l.Type(), a.MTU, a.Group))
 		}
 	}
 	slices.Sort(lines)

@@ -111,7 +111,7 @@ func (h *host) follows(direction string, v *vm, rate, part float64) {
 		got := h.shaped(v, direction) - before
 		want := rate / 8 * time.Since(began).Seconds()
 		if got > 1.01*want+burst {
-			h.t.Errorf("%s at %.0f Mbit/s: %.0f bytes in window %d, at most %.0f are allowed", direction, rate/1e6, got, n, want)
+			h.t.Errorf("%s at %.0f Mbit/s: %.0f bytes in window %d, which are %.0f", direction, rate/1e6, got, n, want)
 			return
 		}
 

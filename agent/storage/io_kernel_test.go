@@ -170,7 +170,7 @@ func TestKernelIOMaxHoldsOnTheDevice(t *testing.T) {
 			wrote, others := limited.written(t, s.field)-before, free.written(t, s.field)-others
 
 			if wrote < s.least || others < s.least || wrote > 2*s.least {
-				t.Errorf("%s: the device has had %.0f and %.0f of %s, want %.0f", s.what, wrote, others, s.field, s.least)
+				t.Errorf("%s: %.0f and %.0f %s, want %.0f", s.what, wrote, others, s.field, s.least)
 			}
 			want := time.Duration(wrote / s.least * float64(time.Second))
 			held(t, s.what, took, want, unlimited, away)

@@ -46,7 +46,8 @@ func TestKernelLimitMovesLive(t *testing.T) {
 		}
 		near(t, "written after growing", n+m, 12*mib)
 		var below *BelowUseError
-		if err := s.SetLimit(Project(0), 8*mib); !errors.As(err, &below) || below.Limit != 8*mib || below.UsedBytes < 10*mib {
+		err = s.SetLimit(Project(0), 8*mib)
+		if !errors.As(err, &below) || below.Limit != 8*mib || below.UsedBytes < 10*mib {
 			t.Fatalf("below use: %v", err)
 		}
 		if u := usage(t, s, 0); u.LimitBytes != 12*mib {
