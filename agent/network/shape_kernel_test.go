@@ -196,9 +196,12 @@ func TestKernelFullRate(t *testing.T) {
 		"down": func() *flow { return h.download(v) },
 	} {
 		f := begin()
-		began, before := time.Now(), h.shaped(v, direction)
-		time.Sleep(500 * time.Millisecond)
-		bare := (h.shaped(v, direction) - before) * 8 / time.Since(began).Seconds()
+		bare := 0.0
+		for range 4 { // a connection takes a while to find its rate
+			began, before := time.Now(), h.shaped(v, direction)
+			time.Sleep(250 * time.Millisecond)
+			bare = max(bare, (h.shaped(v, direction)-before)*8/time.Since(began).Seconds())
+		}
 		t.Logf("%s: %.0f Mbit/s at 10 Gbit/s", direction, bare/1e6)
 
 		if err := h.SetRate(v.link.ID, rate); err != nil {
