@@ -14,6 +14,8 @@ func TestKernelMeteringLeavesNothing(t *testing.T) {
 		vms, runs := make([]VM, n), make([]Cloudlet, n)
 		for i := range n {
 			vms[i] = l.create(fmt.Sprintf("m%d", i), Spec{CPUs: 0.2, MemoryBytes: 128 * mib})
+		}
+		for i := range n {
 			runs[i] = l.sh(vms[i].Name, "until [ -e /data/enough ]; do :; done")
 		}
 		for i, v := range vms {
