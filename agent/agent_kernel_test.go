@@ -4,7 +4,6 @@ import (
 	"context"
 	"io"
 	"log/slog"
-	"math"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -13,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"cloudflash/agent/guest"
 	"cloudflash/cgroup/cgrouptest"
 	"golang.org/x/sys/unix"
 )
@@ -250,13 +250,14 @@ func v0scopes(l *live, id string) ([]string, error) { return l.parent.Slice(id).
 
 func TestKernelOOMIsReportedAndContained(t *testing.T) {
 	l := newLive(t)
-	l.create("a", small())
+	l.create("a", Spec{CPUs: 1, MemoryBytes: 64 * mib})
 	l.create("b", small())
 	inside := l.sh("a", "sleep 600")
 	outside := l.sh("b", "sleep 600")
 	l.state(inside.ID, CloudletRunning)
 	l.state(outside.ID, CloudletRunning)
-	hog := l.ended(l.submit(CloudletSubmit{VM: "a", Argv: []string{"burn", "--cpus", "0", "--memory", "256MiB", "--seconds", "60"}}).ID)
+	burn := []string{"burn", "--cpus", "0", "--memory", "128MiB", "--seconds", "60"}
+	hog := l.ended(l.submit(CloudletSubmit{VM: "a", Argv: burn}).ID)
 	if hog.State != CloudletFailed || hog.Reason != "oom" {
 		t.Errorf("hog: %s %q signal %q", hog.State, hog.Reason, hog.Signal)
 	}
@@ -275,7 +276,7 @@ func TestKernelForkBombStopsAtPIDs(t *testing.T) {
 	bomb := l.sh("bomb", "f() { while :; do f & done; }; f 2>/dev/null & exec sleep 600")
 	l.state(bomb.ID, CloudletRunning)
 	l.until(func() bool { now, _ := l.VM(v.ID); return now.Usage.PIDs >= 64 }, "the bomb fills its pids")
-	time.Sleep(3 * time.Second) // let it bang its head against the limit
+	l.until(func() bool { return refusedForks(t, l, v.ID) >= 50 }, "it bangs its head against the limit")
 	now, err := l.VM(v.ID)
 	if err != nil || now.Usage.PIDs > 64+initThreads || now.State != VMRunning || now.InitPID != v.InitPID {
 		t.Errorf("VM with the bomb: %+v %v", now, err)
@@ -294,16 +295,67 @@ func TestKernelForkBombStopsAtPIDs(t *testing.T) {
 	}
 }
 
+// refusedForks is how often the limit on processes was met: the kernel counts it where the
+// limit is, before Linux 6.11 where the process was.
+func refusedForks(t *testing.T, l *live, id string) (n int) {
+	t.Helper()
+	slice := l.parent.Slice(id).Path()
+	files, err := filepath.Glob(slice + "/*/pids.events")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range append(files, slice+"/pids.events") {
+		b, err := os.ReadFile(file)
+		if err != nil {
+			continue // a scope has gone
+		}
+		for line := range strings.Lines(string(b)) {
+			if count, ok := strings.CutPrefix(strings.TrimSpace(line), "max "); ok {
+				k, err := strconv.Atoi(count)
+				if err != nil {
+					t.Fatalf("pids.events: %q", b)
+				}
+				n += k
+			}
+		}
+	}
+	return n
+}
+
+// overdue moves the deadline of a cloudlet to now: on a busy machine nobody knows when it
+// will have started.
+func (l *live) overdue(id string) {
+	l.mu.Lock()
+	now := time.Now()
+	l.cloudlets[id].DeadlineAt = &now
+	l.mu.Unlock()
+	l.poke()
+}
+
 func TestSystemDeadlines(t *testing.T) {
 	l := newLive(t)
+	l.stop()
+	l.cfg.Grace = time.Second
+	l.start()
 	l.create("d", small())
-	stubborn := l.submit(CloudletSubmit{VM: "d", Argv: []string{"/bin/sh", "-c", "trap '' TERM; while :; do sleep 0.1; done"}, DeadlineSeconds: 2})
-	patient := l.submit(CloudletSubmit{VM: "d", Argv: []string{"sleep", "4"}, DeadlineSeconds: 2, OnDeadline: OnDeadlineContinue})
-	polite := l.submit(CloudletSubmit{VM: "d", Argv: []string{"sleep", "600"}, DeadlineSeconds: 2})
+	submit := func(script, then string) Cloudlet {
+		argv := []string{"/bin/sh", "-c", script}
+		return l.submit(CloudletSubmit{VM: "d", Argv: argv, DeadlineSeconds: 3600, OnDeadline: then})
+	}
+	stubborn := submit("trap '' TERM; echo ready; while :; do sleep 0.1; done", OnDeadlineKill)
+	patient := submit("echo ready; until [ -e /data/go ]; do sleep 0.1; done", OnDeadlineContinue)
+	polite := submit("echo ready; exec sleep 600", OnDeadlineKill)
+	for _, c := range []Cloudlet{stubborn, patient, polite} {
+		l.state(c.ID, CloudletRunning)
+		l.until(func() bool { return l.output(c.ID, "stdout") == "ready\n" }, c.ID+" is ready")
+		l.overdue(c.ID)
+	}
+	l.ended(l.sh("d", "echo >/data/go").ID)
 	if c := l.ended(polite.ID); c.State != CloudletDeadlineExceeded || c.Signal != "SIGTERM" || c.OverrunSeconds <= 0 {
 		t.Errorf("polite: %s %q overrun %v", c.State, c.Signal, c.OverrunSeconds)
 	}
-	if c := l.ended(patient.ID); c.State != CloudletDeadlineExceeded || c.ExitCode == nil || *c.ExitCode != 0 || c.OverrunSeconds < 1 {
+	if c := l.ended(patient.ID); c.State != CloudletDeadlineExceeded || c.ExitCode == nil || *c.ExitCode != 0 ||
+		c.OverrunSeconds <= 0 {
 		t.Errorf("patient: %s %v overrun %v", c.State, c.ExitCode, c.OverrunSeconds)
 	}
 	if c := l.ended(stubborn.ID); c.State != CloudletDeadlineExceeded || c.Signal != "SIGKILL" || c.OverrunSeconds < l.cfg.Grace.Seconds()*0.9 {
@@ -334,11 +386,12 @@ func TestKernelFreeze(t *testing.T) {
 		t.Fatalf("%+v %v", v, err)
 	}
 	l.state(c.ID, CloudletFrozen)
-	before := cpuOf(t, l, v.ID)
-	time.Sleep(time.Second)
-	if after := cpuOf(t, l, v.ID); after-before > 0.05 {
-		t.Errorf("used %.3f s of CPU while frozen", after-before)
-	}
+	before := 0.0
+	l.until(func() bool { // what it used last is accounted late
+		before = cpuOf(t, l, v.ID)
+		time.Sleep(200 * time.Millisecond)
+		return cpuOf(t, l, v.ID) == before
+	}, "it uses no CPU time while frozen")
 	if q, err := l.SubmitCloudlet(t.Context(), CloudletSubmit{VM: "f", Argv: []string{"true"}}); err != nil || q.State != CloudletQueued {
 		t.Errorf("submit to a frozen VM: %+v %v", q, err)
 	}
@@ -371,9 +424,10 @@ func cpuOf(t *testing.T, l *live, id string) float64 {
 func TestKernelResize(t *testing.T) {
 	l := newLive(t)
 	v := l.create("r", Spec{CPUs: 0.5, MemoryBytes: 256 * mib})
-	c := l.submit(CloudletSubmit{VM: "r", Argv: []string{"burn", "--cpus", "2", "--memory", "100MiB", "--seconds", "600"}})
+	burn := []string{"burn", "--cpus", "0", "--memory", "80MiB", "--seconds", "600"}
+	c := l.submit(CloudletSubmit{VM: "r", Argv: burn})
 	l.state(c.ID, CloudletRunning)
-	l.until(func() bool { v, _ := l.VM("r"); return v.Usage.MemoryBytes > 100*mib }, "the memory is in use")
+	l.until(func() bool { v, _ := l.VM("r"); return v.Usage.MemoryBytes > 80*mib }, "the memory is in use")
 	cpus, mem := 1.0, 64*mib
 	began := time.Now()
 	if _, err := l.ChangeVM(t.Context(), "r", VMChange{CPUs: &cpus}); err != nil {
@@ -401,10 +455,14 @@ func TestSystemRestartLosesNothing(t *testing.T) {
 	v := l.create("keep", small())
 	long := l.sh("keep", "sleep 600")
 	long = l.state(long.ID, CloudletRunning)
-	soon := l.sh("keep", "sleep 2; echo done; exit 7")
+	soon := l.sh("keep", "sleep 1; echo done; exit 7")
 	l.state(soon.ID, CloudletRunning)
 	l.stop()
-	time.Sleep(3 * time.Second)
+	l.until(func() bool {
+		past, err := guest.ReadJournal(l.runDir(v.ID))
+		return err == nil && len(past) == 1
+	}, "it ends without the agent")
+	ended := time.Now()
 	l.start()
 	again, err := l.VM("keep")
 	if err != nil || again.InitPID != v.InitPID || again.State != VMRunning {
@@ -417,8 +475,11 @@ func TestSystemRestartLosesNothing(t *testing.T) {
 	if c.ExitCode == nil || *c.ExitCode != 7 || l.output(c.ID, "stdout") != "done\n" {
 		t.Errorf("ended meanwhile: %+v", c)
 	}
-	if took := c.FinishedAt.Sub(*c.StartedAt).Seconds(); math.Abs(took-2) > 0.9 {
-		t.Errorf("it took %.2f s by its record, not about 2", took)
+	if took := c.FinishedAt.Sub(*c.StartedAt); took < 900*time.Millisecond {
+		t.Errorf("it took %v by its record, not at least a second", took)
+	}
+	if c.FinishedAt.After(ended) {
+		t.Errorf("it ended at %v by its record, and was seen to have before, at %v", c.FinishedAt, ended)
 	}
 }
 
@@ -438,7 +499,7 @@ func TestSystemInitDeathLosesTheCloudletNotTheVM(t *testing.T) {
 		t.Errorf("%s %s", c.State, c.Reason)
 	}
 	// What is submitted while the VM is built anew waits, and then runs.
-	for range 5 {
+	for range 2 {
 		before, err := l.VM("phoenix")
 		if err != nil {
 			t.Fatal(err)
@@ -507,18 +568,18 @@ func TestSystemFailedCreateLeavesNothing(t *testing.T) {
 
 func TestSystemEndlessOutputIsBounded(t *testing.T) {
 	l := newLive(t)
-	l.Agent.cfg.OutputKeep = 4 * mib
+	l.Agent.cfg.OutputKeep = mib
 	l.create("loud", small())
 	c := l.submit(CloudletSubmit{VM: "loud", Argv: []string{"yes"}})
 	running := l.state(c.ID, CloudletRunning)
 	path := l.outputPath(running.VM, c.ID, "stdout")
-	l.until(func() bool { st, err := os.Stat(path); return err == nil && st.Size() > 64*mib }, "64 MiB written")
+	l.until(func() bool { st, err := os.Stat(path); return err == nil && st.Size() > 16*mib }, "16 MiB written")
 	if _, err := l.CancelCloudlet(t.Context(), c.ID); err != nil {
 		t.Fatal(err)
 	}
 	l.ended(c.ID)
 	l.until(func() bool { return blocks(t, path) <= 2*l.Agent.cfg.OutputKeep }, "the output is capped")
-	if n := blocks(t, path); n > 64*mib {
+	if n := blocks(t, path); n > 16*mib {
 		t.Errorf("%d MiB on disk", n>>20)
 	}
 }

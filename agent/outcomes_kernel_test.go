@@ -8,19 +8,24 @@ import (
 // about, each once.
 func TestSystemOutcomesAreCounted(t *testing.T) {
 	l := newLive(t)
-	v := l.create("o", small())
+	v := l.create("o", Spec{CPUs: 1, MemoryBytes: 64 * mib})
 	run := func(req CloudletSubmit) Cloudlet {
 		req.VM, req.SLA = v.ID, SLAHigh
 		return l.submit(req)
 	}
 	sh := func(script string) []string { return []string{"sh", "-c", script} }
+	slow := []Cloudlet{run(CloudletSubmit{Argv: sh("sleep 300"), DeadlineSeconds: 300}),
+		run(CloudletSubmit{Argv: sh("sleep 1.5"), DeadlineSeconds: 1, OnDeadline: OnDeadlineContinue})}
+	l.state(slow[0].ID, CloudletRunning)
 	l.ended(run(CloudletSubmit{Argv: sh("exit 0"), DeadlineSeconds: 300}).ID)
 	l.ended(run(CloudletSubmit{Argv: sh("exit 3")}).ID)
 	l.ended(run(CloudletSubmit{Argv: sh("kill -SEGV $$")}).ID)
-	l.ended(run(CloudletSubmit{Argv: []string{"burn", "--cpus", "0", "--memory", "256MiB", "--seconds", "60"}}).ID)
+	l.ended(run(CloudletSubmit{Argv: []string{"burn", "--cpus", "0", "--memory", "128MiB", "--seconds", "60"}}).ID)
 	l.ended(run(CloudletSubmit{Argv: []string{"no-such-command"}}).ID)
-	l.ended(run(CloudletSubmit{Argv: sh("sleep 300"), DeadlineSeconds: 2}).ID)
-	l.ended(run(CloudletSubmit{Argv: sh("sleep 3"), DeadlineSeconds: 1, OnDeadline: OnDeadlineContinue}).ID)
+	l.overdue(slow[0].ID)
+	for _, c := range slow {
+		l.ended(c.ID)
+	}
 
 	c := run(CloudletSubmit{Argv: sh("sleep 300"), Request: Request{CPUs: 1}})
 	l.state(c.ID, CloudletRunning)

@@ -13,10 +13,10 @@ import (
 // and nothing is there to be undone.
 func TestSystemRecommendAllOrNothing(t *testing.T) {
 	l := newLive(t)
-	v := l.create("web", Spec{CPUs: 1, MemoryBytes: 512 * mib})
-	c := l.submit(CloudletSubmit{VM: "web", Argv: []string{"burn", "--cpus", "0", "--memory", "300MiB", "--seconds", "1000"}})
+	v := l.create("web", Spec{CPUs: 1, MemoryBytes: 256 * mib})
+	c := l.submit(CloudletSubmit{VM: "web", Argv: []string{"burn", "--cpus", "0", "--memory", "100MiB", "--seconds", "1000"}})
 	l.state(c.ID, CloudletRunning)
-	l.until(func() bool { now, _ := l.VM("web"); return now.Usage.MemoryBytes >= 300*mib }, "memory is used")
+	l.until(func() bool { now, _ := l.VM("web"); return now.Usage.MemoryBytes >= 100*mib }, "memory is used")
 
 	// As if it had never needed more than a few MiB.
 	p := autoscale.NewProfile(time.Now().Add(-time.Hour))
@@ -38,7 +38,7 @@ func TestSystemRecommendAllOrNothing(t *testing.T) {
 	if diff := cmp.Diff(v.Spec, now.Spec); diff != "" {
 		t.Errorf("the spec has changed (-before +after):\n%s", diff)
 	}
-	if got, err := l.parent.Slice(v.ID).Limits(); err != nil || *got.MemoryMax != 512*mib || got.CPU.Quota != got.CPU.Period {
+	if got, err := l.parent.Slice(v.ID).Limits(); err != nil || *got.MemoryMax != 256*mib || got.CPU.Quota != got.CPU.Period {
 		t.Errorf("the kernel has %+v, %v", got, err)
 	}
 	if _, err := l.UndoAdvice(t.Context(), "web"); !errors.Is(err, ErrConflict) {

@@ -2,6 +2,8 @@ package agent
 
 import (
 	"fmt"
+	"os"
+	"path/filepath"
 	"testing"
 )
 
@@ -9,35 +11,42 @@ import (
 func TestSystemMeteringLeavesNothing(t *testing.T) {
 	l := newLive(t)
 	round := func(n int) {
+		vms, runs := make([]VM, n), make([]Cloudlet, n)
 		for i := range n {
-			name := fmt.Sprintf("m%d", i)
-			v := l.create(name, small())
-			c := l.sh(name, "i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done")
+			vms[i] = l.create(fmt.Sprintf("m%d", i), Spec{CPUs: 0.2, MemoryBytes: 128 * mib})
+		}
+		for i := range n {
+			runs[i] = l.sh(vms[i].Name, "until [ -e /data/enough ]; do :; done")
+		}
+		for i, v := range vms {
 			l.until(func() bool {
 				now, err := l.VM(v.ID)
 				return err == nil && now.Usage.AnonBytes > 0 && now.Usage.Periods > 0
 			}, "the VM is metered")
-			if c = l.ended(c.ID); c.Usage.CPUSeconds <= 0 || c.Usage.UserSeconds <= 0 {
+			if err := os.WriteFile(filepath.Join(l.dataDir(v.ID), "enough"), nil, 0o644); err != nil {
+				t.Fatal(err)
+			}
+			if c := l.ended(runs[i].ID); c.Usage.CPUSeconds <= 0 || c.Usage.UserSeconds <= 0 {
 				t.Errorf("the cloudlet's usage is not kept: %+v", c.Usage)
 			}
-			if _, err := l.VMHistory(name, HistoryLongest, nil); err != nil {
+			if _, err := l.VMHistory(v.Name, HistoryLongest, nil); err != nil {
 				t.Error(err)
 			}
-			l.delete(name)
+			l.delete(v.Name)
 			if _, err := l.VMHistory(v.ID, HistoryLongest, nil); err == nil {
 				t.Error("a deleted VM has a history")
 			}
 		}
 	}
-	settled := func() HostUsage {
+	usage := func() HostUsage {
 		at := l.Snapshot().Seq
-		l.until(func() bool { return l.Snapshot().Seq >= at+3 }, "three more pictures")
+		l.until(func() bool { return l.Snapshot().Seq >= at+2 }, "two more pictures")
 		return l.Snapshot().Host.Usage
 	}
 	round(2)
-	before := settled()
+	before := usage()
 	round(6)
-	after := settled()
+	after := usage()
 	if after.AgentDescriptors > before.AgentDescriptors+3 || after.AgentGoroutines > before.AgentGoroutines+6 {
 		t.Errorf("%d files and %d goroutines before, %d and %d after six VMs", before.AgentDescriptors, before.AgentGoroutines, after.AgentDescriptors, after.AgentGoroutines)
 	}

@@ -210,25 +210,21 @@ func TestKernelFreezeWaits(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer r.Close()
-	for range 20 {
+	for range 8 {
 		if err := c.Freeze(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		if _, frozen, err := r.Events(); err != nil || !frozen {
 			t.Fatalf("after Freeze: frozen %v, %v", frozen, err)
 		}
-		// The last ticks are accounted late, on a busy machine much later.
-		var before, after cgroup.CPUStat
-		until(t, "the last ticks are accounted", func() bool {
-			before, _ = r.CPU()
-			time.Sleep(10 * time.Millisecond)
-			after, _ = r.CPU()
-			return after.Usage == before.Usage
+		// The last ticks are accounted late, on a busy machine much later. Two loops that
+		// run never stand still for so long.
+		until(t, "no CPU time is used while frozen", func() bool {
+			before, err1 := r.CPU()
+			time.Sleep(30 * time.Millisecond)
+			after, err2 := r.CPU()
+			return err1 == nil && err2 == nil && after.Usage == before.Usage
 		})
-		time.Sleep(20 * time.Millisecond)
-		if after, err = r.CPU(); err != nil || after.Usage-before.Usage > time.Millisecond {
-			t.Errorf("it used %v while frozen, %v", after.Usage-before.Usage, err)
-		}
 		if err := c.Thaw(t.Context()); err != nil {
 			t.Fatal(err)
 		}

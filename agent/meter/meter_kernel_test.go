@@ -101,10 +101,17 @@ func TestKernelSampleUnderLoad(t *testing.T) {
 	names := map[Count][2]string{CPUTime: {"cpu.stat", "usage_usec"}, UserTime: {"cpu.stat", "user_usec"}, SystemTime: {"cpu.stat", "system_usec"},
 		Periods: {"cpu.stat", "nr_periods"}, ThrottledPeriods: {"cpu.stat", "nr_throttled"}, ThrottledTime: {"cpu.stat", "throttled_usec"},
 		MemoryMax: {"memory.events", "max"}, OOMKills: {"memory.events", "oom_group_kill"}}
+	scopeDir := filepath.Join(dir, "cl-1")
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
-	for range 12 {
+	var first, last, began, ended uint64 // CPU time, and when it was read, in us
+	for i := range 5 {                   // a history is of whole seconds
 		<-tick.C
+		last, ended = kernelSays(t, dir, "cpu.stat", "usage_usec"), uint64(time.Now().UnixMicro())
+		if i == 0 {
+			first, began = last, ended
+		}
+		ofScope := kernelSays(t, scopeDir, "cpu.stat", "usage_usec")
 		before := map[Count]uint64{}
 		for c, f := range names {
 			before[c] = kernelSays(t, dir, f[0], f[1])
@@ -116,19 +123,20 @@ func TestKernelSampleUnderLoad(t *testing.T) {
 				t.Errorf("%s is %d, the kernel says %d to %d", f[1], s.Counters[c], before[c], after)
 			}
 		}
+		used, after := cl.Last().Counters[CPUTime], kernelSays(t, scopeDir, "cpu.stat", "usage_usec")
+		if used < ofScope || used > after {
+			t.Errorf("the cloudlet used %d us, the kernel says %d to %d", used, ofScope, after)
+		}
 	}
 	s := vm.Last()
-	if n := s.Counters; 2*n[ThrottledPeriods] < n[Periods] || n[Periods] == 0 || n[CPUWaiting] == 0 {
+	if n := s.Counters; n[ThrottledPeriods] == 0 || n[Periods] < n[ThrottledPeriods] || n[CPUWaiting] == 0 {
 		t.Errorf("%d of %d periods throttled, %d us waiting", n[ThrottledPeriods], n[Periods], n[CPUWaiting])
 	}
 	now := kernelSays(t, dir, "memory.current", "")
 	if s.Memory <= 0 || s.Memory > int64(now)+1<<20 || s.WorkingSet > s.Memory || s.Anon <= 0 || s.Kernel <= 0 || s.PIDs != 1 {
 		t.Errorf("memory %d (now %d), working set %d, anon %d, kernel %d; %d pids", s.Memory, now, s.WorkingSet, s.Anon, s.Kernel, s.PIDs)
 	}
-	if c, v := float64(cl.Last().Counters[CPUTime]), float64(s.Counters[CPUTime]); math.Abs(c/v-1) > 0.1 {
-		t.Errorf("the cloudlet used %v us, its VM %v", c, v)
-	}
-	w, err := m.VMWindow("load", time.Now(), 10*time.Second, []string{"cpus", "pids"})
+	w, err := m.VMWindow("load", time.Now(), 4*time.Second, []string{"cpus", "pids"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -139,8 +147,9 @@ func TestKernelSampleUnderLoad(t *testing.T) {
 			t.Errorf("second %d: %v cpus, %v pids", i, v, w.Series[1].Avg[i])
 		}
 	}
-	if mean := sum / float64(len(w.Times)); mean < 0.1 || mean > 0.3 {
-		t.Errorf("%v cpus on average, at a limit of 0.2", mean)
+	real := float64(last-first) / float64(ended-began)
+	if mean := sum / float64(len(w.Times)); math.Abs(mean/real-1) > 0.5 || mean > 0.3 {
+		t.Errorf("%v cpus on average, the kernel says %v, at a limit of 0.2", mean, real)
 	}
 	for name, c := range m.Collectors() {
 		if !c.OK {
@@ -172,7 +181,7 @@ func TestKernelVMsVanishMidSample(t *testing.T) {
 			}
 		}
 	})
-	const vms = 150
+	const vms = 30
 	for i := range vms {
 		id := fmt.Sprint("v", i)
 		slice, scope := kernelVM(t, parent, id)
@@ -222,10 +231,10 @@ func openFiles(tb testing.TB) int {
 	return len(d)
 }
 
-// One second of 100 VMs, all moving, beside the same by containerd's Stat in the
+// One second of 30 VMs, all moving, beside the same by containerd's Stat in the
 // same run; and on the real kernel, too, a sample allocates nothing.
 func TestKernelSamplingBesideContainerd(t *testing.T) {
-	const vms, passes = 100, 20
+	const vms, passes = 30, 10
 	parent := cgrouptest.Kernel(t)
 	m := New(Config{StateDir: t.TempDir()})
 	defer m.Close()

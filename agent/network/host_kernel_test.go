@@ -11,13 +11,16 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
 
 	"cloudflash/agent/network"
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
 
@@ -131,10 +134,15 @@ func answer(t testing.TB, network, addr string) error {
 	return nil
 }
 
-const patience = 1500 * time.Millisecond
+// An answer that is to come has all the time that a busy machine may take. One that
+// is not has a second: nothing between two namespaces of a machine takes that long.
+const (
+	patience = 30 * time.Second
+	silence  = time.Second
+)
 
 // ask connects and returns what the other side says.
-func ask(network, addr string) (string, error) {
+func ask(network, addr string, patience time.Duration) (string, error) {
 	c, err := net.DialTimeout(network, addr, patience)
 	if err != nil {
 		return "", err
@@ -149,19 +157,18 @@ func ask(network, addr string) (string, error) {
 	return string(b[:n]), err
 }
 
-func (s *namespace) ask(network, addr string) (answer string, err error) {
+func (s *namespace) ask(network, addr string, patience time.Duration) (answer string, err error) {
 	err = s.do(func() error {
-		answer, err = ask(network, addr)
+		answer, err = ask(network, addr, patience)
 		return err
 	})
 	return answer, err
 }
 
-// reaches and refuses say whether somebody is there to answer; they give the
-// answer's host.
+// reaches wants an answer, and gives its host.
 func (s *namespace) reaches(network, addr string) string {
 	s.t.Helper()
-	answer, err := s.ask(network, addr)
+	answer, err := s.ask(network, addr, patience)
 	if err != nil {
 		s.t.Errorf("%s %s: %v, want an answer", network, addr, err)
 		return ""
@@ -170,13 +177,20 @@ func (s *namespace) reaches(network, addr string) string {
 	return host
 }
 
-func (s *namespace) refused(network, addr string) {
+// refused wants none of the addresses, which are tried at once, to answer.
+func (s *namespace) refused(network string, addrs ...string) {
 	s.t.Helper()
-	if answer, err := s.ask(network, addr); err == nil {
-		s.t.Errorf("%s %s answers %q, want nothing", network, addr, answer)
-	} else if !errors.As(err, new(*net.OpError)) {
-		s.t.Error(err)
+	var all sync.WaitGroup
+	for _, addr := range addrs {
+		all.Go(func() {
+			if answer, err := s.ask(network, addr, silence); err == nil {
+				s.t.Errorf("%s %s answers %q, want nothing", network, addr, answer)
+			} else if !errors.As(err, new(*net.OpError)) {
+				s.t.Error(err)
+			}
+		})
 	}
+	all.Wait()
 }
 
 // sh runs a shell script on the host.
@@ -212,17 +226,27 @@ func newHost(t testing.TB, change func(*network.Config)) *host {
 	if change != nil {
 		change(&h.cfg)
 	}
-	sh(t, fmt.Sprintf(`
-ip link set lo up
-ip link del out0 2>/dev/null || true
-ip link add out0 type veth peer name out1 netns %d
-ip link set out0 up
-ip addr add 192.0.2.1/24 dev out0
-ip addr add 2001:db8::1/64 dev out0 nodad`, h.outside.pid))
-	h.outside.sh(`ip link set out1 up; ip addr add 192.0.2.2/24 dev out1; ip addr add 2001:db8::2/64 dev out1 nodad
-ip addr add 198.51.100.1/32 dev lo; ip addr add 2001:db8:1::1/128 dev lo; ip addr add 169.254.169.254/32 dev lo`)
-	sh(t, `ip route replace default via 192.0.2.2; ip -6 route replace default via 2001:db8::2; ip route replace 169.254.169.254 via 192.0.2.2`)
+	sh(t, fmt.Sprintf(`ip -batch - <<END
+link set lo up
+link add out0 type veth peer name out1 netns %d
+link set out0 up
+addr add 192.0.2.1/24 dev out0
+addr add 2001:db8::1/64 dev out0 nodad
+END`, h.outside.pid))
 	t.Cleanup(func() { sh(t, "ip link del out0 2>/dev/null || true") })
+	h.outside.sh(`ip -batch - <<END
+link set out1 up
+addr add 192.0.2.2/24 dev out1
+addr add 2001:db8::2/64 dev out1 nodad
+addr add 198.51.100.1/32 dev lo
+addr add 2001:db8:1::1/128 dev lo
+addr add 169.254.169.254/32 dev lo
+END`)
+	sh(t, `ip -batch - <<END
+route replace default via 192.0.2.2
+route replace default via 2001:db8::2
+route replace 169.254.169.254 via 192.0.2.2
+END`)
 	h.Network = h.restart()
 	t.Cleanup(func() {
 		if err := h.Remove(context.Background()); err != nil {
@@ -287,21 +311,35 @@ func state(t testing.TB) string {
 			count++
 		}
 	}
+	links, err := netlink.LinkList()
+	for errors.Is(err, netlink.ErrDumpInterrupted) { // something changed meanwhile
+		links, err = netlink.LinkList()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	var lines []string
+	for _, l := range links {
+		if a := l.Attrs(); a.Name != "ifb0" && a.Name != "ifb1" && !strings.HasPrefix(a.Name, "out") {
+			lines = append(lines, fmt.Sprintf("%s: %s mtu %d group %d", a.Name, l.Type(), a.MTU, a.Group))
+		}
+	}
+	slices.Sort(lines)
 	var b bytes.Buffer
-	fmt.Fprintf(&b, "%d fds\n%s\n", count, sh(t, `ip -o link | sed 's/^[0-9]*: //; s/@if[0-9]*//; s/ state.*//; s/<.*>//' | grep -v -e '^ifb[01]:' -e '^out' | sort`))
+	fmt.Fprintf(&b, "%d fds\n%s\n", count, strings.Join(lines, "\n"))
 	for _, e := range network.Elements(t) {
 		fmt.Fprintln(&b, e)
 	}
 	return b.String()
 }
 
-// settled is the state once it is as wanted, or ten seconds later: connections of
+// settled is the state once it is as wanted, or half a minute later: connections of
 // the tests end in their own time.
 func settled(t testing.TB, want string) string {
 	t.Helper()
 	now := state(t)
-	for end := time.Now().Add(10 * time.Second); now != want && time.Now().Before(end); now = state(t) {
-		time.Sleep(200 * time.Millisecond)
+	for end := time.Now().Add(30 * time.Second); now != want && time.Now().Before(end); now = state(t) {
+		time.Sleep(10 * time.Millisecond)
 	}
 	return now
 }

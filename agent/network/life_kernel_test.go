@@ -180,7 +180,7 @@ func TestKernelCycles(t *testing.T) {
 	l := network.Link{ID: id(0), Slot: 0, Mode: network.Bridged, RateBPS: 10e6, PID: v.pid,
 		Publish: []network.Publish{{HostPort: 8081, GuestPort: 80, Protocol: "tcp"}}}
 	before := state(t)
-	for range 200 {
+	for range 25 {
 		if _, err := h.Attach(t.Context(), l); err != nil {
 			t.Fatal(err)
 		}
@@ -197,11 +197,11 @@ func TestKernelAtOnce(t *testing.T) {
 	h := newHost(t, nil)
 	before := state(t)
 	var wg sync.WaitGroup
-	for slot := range 16 {
+	for slot := range 8 {
 		v := newNamespace(t)
 		wg.Go(func() {
 			l := network.Link{ID: id(slot), Slot: slot, Mode: network.NAT, RateBPS: 10e6, PID: v.pid}
-			for range 5 {
+			for range 3 {
 				if _, err := h.Attach(t.Context(), l); err != nil {
 					t.Error(err)
 				}

@@ -6,11 +6,12 @@ import (
 	"net/netip"
 	"os"
 	"strings"
+	"sync"
+	"syscall"
 	"testing"
 
 	"cloudflash/agent/network"
 	"golang.org/x/sys/unix"
-	"syscall"
 )
 
 func TestKernelPublish(t *testing.T) {
@@ -33,20 +34,19 @@ func TestKernelPublish(t *testing.T) {
 	})
 	t.Run("from the host", func(t *testing.T) {
 		for _, addr := range []string{"127.0.0.1:8081", "192.0.2.1:8081", "192.0.2.1:8082", "[2001:db8::1]:8081"} {
-			if _, err := ask("tcp", addr); err != nil {
+			if _, err := ask("tcp", addr, patience); err != nil {
 				t.Error(err)
 			}
 		}
-		if _, err := ask("udp", "127.0.0.1:8081"); err != nil {
+		if _, err := ask("udp", "127.0.0.1:8081", patience); err != nil {
 			t.Error(err)
 		}
-		if _, err := ask("tcp", "127.0.0.1:8082"); err == nil {
+		if _, err := ask("tcp", "127.0.0.1:8082", silence); err == nil {
 			t.Error("a port of one address answers on another")
 		}
 	})
 	t.Run("not from other VMs", func(t *testing.T) {
-		other.refused("tcp", "192.0.2.1:8081")
-		other.refused("tcp", "10.88.0.1:8081")
+		other.refused("tcp", "192.0.2.1:8081", "10.88.0.1:8081")
 	})
 	attach := func(p ...network.Publish) error {
 		l := other.link
@@ -146,6 +146,8 @@ func TestKernelResolver(t *testing.T) {
 			if err != nil || got != c.want {
 				t.Fatalf("%q %v, want %q", got, err, c.want)
 			}
+			var direct sync.WaitGroup
+			direct.Go(func() { v.refused("udp", "169.254.169.254:53") })
 			for _, network := range []string{"udp", "tcp"} {
 				if c.listen != "" {
 					if err := answer(t, network, c.listen); err != nil {
@@ -157,7 +159,7 @@ func TestKernelResolver(t *testing.T) {
 					t.Errorf("%s: it hears %s, want %s", network, from, c.from)
 				}
 			}
-			v.refused("udp", "169.254.169.254:53")
+			direct.Wait()
 		})
 	}
 	// systemd-resolved binds its stub to lo: a redirect would not reach it.

@@ -1,6 +1,7 @@
 package network_test
 
 import (
+	"sync"
 	"testing"
 
 	"cloudflash/agent/network"
@@ -32,12 +33,10 @@ func TestKernelReach(t *testing.T) {
 		}
 	})
 	t.Run("VMs are apart", func(t *testing.T) {
-		for _, v := range []*vm{a, c} {
-			v.refused("tcp", b.ip4(80))
-			v.refused("tcp", b.ip6(80))
-		}
-		a.refused("tcp", c.ip4(80))
-		a.refused("tcp", c.ip6(80))
+		var all sync.WaitGroup
+		all.Go(func() { a.refused("tcp", b.ip4(80), b.ip6(80), c.ip4(80), c.ip6(80)) })
+		all.Go(func() { c.refused("tcp", b.ip4(80), b.ip6(80)) })
+		all.Wait()
 		if out, err := a.try("ping -c1 -W1 " + b.addr.IPv4.Addr().String()); err == nil {
 			t.Error(out)
 		}
@@ -52,19 +51,19 @@ func TestKernelReach(t *testing.T) {
 	})
 	t.Run("services of the host are out of reach", func(t *testing.T) {
 		for _, v := range []*vm{a, c} {
-			v.refused("tcp", "10.88.0.1:8080")
-			v.refused("tcp", "192.0.2.1:8080")
-			v.refused("tcp", "[fd0c:f1a5:c10d::1]:8080")
-			v.refused("tcp", "[2001:db8::1]:8080")
-			v.refused("udp", "10.88.0.1:53")
-			v.sh("ping -c1 -W2 10.88.0.1")
-			v.sh("ping -c1 -W2 fd0c:f1a5:c10d::1")
+			var all sync.WaitGroup
+			all.Go(func() {
+				v.refused("tcp", "10.88.0.1:8080", "192.0.2.1:8080", "[fd0c:f1a5:c10d::1]:8080", "[2001:db8::1]:8080")
+			})
+			all.Go(func() { v.refused("udp", "10.88.0.1:53") })
+			all.Wait()
+			v.sh("ping -c1 -W30 10.88.0.1; ping -c1 -W30 fd0c:f1a5:c10d::1")
 		}
 	})
 	t.Run("the host reaches VMs", func(t *testing.T) {
 		for _, v := range []*vm{a, c} {
 			for _, at := range []string{v.ip4(80), v.ip6(80)} {
-				if _, err := ask("tcp", at); err != nil {
+				if _, err := ask("tcp", at, patience); err != nil {
 					t.Error(err)
 				}
 			}
@@ -76,12 +75,12 @@ func TestKernelReach(t *testing.T) {
 	})
 	t.Run("no metadata services", func(t *testing.T) {
 		a.refused("tcp", "169.254.169.254:80") // outside
-		if _, err := ask("tcp", "169.254.169.254:80"); err != nil {
+		if _, err := ask("tcp", "169.254.169.254:80", patience); err != nil {
 			t.Error(err) // the host does
 		}
 		sh(t, "ip addr add 169.254.170.2/32 dev lo")
 		a.refused("tcp", "169.254.170.2:8080") // on the host
-		if _, err := ask("tcp", "169.254.170.2:8080"); err != nil {
+		if _, err := ask("tcp", "169.254.170.2:8080", patience); err != nil {
 			t.Error(err)
 		}
 		sh(t, "ip addr del 169.254.170.2/32 dev lo")

@@ -2,7 +2,6 @@ package storage
 
 import (
 	"fmt"
-	"math"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -65,62 +64,49 @@ func (w *writer) written(t *testing.T, field string) float64 {
 	return 0
 }
 
-// dd runs dd in the scope and tells how long it took.
-func (w *writer) dd(t *testing.T, args ...string) time.Duration {
+// run runs a shell script in the scope and tells how long it took.
+func (w *writer) run(t *testing.T, script string) time.Duration {
 	t.Helper()
 	fd, err := w.scope.OpenDir()
 	if err != nil {
-		t.Fatal(err)
+		t.Error(err)
+		return 0
 	}
 	defer unix.Close(fd)
-	cmd := exec.Command("dd", append([]string{"bs=64k", "status=none"}, args...)...)
+	cmd := exec.Command("sh", "-ec", script)
 	cmd.SysProcAttr = &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: fd}
 	began := time.Now()
 	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
+		t.Errorf("%s: %v: %s", script, err, out)
 	}
 	return time.Since(began)
 }
 
-// direct is how many chunks of 64 KiB go through per second, past the cache.
-func (w *writer) direct(t *testing.T, dir string, chunks int) float64 {
+// held wants that so much took about as long as the limit makes it. Less never is
+// right. More may be the machine's: what the same took without a limit, and the time
+// it was away. What is left of the double is for two limits on top of each other.
+func held(t *testing.T, what string, took, want, free, away time.Duration) {
 	t.Helper()
-	out := filepath.Join(dir, "direct")
-	defer os.Remove(out)
-	return float64(chunks) / w.dd(t, "if=/dev/zero", "of="+out, fmt.Sprintf("count=%d", chunks), "oflag=direct").Seconds()
-}
-
-// buffered is how many chunks per second are written back: they are in memory
-// when the clock starts. It cannot be read from io.stat meanwhile: XFS of 6.12
-// makes one request of tens of megabytes, which waits as a whole.
-func (w *writer) buffered(t *testing.T, dir string, chunks int) (perSecond, operations float64) {
-	t.Helper()
-	out := filepath.Join(dir, "buffered")
-	defer os.Remove(out)
-	w.dd(t, "if=/dev/zero", "of="+out, fmt.Sprintf("count=%d", chunks))
-	before := w.written(t, "wios")
-	seconds := w.dd(t, "if=/dev/null", "of="+out, "conv=notrunc,fsync").Seconds()
-	return float64(chunks) / seconds, (w.written(t, "wios") - before) / seconds
-}
-
-// within wants a rate within 10 % of its limit, in three tries. On a machine with
-// more to do than it can, a writer may stay below; no more than half is asked for
-// then, which two limits on top of each other would not reach.
-func within(t *testing.T, what string, limit float64, measure func() float64) {
-	t.Helper()
-	best := math.Inf(1)
-	for range 3 {
-		ratio := measure() / limit
-		t.Logf("%s: %.3f of the limit", what, ratio)
-		if math.Abs(ratio-1) < math.Abs(best-1) {
-			best = ratio
-		}
-		if math.Abs(best-1) <= 0.1 {
-			return
-		}
+	t.Logf("%s: %v, want %v; %v without a limit, the machine was away for %v", what, took, want, free, away)
+	if took < want*8/10 || took > want*19/10+3*free+3*away {
+		t.Errorf("%s: %v, want %v", what, took, want)
 	}
-	if best > 1.1 || best < 0.55 {
-		t.Errorf("%s: %.3f of the limit", what, best)
+}
+
+// awayFor is for how long nobody ran who wanted to while f did.
+func awayFor(f func()) (away time.Duration) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		f()
+	}()
+	for last := time.Now(); ; last = time.Now() {
+		select {
+		case <-done:
+			return away
+		case <-time.After(time.Millisecond):
+			away += max(0, time.Since(last)-10*time.Millisecond)
+		}
 	}
 }
 
@@ -128,6 +114,7 @@ func within(t *testing.T, what string, limit float64, measure func() float64) {
 // the slice that has it.
 func TestKernelIOMaxHoldsOnTheDevice(t *testing.T) {
 	backends(t, func(t *testing.T, s *Storage) {
+		t.Parallel() // it mostly waits
 		d, err := s.Device()
 		if err != nil {
 			t.Fatal(err)
@@ -139,18 +126,54 @@ func TestKernelIOMaxHoldsOnTheDevice(t *testing.T) {
 		limited, free := newWriter(t, parent.Slice("limited"), d), newWriter(t, parent.Slice("free"), d)
 		dir, other := assign(t, s, "a", 0, 256*mib), assign(t, s, "b", 1, 256*mib)
 
-		const chunks = 16.0 // in a MiB
-		limited.limit(t, cgroup.IODevice{WriteBPS: 5 * mib})
-		within(t, "bytes, direct", 5, func() float64 { return limited.direct(t, dir, 25*chunks) / chunks })
-		within(t, "bytes, buffered", 5, func() float64 { n, _ := limited.buffered(t, dir, 25*chunks); return n / chunks })
-		n, _ := free.buffered(t, other, 25*chunks)
-		t.Logf("without a limit: %.1f MiB/s", n/chunks)
+		// Who has no limit is done first, whatever else the machine does.
+		const direct = "dd if=/dev/zero of=direct bs=64k count=128 oflag=direct status=none"
+		limited.limit(t, cgroup.IODevice{WriteBPS: 64 << 10})
+		slow := make(chan struct{})
+		go func() {
+			defer close(slow)
+			limited.run(t, "cd "+dir+"; "+direct)
+		}()
+		free.run(t, "cd "+other+"; "+direct)
+		select {
+		case <-slow:
+			t.Error("a limited writer is not slower than one without a limit")
+		default:
+		}
+		limited.limit(t, cgroup.IODevice{WriteBPS: gib})
+		<-slow
 
-		limited.limit(t, cgroup.IODevice{WriteIOPS: 50})
-		within(t, "operations, direct", 50, func() float64 { return limited.direct(t, dir, 300) })
-		// The kernel merges what is buffered, so there may be less than is allowed.
-		if _, operations := limited.buffered(t, dir, 2048); operations > 55 {
-			t.Errorf("%.0f buffered operations per second, limited to 50", operations)
+		// Each script ends when all it has written is on the device.
+		const bytes, operations = 8 << 20, 40
+		scripts := []struct {
+			what, script string
+			limit        cgroup.IODevice
+			field        string
+			least        float64
+		}{
+			{"bytes, direct", direct,
+				cgroup.IODevice{WriteBPS: bytes}, "wbytes", bytes},
+			{"bytes, buffered", "dd if=/dev/zero of=buffered bs=64k count=128 conv=fsync status=none",
+				cgroup.IODevice{WriteBPS: bytes}, "wbytes", bytes},
+			{"operations, direct", "dd if=/dev/zero of=direct bs=64k count=40 oflag=direct status=none",
+				cgroup.IODevice{WriteIOPS: operations}, "wios", operations},
+			// The kernel merges what is buffered of one file, so there is one to an operation.
+			{"operations, buffered", "for i in $(seq 40); do echo x >$i; done; sync -f .",
+				cgroup.IODevice{WriteIOPS: operations}, "wios", operations},
+		}
+		for _, s := range scripts {
+			limited.limit(t, s.limit)
+			before, others := limited.written(t, s.field), free.written(t, s.field)
+			unlimited := free.run(t, "cd "+other+"; "+s.script)
+			var took time.Duration
+			away := awayFor(func() { took = limited.run(t, "cd "+dir+"; "+s.script) })
+			wrote, others := limited.written(t, s.field)-before, free.written(t, s.field)-others
+
+			if wrote < s.least || others < s.least || wrote > 2*s.least {
+				t.Errorf("%s: %.0f and %.0f %s, want %.0f", s.what, wrote, others, s.field, s.least)
+			}
+			want := time.Duration(wrote / s.least * float64(time.Second))
+			held(t, s.what, took, want, unlimited, away)
 		}
 	})
 }
