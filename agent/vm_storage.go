@@ -168,9 +168,6 @@ func (a *Agent) sweepStorage(ctx context.Context) error {
 	return err
 }
 
-// trimAfter is how long deletes are waited for before their blocks are given back.
-const trimAfter = 5 * time.Second
-
 func (a *Agent) wantTrim() {
 	select {
 	case a.trim <- struct{}{}:
@@ -178,7 +175,8 @@ func (a *Agent) wantTrim() {
 	}
 }
 
-// runTrim gives the blocks of deleted files back to the disk below the pool.
+// runTrim gives the blocks of deleted files back to the disk below the pool. It waits a
+// while for more of them.
 func (a *Agent) runTrim(ctx context.Context) {
 	for {
 		select {
@@ -189,7 +187,7 @@ func (a *Agent) runTrim(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
-		case <-time.After(trimAfter):
+		case <-time.After(a.cfg.UpkeepEvery):
 		}
 		if a.disk == nil {
 			continue
