@@ -219,7 +219,7 @@ func (l *live) output(id, stream string) string {
 
 func small() Spec { return Spec{CPUs: 1, MemoryBytes: 128 * mib} }
 
-func TestKernelCloudletLives(t *testing.T) {
+func TestSystemCloudletLives(t *testing.T) {
 	l := newLive(t)
 	v := l.create("web", small())
 	if v.State != VMRunning || v.InitPID == 0 || v.Limits.CPUs == nil || *v.Limits.CPUs != 1 || *v.Limits.MemoryBytes != 128*mib {
@@ -294,7 +294,7 @@ func TestKernelForkBombStopsAtPIDs(t *testing.T) {
 	}
 }
 
-func TestKernelDeadlines(t *testing.T) {
+func TestSystemDeadlines(t *testing.T) {
 	l := newLive(t)
 	l.create("d", small())
 	stubborn := l.submit(CloudletSubmit{VM: "d", Argv: []string{"/bin/sh", "-c", "trap '' TERM; while :; do sleep 0.1; done"}, DeadlineSeconds: 2})
@@ -311,7 +311,7 @@ func TestKernelDeadlines(t *testing.T) {
 	}
 }
 
-func TestKernelDaemonsGoDownWithTheirCloudlet(t *testing.T) {
+func TestSystemDaemonsGoDownWithTheirCloudlet(t *testing.T) {
 	l := newLive(t)
 	v := l.create("daemons", small())
 	c := l.ended(l.sh("daemons", "setsid sleep 987 & setsid sleep 988 & sleep 0.2; exit 0").ID)
@@ -396,7 +396,7 @@ func TestKernelResize(t *testing.T) {
 	}
 }
 
-func TestKernelRestartLosesNothing(t *testing.T) {
+func TestSystemRestartLosesNothing(t *testing.T) {
 	l := newLive(t)
 	v := l.create("keep", small())
 	long := l.sh("keep", "sleep 600")
@@ -422,7 +422,7 @@ func TestKernelRestartLosesNothing(t *testing.T) {
 	}
 }
 
-func TestKernelInitDeathLosesTheCloudletNotTheVM(t *testing.T) {
+func TestSystemInitDeathLosesTheCloudletNotTheVM(t *testing.T) {
 	l := newLive(t)
 	v := l.create("phoenix", small())
 	c := l.sh("phoenix", "sleep 600")
@@ -456,7 +456,7 @@ func TestKernelInitDeathLosesTheCloudletNotTheVM(t *testing.T) {
 func kill9(pid int) error { return exec.Command("kill", "-9", strconv.Itoa(pid)).Run() }
 
 // An archive becomes the root file system; the file may go once the VM is there.
-func TestKernelImageFromAnArchive(t *testing.T) {
+func TestSystemImageFromAnArchive(t *testing.T) {
 	l := newLive(t)
 	path := filepath.Join(stateDir(t), "tool.tar")
 	if out, err := exec.Command("tar", "-C", filepath.Dir(binary(t, "burn")), "-czf", path, "burn").CombinedOutput(); err != nil {
@@ -480,7 +480,7 @@ func TestKernelImageFromAnArchive(t *testing.T) {
 	}
 }
 
-func TestKernelFailedCreateLeavesNothing(t *testing.T) {
+func TestSystemFailedCreateLeavesNothing(t *testing.T) {
 	l := newLive(t)
 	small := small()
 	small.StorageBytes = 64 * mib
@@ -505,7 +505,7 @@ func TestKernelFailedCreateLeavesNothing(t *testing.T) {
 	}
 }
 
-func TestKernelEndlessOutputIsBounded(t *testing.T) {
+func TestSystemEndlessOutputIsBounded(t *testing.T) {
 	l := newLive(t)
 	l.Agent.cfg.OutputKeep = 4 * mib
 	l.create("loud", small())

@@ -4,9 +4,9 @@ import (
 	"testing"
 )
 
-// TestKernelOutcomesAreCounted ends cloudlets in every way that a test can bring
+// TestSystemOutcomesAreCounted ends cloudlets in every way that a test can bring
 // about, each once.
-func TestKernelOutcomesAreCounted(t *testing.T) {
+func TestSystemOutcomesAreCounted(t *testing.T) {
 	l := newLive(t)
 	v := l.create("o", small())
 	run := func(req CloudletSubmit) Cloudlet {

@@ -11,7 +11,7 @@ import (
 
 // Advice for two resources of which the kernel cannot give one: neither is changed,
 // and nothing is there to be undone.
-func TestKernelRecommendAllOrNothing(t *testing.T) {
+func TestSystemRecommendAllOrNothing(t *testing.T) {
 	l := newLive(t)
 	v := l.create("web", Spec{CPUs: 1, MemoryBytes: 512 * mib})
 	c := l.submit(CloudletSubmit{VM: "web", Argv: []string{"burn", "--cpus", "0", "--memory", "300MiB", "--seconds", "1000"}})

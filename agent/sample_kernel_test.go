@@ -6,7 +6,7 @@ import (
 )
 
 // VMs that come, are metered and go leave no file open and no goroutine running.
-func TestKernelMeteringLeavesNothing(t *testing.T) {
+func TestSystemMeteringLeavesNothing(t *testing.T) {
 	l := newLive(t)
 	round := func(n int) {
 		for i := range n {

@@ -41,7 +41,7 @@ func lend(t *testing.T, l *live, v *vm, bytes int64, cpus float64) {
 
 // An agent that was killed after it stored that memory is to shrink, and before it
 // was: meanwhile the VM has taken more.
-func TestKernelRestartLeavesMemoryInUse(t *testing.T) {
+func TestSystemRestartLeavesMemoryInUse(t *testing.T) {
 	l := newLive(t)
 	l.stop()
 	l.cfg.Autoscale = "auto"
@@ -64,7 +64,7 @@ func TestKernelRestartLeavesMemoryInUse(t *testing.T) {
 // What is not scaled any more is the spec's again, but for memory in use: that is not
 // slowed down, and keeps nothing else as it was. So it is after a restart without
 // autoscaling.
-func TestKernelScalingThatIsTurnedOff(t *testing.T) {
+func TestSystemScalingThatIsTurnedOff(t *testing.T) {
 	l := newLive(t)
 	l.stop()
 	l.cfg.Autoscale = "auto"

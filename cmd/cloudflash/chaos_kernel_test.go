@@ -295,10 +295,10 @@ func (d *daemon) deleteOne(l *ledger) {
 	}
 }
 
-// TestKernelChaos kills the agent with SIGKILL at random moments while VMs and
+// TestSystemChaos kills the agent with SIGKILL at random moments while VMs and
 // cloudlets are created, run, resized and deleted, then compares what was
 // promised, what the store says and what the kernel has.
-func TestKernelChaos(t *testing.T) {
+func TestSystemChaos(t *testing.T) {
 	kills := 20
 	if s := os.Getenv("CLOUDFLASH_CHAOS_KILLS"); s != "" {
 		var err error

@@ -14,8 +14,8 @@ import (
 	"cloudflash/agent"
 )
 
-// TestKernelEndsUnderLoad: SIGTERM ends the agent while cloudlets come and go.
-func TestKernelEndsUnderLoad(t *testing.T) {
+// TestSystemEndsUnderLoad: SIGTERM ends the agent while cloudlets come and go.
+func TestSystemEndsUnderLoad(t *testing.T) {
 	d := newDaemon(t)
 	for round := range 3 {
 		d.start()
@@ -66,9 +66,9 @@ func TestKernelEndsUnderLoad(t *testing.T) {
 	})
 }
 
-// TestKernelDeletedCloudletsLeaveNoFiles: those that end with their VM are not
+// TestSystemDeletedCloudletsLeaveNoFiles: those that end with their VM are not
 // metered any more.
-func TestKernelDeletedCloudletsLeaveNoFiles(t *testing.T) {
+func TestSystemDeletedCloudletsLeaveNoFiles(t *testing.T) {
 	s := newShell(t)
 	open := func() (n int) {
 		for _, fd := range glob(t, fmt.Sprintf("/proc/%d/fd/*", s.daemon.cmd.Process.Pid)) {

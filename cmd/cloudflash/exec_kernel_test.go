@@ -22,7 +22,7 @@ func (s *shell) command(args ...string) *exec.Cmd {
 	return cmd
 }
 
-func TestKernelExecPipes(t *testing.T) {
+func TestSystemExecPipes(t *testing.T) {
 	s := newShell(t)
 	s.out("vm", "create", "web", "--memory", "128MiB")
 	cmd := s.command("vm", "exec", "web", "--", "sh", "-c", "hostname >&2; sha256sum; exit 7")
@@ -108,7 +108,7 @@ func expect(t *testing.T, f *os.File, texts ...string) {
 	}
 }
 
-func TestKernelExecTerminal(t *testing.T) {
+func TestSystemExecTerminal(t *testing.T) {
 	s := newShell(t)
 	s.out("vm", "create", "web", "--memory", "128MiB")
 	person, tty := terminal(t)
@@ -174,7 +174,7 @@ func expectEither(t *testing.T, f *os.File, a, b string) bool {
 
 // A command of exec ends with the client, with its VM and with the agent, and
 // leaves nothing behind. Its VM is not idle meanwhile.
-func TestKernelExecEnds(t *testing.T) {
+func TestSystemExecEnds(t *testing.T) {
 	s := newShell(t)
 	s.out("vm", "create", "web", "--memory", "128MiB")
 	begin := func() *exec.Cmd {
@@ -217,9 +217,9 @@ func TestKernelExecEnds(t *testing.T) {
 	}
 }
 
-// TestKernelExecHeldOutput ends though somebody else in the VM keeps the output of
+// TestSystemExecHeldOutput ends though somebody else in the VM keeps the output of
 // the command open, and writes to it.
-func TestKernelExecHeldOutput(t *testing.T) {
+func TestSystemExecHeldOutput(t *testing.T) {
 	s := newShell(t)
 	s.out("vm", "create", "web", "--memory", "128MiB")
 	for name, hold := range map[string]string{"silent": "sleep 1000", "loud": "yes >&9"} {

@@ -49,7 +49,7 @@ func (d *daemon) history(vm string) history {
 
 // An agent that is killed loses at most a minute of the history; while there is
 // none, nobody looks, and that stays a gap.
-func TestKernelHistorySurvivesKill(t *testing.T) {
+func TestSystemHistorySurvivesKill(t *testing.T) {
 	d := newDaemon(t)
 	d.start()
 	d.ready()

@@ -11,9 +11,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestKernelHostileImage gives VMs images that have links and other traps where
+// TestSystemHostileImage gives VMs images that have links and other traps where
 // the init mounts and writes, as directories and as archives.
-func TestKernelHostileImage(t *testing.T) {
+func TestSystemHostileImage(t *testing.T) {
 	f := newFortress(t)
 	rise := strings.Repeat("../", 40)
 	for name, trap := range map[string]func(dir string) error{

@@ -92,7 +92,7 @@ func (s *shell) chatter(name string) (stop func()) {
 }
 
 // What goes on in a VM keeps it; when that ends it is announced and deleted.
-func TestKernelIdleVMs(t *testing.T) {
+func TestSystemIdleVMs(t *testing.T) {
 	s := idleShell(t)
 	_, said, _ := s.run("vm", "create", "gone", "--memory", "64MiB")
 	if !strings.Contains(said, "deleted after 5s without a sign of life and 15s of notice") || !strings.Contains(said, "vm set gone --keep") {
@@ -163,7 +163,7 @@ func TestKernelIdleVMs(t *testing.T) {
 }
 
 // A cloudlet that comes while the notice runs keeps the VM, and runs in it.
-func TestKernelIdleNoticeEndsWithACloudlet(t *testing.T) {
+func TestSystemIdleNoticeEndsWithACloudlet(t *testing.T) {
 	s := idleShell(t)
 	for _, args := range [][]string{{"--vm", "web"}, nil} { // and where the scheduler chooses
 		s.out("vm", "create", "web", "--memory", "64MiB")
@@ -180,7 +180,7 @@ func TestKernelIdleNoticeEndsWithACloudlet(t *testing.T) {
 	}
 }
 
-func TestKernelIdlePoolMinimum(t *testing.T) {
+func TestSystemIdlePoolMinimum(t *testing.T) {
 	s := idleShell(t, "--idle-min-vms", "1")
 	s.out("vm", "create", "old", "--memory", "64MiB")
 	s.out("vm", "create", "young", "--memory", "64MiB")
@@ -194,7 +194,7 @@ func TestKernelIdlePoolMinimum(t *testing.T) {
 }
 
 // An agent that dies in the notice forgets it: the next counts anew.
-func TestKernelIdleNoticeDiesWithTheAgent(t *testing.T) {
+func TestSystemIdleNoticeDiesWithTheAgent(t *testing.T) {
 	s := idleShell(t)
 	s.out("vm", "create", "web", "--memory", "64MiB")
 	before := s.announced("web")

@@ -61,7 +61,7 @@ func (o *outside) answers(port int, text string) {
 	}
 }
 
-func TestKernelCommandLineNetwork(t *testing.T) {
+func TestKernelNetworkReach(t *testing.T) {
 	s := newShell(t)
 	world := newOutside(t)
 	world.answers(80, "hello-from-outside")
@@ -127,7 +127,7 @@ func until(t *testing.T, what string, done func() bool) {
 }
 
 // A resize during a transfer shows, and the connection lives.
-func TestKernelCommandLineBandwidth(t *testing.T) {
+func TestKernelBandwidth(t *testing.T) {
 	s := newShell(t)
 	world := newOutside(t)
 	world.start("socat", "-u", "TCP-LISTEN:9000,fork,reuseaddr", "OPEN:/dev/null,wronly")
@@ -169,7 +169,7 @@ func TestKernelCommandLineBandwidth(t *testing.T) {
 	}
 }
 
-func TestKernelCommandLineStorage(t *testing.T) {
+func TestKernelStorageQuota(t *testing.T) {
 	s := newShell(t)
 	s.out("vm", "create", "full", "--memory", "128MiB", "--storage", "64MiB")
 	s.out("vm", "create", "neighbour", "--memory", "128MiB", "--storage", "64MiB")
@@ -212,7 +212,7 @@ func TestKernelCommandLineStorage(t *testing.T) {
 }
 
 // Deleting gives the space back, to the last block that matters.
-func TestKernelCommandLineStorageIsGivenBack(t *testing.T) {
+func TestSystemStorageIsGivenBack(t *testing.T) {
 	cycles := 20
 	if n, err := strconv.Atoi(os.Getenv("CLOUDFLASH_SOAK")); err == nil {
 		cycles = max(cycles, n/5)
@@ -323,10 +323,10 @@ func (s *shell) metric(name string) int {
 	return 0
 }
 
-// TestKernelNothingLeaks makes many VMs, some at once and most one after the
+// TestSystemNothingLeaks makes many VMs, some at once and most one after the
 // other, and counts what is left. CLOUDFLASH_SOAK is how many in all; a third as
 // many live at once.
-func TestKernelNothingLeaks(t *testing.T) {
+func TestSystemNothingLeaks(t *testing.T) {
 	all := 60
 	if n, err := strconv.Atoi(os.Getenv("CLOUDFLASH_SOAK")); err == nil {
 		all = n

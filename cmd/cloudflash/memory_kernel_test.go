@@ -31,7 +31,7 @@ func (s *shell) pagesOf(owner string) agent.MemoryOwner {
 	return agent.MemoryOwner{}
 }
 
-func TestKernelCommandLineMemoryIsOwned(t *testing.T) {
+func TestKernelMemoryIsOwned(t *testing.T) {
 	s := newShell(t)
 	s.out("vm", "create", "web", "--memory", "512MiB")
 	s.out("vm", "create", "quiet", "--memory", "64MiB")
@@ -161,7 +161,7 @@ func (s *shell) mapped(vm string) {
 }
 
 // The rolling scan keeps to its budget and goes through on its own.
-func TestKernelCommandLineRollingScan(t *testing.T) {
+func TestSystemRollingScan(t *testing.T) {
 	s := newShell(t)
 	until(t, "the scan rolls", func() bool { return fetch[agent.Memory](s, "").Scan.PagesScanned > 0 })
 	began := fetch[agent.Memory](s, "").Scan

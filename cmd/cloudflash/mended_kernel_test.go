@@ -12,7 +12,7 @@ import (
 
 // What somebody takes away from the VMs' network behind the agent's back does not
 // cost a VM more than that, and comes back.
-func TestKernelNetworkIsMended(t *testing.T) {
+func TestSystemNetworkIsMended(t *testing.T) {
 	s := newShell(t)
 	s.out("vm", "create", "web", "--memory", "64MiB", "--publish", "8090:80")
 	s.out("cloudlet", "submit", "--vm", "web", "--name", "server", "--", "socat", "TCP-LISTEN:80,fork,reuseaddr", "SYSTEM:echo here")

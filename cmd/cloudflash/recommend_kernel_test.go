@@ -46,7 +46,7 @@ func (d *daemon) end() {
 // A VM with two cores that uses a third of one is told so, with the doubt that goes
 // with a short history; what it takes is in the kernel, and can be given back after
 // the agent was killed.
-func TestKernelRecommend(t *testing.T) {
+func TestSystemRecommend(t *testing.T) {
 	s := newShell(t)
 	s.out("vm", "create", "web", "--cpus", "2", "--memory", "256MiB", "--label", "template=job")
 	s.out("vm", "create", "tight", "--cpus", "0.2", "--memory", "128MiB")

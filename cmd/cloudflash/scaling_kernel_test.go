@@ -361,7 +361,7 @@ func stalled(t *testing.T, path, kind string) float64 {
 // Demand steps from 0.1 (CLOUDFLASH_SOAK: 0.25) to 2 cores in a VM that is limited to 0.5. How long does
 // it take until the kernel has a larger quota, and until it has all that is wanted
 // or allowed? CLOUDFLASH_SOAK takes 50 steps, CLOUDFLASH_STEP_FROM is where they begin.
-func TestKernelScalingStep(t *testing.T) {
+func TestSystemScalingStep(t *testing.T) {
 	s := newScaled(t)
 	rng := rand.New(rand.NewPCG(seed(t), 1))
 	steps, tries, base := 6, 6, 0.1
@@ -445,7 +445,7 @@ func steady(rng *rand.Rand, n int, mean, deviation float64) []float64 {
 
 // Load that is noisy and goes nowhere does not make the limit swing. CLOUDFLASH_SOAK
 // looks on for 11 minutes.
-func TestKernelScalingSteady(t *testing.T) {
+func TestLongScalingSteady(t *testing.T) {
 	s := newScaled(t)
 	rng := rand.New(rand.NewPCG(seed(t), 2))
 	length := 90

@@ -11,7 +11,7 @@ import (
 
 // Memory grows by 50 MiB a second, from a quarter of the limit to far above it: the
 // limits are ahead of it, nothing is killed and nobody waits.
-func TestKernelScalingMemoryGrows(t *testing.T) {
+func TestSystemScalingMemoryGrows(t *testing.T) {
 	s := newScaled(t)
 	const limit, end = 192, 600 // MiB; four times the limit is allowed
 	v := s.vm("grows", 1, limit, agent.PolicyLayer{})
@@ -52,7 +52,7 @@ func (s *shell) number(v agent.VM, file string) float64 {
 // When the load ends, limits shrink after the cooldown and no sooner, and what is
 // left running, with a file that it reads again and again, is not hurt.
 // CLOUDFLASH_SOAK has the usual minute.
-func TestKernelScalingShrinksAfterTheLoad(t *testing.T) {
+func TestSystemScalingShrinksAfterTheLoad(t *testing.T) {
 	s := newScaled(t)
 	cooldown, policy := 60.0, agent.PolicyLayer{}
 	if !soak() {

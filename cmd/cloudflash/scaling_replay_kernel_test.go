@@ -135,7 +135,7 @@ func later(a, b time.Time) time.Time {
 // The same demand in three VMs at once: one that has its peak all the time, one that
 // has its mean, and one that begins there and is scaled. CLOUDFLASH_REPLAY_SECONDS is
 // how long, CLOUDFLASH_TRACES a folder of recorded traces.
-func TestKernelScalingReplay(t *testing.T) {
+func TestLongScalingReplay(t *testing.T) {
 	length := 60
 	if n, err := strconv.Atoi(os.Getenv("CLOUDFLASH_REPLAY_SECONDS")); err == nil {
 		length = n

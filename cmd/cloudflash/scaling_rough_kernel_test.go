@@ -15,7 +15,7 @@ import (
 
 // Somebody writes limits ten times a second. The agent does not fight, does not tell
 // of each, and has its own again when that stops.
-func TestKernelScalingFoughtOver(t *testing.T) {
+func TestSystemScalingFoughtOver(t *testing.T) {
 	s := newScaled(t)
 	v := s.vm("war", 0.25, 64, agent.PolicyLayer{})
 	quota := follow(t, s.slice(v, "cpu.max"))
@@ -43,7 +43,7 @@ func TestKernelScalingFoughtOver(t *testing.T) {
 
 // The agent is ended while it scales, and VMs are deleted all at once while they are
 // saturated.
-func TestKernelScalingEndsAtOnce(t *testing.T) {
+func TestSystemScalingEndsAtOnce(t *testing.T) {
 	s := newScaled(t)
 	rng := rand.New(rand.NewPCG(seed(t), 5))
 	s.vm("first", 0.25, 32, agent.PolicyLayer{})
@@ -109,7 +109,7 @@ func TestKernelScalingEndsAtOnce(t *testing.T) {
 
 // A program takes three times the limit as fast as it can: memory.high holds it back
 // until the limits have grown. It is not killed.
-func TestKernelScalingMemoryAtOnce(t *testing.T) {
+func TestSystemScalingMemoryAtOnce(t *testing.T) {
 	s := newScaled(t)
 	v := s.vm("greedy", 1, 64, agent.PolicyLayer{})
 	working, most := follow(t, s.slice(v, "memory.high")), follow(t, s.slice(v, "memory.max"))

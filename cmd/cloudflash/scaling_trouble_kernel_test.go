@@ -32,7 +32,7 @@ func (s *shell) quiet(v agent.VM, kind string) {
 
 // Somebody writes a limit by hand: that is told once, not fought, and autoscaling
 // goes on from there.
-func TestKernelScalingByHand(t *testing.T) {
+func TestSystemScalingByHand(t *testing.T) {
 	s := newScaled(t)
 	idle, busy := s.vm("calm", 0.25, 64, agent.PolicyLayer{}), s.vm("busy", 0.25, 64, agent.PolicyLayer{})
 	time.Sleep(7 * time.Second) // the limits have been read back
@@ -62,7 +62,7 @@ func TestKernelScalingByHand(t *testing.T) {
 }
 
 // VMs are deleted while the loop decides about them.
-func TestKernelScalingDeletedMeanwhile(t *testing.T) {
+func TestSystemScalingDeletedMeanwhile(t *testing.T) {
 	s := newScaled(t)
 	rng := rand.New(rand.NewPCG(seed(t), 3))
 	cycle := func(i int) agent.VM {
@@ -111,7 +111,7 @@ func TestKernelScalingDeletedMeanwhile(t *testing.T) {
 }
 
 // A frozen VM uses nothing, and loses nothing for it.
-func TestKernelScalingFrozen(t *testing.T) {
+func TestSystemScalingFrozen(t *testing.T) {
 	s := newScaled(t)
 	v := s.vm("ice", 0.25, 64, brisk(2, 3))
 	quota := follow(t, s.slice(v, "cpu.max"))
@@ -136,7 +136,7 @@ func TestKernelScalingFrozen(t *testing.T) {
 
 // The agent is killed around its decisions. What was decided holds when it is back:
 // nothing falls back to the spec.
-func TestKernelScalingKilled(t *testing.T) {
+func TestSystemScalingKilled(t *testing.T) {
 	s := newScaled(t)
 	rng := rand.New(rand.NewPCG(seed(t), 4))
 	for i := range 6 {
@@ -223,7 +223,7 @@ func (s *shell) scaled(vm, resource string) agent.Scaled {
 
 // A host without headroom: what cannot be granted is told once, nothing flaps, and
 // is granted when there is room.
-func TestKernelScalingFullHost(t *testing.T) {
+func TestSystemScalingFullHost(t *testing.T) {
 	s := newScaled(t, "--overcommit-cpu", "0.5") // as if it had half as many processors, so that one VM can use all it has
 	n := float64(hostCPUs(t)) / 2
 	half := 0.9 * n / 2 // the host keeps a tenth for itself
@@ -259,7 +259,7 @@ func TestKernelScalingFullHost(t *testing.T) {
 }
 
 // A dry run decides, tells, and changes nothing.
-func TestKernelScalingDryRun(t *testing.T) {
+func TestSystemScalingDryRun(t *testing.T) {
 	s := newScaled(t, "--autoscale", "recommend")
 	v := s.vm("dry", 0.5, 64, brisk(3, 5))
 	quota, working, most := follow(t, s.slice(v, "cpu.max")), follow(t, s.slice(v, "memory.high")), follow(t, s.slice(v, "memory.max"))
@@ -278,7 +278,7 @@ func TestKernelScalingDryRun(t *testing.T) {
 
 // What a user asks for while the loop is at work counts, and is no drift. Turned off,
 // limits are what was asked for.
-func TestKernelScalingUserWins(t *testing.T) {
+func TestSystemScalingUserWins(t *testing.T) {
 	s := newScaled(t)
 	v := s.vm("web", 0.5, 128, agent.PolicyLayer{})
 	quota, working, most := follow(t, s.slice(v, "cpu.max")), follow(t, s.slice(v, "memory.high")), follow(t, s.slice(v, "memory.max"))
@@ -305,7 +305,7 @@ func TestKernelScalingUserWins(t *testing.T) {
 
 // Many VMs are saturated at once. A quota of a hundredth core, by hand, lets two
 // processors saturate so many. CLOUDFLASH_SOAK takes 100.
-func TestKernelScalingManyAtOnce(t *testing.T) {
+func TestLongScalingManyAtOnce(t *testing.T) {
 	s := newScaled(t)
 	n := 16
 	if soak() {

@@ -120,7 +120,7 @@ func (s *shell) await(name string, state agent.CloudletState) agent.Cloudlet {
 	}
 }
 
-func TestKernelCommandLineHalfACore(t *testing.T) {
+func TestKernelQuotaOfHalfACore(t *testing.T) {
 	s := newShell(t)
 	s.out("vm", "create", "web", "--cpus", "0.5", "--memory", "128MiB")
 	s.out("cloudlet", "submit", "--vm", "web", "--name", "busy", "--", "sh", "-c", "while :; do :; done")
@@ -143,7 +143,7 @@ func TestKernelCommandLineHalfACore(t *testing.T) {
 	}
 }
 
-func TestKernelCommandLineResizeTakesEffectAtOnce(t *testing.T) {
+func TestKernelResizeTakesEffectAtOnce(t *testing.T) {
 	s := newShell(t)
 	s.out("vm", "create", "web", "--cpus", "0.5", "--memory", "128MiB")
 	path := filepath.Join(s.parent, "vms", show[agent.VM](s, "vm", "web").ID, "cpu.max")
@@ -181,7 +181,7 @@ func TestKernelCommandLineResizeTakesEffectAtOnce(t *testing.T) {
 	}
 }
 
-func TestKernelCommandLineOOM(t *testing.T) {
+func TestKernelOOMSparesNeighbours(t *testing.T) {
 	s := newShell(t)
 	s.out("vm", "create", "a", "--memory", "128MiB")
 	s.out("vm", "create", "b", "--memory", "128MiB")
@@ -204,7 +204,7 @@ func TestKernelCommandLineOOM(t *testing.T) {
 	}
 }
 
-func TestKernelCommandLineForkBomb(t *testing.T) {
+func TestKernelForkBombStopsAtItsPIDs(t *testing.T) {
 	s := newShell(t)
 	s.out("vm", "create", "web", "--pids", "50", "--memory", "256MiB")
 	s.out("cloudlet", "submit", "--vm", "web", "--name", "bomb", "--", "sh", "-c", "f() { while :; do f & done; }; f 2>/dev/null & exec sleep 600")
@@ -228,7 +228,7 @@ func TestKernelCommandLineForkBomb(t *testing.T) {
 	}
 }
 
-func TestKernelCommandLineWriteLimit(t *testing.T) {
+func TestKernelWriteLimit(t *testing.T) {
 	s := newShell(t)
 	s.out("vm", "create", "web", "--io-wbps", "5MiB/s", "--memory", "256MiB")
 	began := time.Now()

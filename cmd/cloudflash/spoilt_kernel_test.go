@@ -12,9 +12,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestKernelSpoiltImage starts the init of a VM again after its root has put
+// TestSystemSpoiltImage starts the init of a VM again after its root has put
 // directories where files are written, and filled its storage.
-func TestKernelSpoiltImage(t *testing.T) {
+func TestSystemSpoiltImage(t *testing.T) {
 	s := newShell(t)
 	image := filepath.Join(s.state, "image")
 	if err := firstError(os.MkdirAll(filepath.Join(image, "etc"), 0o755), os.WriteFile(filepath.Join(image, "etc/hosts"), nil, 0o644)); err != nil {
