@@ -11,21 +11,14 @@ import (
 	"testing"
 	"time"
 
-	"cloudflash/agent"
+	"cloudflash/cmd/cloudflash/systemtest"
 	"golang.org/x/sys/unix"
 )
 
-// command is the command line as a process of its own, to be given input.
-func (s *shell) command(args ...string) *exec.Cmd {
-	cmd := exec.Command("cloudflash", args...)
-	cmd.Env = append(os.Environ(), "CLOUDFLASH_HOST=unix://"+filepath.Join(s.daemon.run, "api.sock"), "TERM=xterm")
-	return cmd
-}
-
 func TestSystemExecPipes(t *testing.T) {
-	s := newShell(t)
-	s.out("vm", "create", "web", "--memory", "128MiB")
-	cmd := s.command("vm", "exec", "web", "--", "sh", "-c", "hostname >&2; sha256sum; exit 7")
+	s := systemtest.Start(t)
+	s.Out("vm", "create", "web", "--memory", "128MiB")
+	cmd := s.Command("vm", "exec", "web", "--", "sh", "-c", "hostname >&2; sha256sum; exit 7")
 	big := bytes.Repeat([]byte("0123456789abcdef"), 200_000)
 	cmd.Stdin = bytes.NewReader(big)
 	var errOut strings.Builder
@@ -40,33 +33,28 @@ func TestSystemExecPipes(t *testing.T) {
 	if string(out) != string(want) || errOut.String() != "web\n" || cmd.ProcessState.ExitCode() != 7 {
 		t.Errorf("%q %q %v", out, errOut.String(), cmd.ProcessState)
 	}
-	if _, msg, code := s.run("vm", "exec", "web", "nonsense"); code != 127 || !strings.Contains(msg, "not found") {
+	if _, msg, code := s.Run("vm", "exec", "web", "nonsense"); code != 127 || !strings.Contains(msg, "not found") {
 		t.Errorf("%d %s", code, msg)
 	}
-	if _, msg, code := s.run("vm", "exec", "web", "sh", "-c", "kill -TERM $$"); code != 143 {
+	if _, msg, code := s.Run("vm", "exec", "web", "sh", "-c", "kill -TERM $$"); code != 143 {
 		t.Errorf("%d %s", code, msg)
 	}
-	if _, msg, code := s.run("vm", "exec", "web", "tail", "/dev/zero"); code != 137 || !strings.Contains(msg, "oom") {
+	if _, msg, code := s.Run("vm", "exec", "web", "tail", "/dev/zero"); code != 137 || !strings.Contains(msg, "oom") {
 		t.Errorf("%d %s", code, msg)
 	}
 	// A daemon that a command leaves behind goes with it, as with a cloudlet.
-	s.out("vm", "exec", "web", "sh", "-c", "sleep 1000 >/dev/null 2>&1 & echo left")
-	s.empty("web")
+	s.Out("vm", "exec", "web", "sh", "-c", "sleep 1000 >/dev/null 2>&1 & echo left")
+	awaitEmpty(s, "web")
 }
 
-// empty waits until a VM holds nothing but its init.
-func (s *shell) empty(vm string) {
-	s.t.Helper()
-	dir := filepath.Join(s.parent, "vms", show[agent.VM](s, "vm", vm).ID)
-	for end := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+// awaitEmpty waits until a VM holds nothing but its init.
+func awaitEmpty(s *systemtest.Agent, vm string) {
+	s.T.Helper()
+	dir := s.Slice(s.VM(vm), "")
+	systemtest.Until(s.T, "nothing is left behind", func() bool {
 		scopes, err := filepath.Glob(dir + "/cl-*")
-		if err == nil && len(scopes) == 0 {
-			return
-		}
-		if time.Now().After(end) {
-			s.t.Fatalf("left behind: %v", scopes)
-		}
-	}
+		return err == nil && len(scopes) == 0
+	})
 }
 
 // terminal is a pseudo-terminal that the command line believes a person sits at.
@@ -109,8 +97,8 @@ func expect(t *testing.T, f *os.File, texts ...string) {
 }
 
 func TestSystemExecTerminal(t *testing.T) {
-	s := newShell(t)
-	s.out("vm", "create", "web", "--memory", "128MiB")
+	s := systemtest.Start(t)
+	s.Out("vm", "create", "web", "--memory", "128MiB")
 	person, tty := terminal(t)
 	size := func(rows, cols uint16) {
 		if err := unix.IoctlSetWinsize(int(tty.Fd()), unix.TIOCSWINSZ, &unix.Winsize{Row: rows, Col: cols}); err != nil {
@@ -118,7 +106,7 @@ func TestSystemExecTerminal(t *testing.T) {
 		}
 	}
 	size(33, 111)
-	cmd := s.command("vm", "exec", "web", "--", "sh", "-i")
+	cmd := s.Command("vm", "exec", "web", "--", "sh", "-i")
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = tty, tty, tty
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -150,7 +138,7 @@ func TestSystemExecTerminal(t *testing.T) {
 	if err := cmd.Wait(); cmd.ProcessState.ExitCode() != 5 {
 		t.Errorf("%v", err)
 	}
-	s.empty("web")
+	awaitEmpty(s, "web")
 }
 
 // expectEither reports whether the first of two texts came before the second did.
@@ -175,11 +163,11 @@ func expectEither(t *testing.T, f *os.File, a, b string) bool {
 // A command of exec ends with the client, with its VM and with the agent, and
 // leaves nothing behind. Its VM is not idle meanwhile.
 func TestSystemExecEnds(t *testing.T) {
-	s := newShell(t)
-	s.out("vm", "create", "web", "--memory", "128MiB")
+	s := systemtest.Start(t)
+	s.Out("vm", "create", "web", "--memory", "128MiB")
 	begin := func() *exec.Cmd {
 		t.Helper()
-		cmd := s.command("vm", "exec", "web", "--", "sh", "-c", "echo here; sleep 1000")
+		cmd := s.Command("vm", "exec", "web", "--", "sh", "-c", "echo here; sleep 1000")
 		out, err := cmd.StdoutPipe()
 		if err != nil {
 			t.Fatal(err)
@@ -193,25 +181,24 @@ func TestSystemExecEnds(t *testing.T) {
 		return cmd
 	}
 	cmd := begin()
-	if v := show[agent.VM](s, "vm", "web"); v.IdleSince != nil {
+	if v := s.VM("web"); v.IdleSince != nil {
 		t.Error("idle while somebody is in it")
 	}
 	_ = cmd.Process.Kill()
 	_ = cmd.Wait()
-	s.empty("web")
-	s.out("vm", "wait", "web", "--for", "idle", "--timeout", "2m") // nobody is in it any more
+	awaitEmpty(s, "web")
+	s.Out("vm", "wait", "web", "--for", "idle", "--timeout", "2m") // nobody is in it any more
 
 	cmd = begin()
-	s.kill() // the agent
+	s.Kill() // the agent
 	if err := cmd.Wait(); cmd.ProcessState.ExitCode() == 0 {
 		t.Errorf("the agent died: %v", err)
 	}
-	s.start()
-	s.ready()
-	s.empty("web")
+	s.Start()
+	awaitEmpty(s, "web")
 
 	cmd = begin()
-	s.out("vm", "delete", "web", "--grace", "0s")
+	s.Out("vm", "delete", "web", "--grace", "0s")
 	if err := cmd.Wait(); cmd.ProcessState.ExitCode() == 0 {
 		t.Errorf("the VM was deleted: %v", err)
 	}
@@ -220,23 +207,23 @@ func TestSystemExecEnds(t *testing.T) {
 // TestSystemExecHeldOutput ends though somebody else in the VM keeps the output of
 // the command open, and writes to it.
 func TestSystemExecHeldOutput(t *testing.T) {
-	s := newShell(t)
-	s.out("vm", "create", "web", "--memory", "128MiB")
+	s := systemtest.Start(t)
+	s.Out("vm", "create", "web", "--memory", "128MiB")
 	for name, hold := range map[string]string{"silent": "sleep 1000", "loud": "yes >&9"} {
-		cmd := s.command("vm", "exec", "web", "--", "sh", "-c", "echo $$ >/data/pid; while [ ! -e /data/held ]; do sleep 0.1; done; echo end; exit 3")
+		cmd := s.Command("vm", "exec", "web", "--", "sh", "-c", "echo $$ >/data/pid; while [ ! -e /data/held ]; do sleep 0.1; done; echo end; exit 3")
 		var out strings.Builder
 		cmd.Stdout = &out
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
-		s.out("cloudlet", "submit", "--vm", "web", "--name", name, "--", "sh", "-c",
+		s.Out("cloudlet", "submit", "--vm", "web", "--name", name, "--", "sh", "-c",
 			"while [ ! -s /data/pid ]; do sleep 0.1; done; exec 9>/proc/$(cat /data/pid)/fd/1; touch /data/held; "+hold)
 		late := time.AfterFunc(30*time.Second, func() { _ = cmd.Process.Kill() })
 		_ = cmd.Wait()
 		if !late.Stop() || cmd.ProcessState.ExitCode() != 3 || !strings.Contains(out.String(), "end\n") {
 			t.Errorf("%s: %v, %d bytes", name, cmd.ProcessState, out.Len())
 		}
-		s.run("cloudlet", "cancel", name) // the loud one has nobody left to write to, and has ended
-		s.out("vm", "exec", "web", "--", "rm", "/data/pid", "/data/held")
+		s.Run("cloudlet", "cancel", name) // the loud one has nobody left to write to, and has ended
+		s.Out("vm", "exec", "web", "--", "rm", "/data/pid", "/data/held")
 	}
 }

@@ -1,12 +1,13 @@
 package main
 
 import (
-	"fmt"
-	"strings"
+	"errors"
+	"net/http"
 	"testing"
 	"time"
 
 	"cloudflash/agent"
+	"cloudflash/cmd/cloudflash/systemtest"
 )
 
 // history is what the API answers with.
@@ -38,43 +39,31 @@ func (h history) known(name string, from, to int64) (n int) {
 	return n
 }
 
-func (d *daemon) history(vm string) history {
-	d.t.Helper()
-	h, err := call[history](d, "GET", "/api/v1/vms/"+vm+"/metrics?range=5m&fields=cpus,memory_bytes,cpus_limit", nil)
-	if err != nil {
-		d.t.Fatal(err)
-	}
-	return h
+func readHistory(d *systemtest.Agent, vm string) history {
+	d.T.Helper()
+	return systemtest.Must[history](d, "GET", "/api/v1/vms/"+vm+"/metrics?range=5m&fields=cpus,memory_bytes,cpus_limit", nil)
 }
 
 // An agent that is killed loses at most a minute of the history; while there is
 // none, nobody looks, and that stays a gap.
 func TestSystemHistorySurvivesKill(t *testing.T) {
-	d := newDaemon(t)
-	d.start()
-	d.ready()
-	v, err := call[agent.VM](d, "POST", "/api/v1/vms", map[string]any{"name": "past", "cpus": 1, "memory_bytes": 128 << 20})
-	if err != nil {
-		t.Fatal(err)
-	}
-	gone, err := call[agent.VM](d, "POST", "/api/v1/vms", map[string]any{"name": "gone", "cpus": 1, "memory_bytes": 128 << 20})
-	if err != nil {
-		t.Fatal(err)
-	}
+	d := systemtest.New(t)
+	d.Start()
+	d.Create("past", 1, 128, agent.PolicyLayer{})
+	gone := d.Create("gone", 1, 128, agent.PolicyLayer{})
 	first := time.Now().Unix() + 2
 	time.Sleep(70 * time.Second) // so long that it must have been saved
-	before := d.history("past")
+	before := readHistory(d, "past")
 	killed := time.Now().Unix()
 	if n := before.known("memory_bytes", first, killed-2); n < 60 {
 		t.Fatalf("%d of 68 seconds are known before the kill", n)
 	}
-	d.kill()
+	d.Kill()
 	time.Sleep(6 * time.Second)
-	d.start()
-	d.ready()
+	d.Start()
 	back := time.Now().Unix()
 	time.Sleep(5 * time.Second)
-	after := d.history("past")
+	after := readHistory(d, "past")
 	if n := after.known("memory_bytes", killed+1, killed+5); n != 0 {
 		t.Errorf("%d seconds are known in which there was no agent", n)
 	}
@@ -98,26 +87,17 @@ func TestSystemHistorySurvivesKill(t *testing.T) {
 	if limit := after.at("cpus_limit", kept); limit == nil || *limit != 1 {
 		t.Errorf("cpus_limit %v", limit)
 	}
-	d.forgets(gone.ID)
-	if _, err := call[any](d, "DELETE", "/api/v1/vms/"+v.ID+"?grace=0s", nil); err != nil {
-		t.Error(err)
-	}
-	d.deleteAll()
+	forgets(d, gone.ID)
+	d.DeleteAll()
 }
 
 // forgets deletes a VM and checks that its history goes with it.
-func (d *daemon) forgets(id string) {
-	d.t.Helper()
-	if _, err := call[any](d, "DELETE", "/api/v1/vms/"+id+"?grace=0s", nil); err != nil {
-		d.t.Fatal(err)
-	}
-	deadline := time.Now().Add(2 * time.Minute)
-	for time.Now().Before(deadline) {
-		_, err := call[history](d, "GET", "/api/v1/vms/"+id+"/metrics", nil)
-		if err != nil && strings.Contains(fmt.Sprint(err), "404") {
-			return
-		}
-		time.Sleep(200 * time.Millisecond)
-	}
-	d.t.Error("a deleted VM has a history")
+func forgets(d *systemtest.Agent, id string) {
+	d.T.Helper()
+	d.MustRemove(id)
+	systemtest.Until(d.T, "a deleted VM has no history", func() bool {
+		_, err := systemtest.Call[history](d, "GET", "/api/v1/vms/"+id+"/metrics", nil)
+		var r systemtest.Refused
+		return errors.As(err, &r) && r.Status == http.StatusNotFound
+	})
 }

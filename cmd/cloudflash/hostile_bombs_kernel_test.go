@@ -6,23 +6,33 @@ import (
 	"testing"
 	"time"
 
-	"cloudflash/agent"
 	"golang.org/x/sys/unix"
 )
 
-// bombs go off one after the other. Each may end its cloudlet, even its VM's
-// use; the agent, the host and the neighbour go on, and the VM can be made
-// anew.
-func (f *fortress) bombs(t *testing.T) {
+// What may be exhausted is tried one after the other. Each may end its cloudlet, even its VM's use; the agent, the host
+// and the neighbour go on, and the VM can be made anew.
+func TestKernelHostileExhausts(t *testing.T) {
+	f := newFortress(t)
 	for _, bomb := range []struct{ name, arg string }{
-		{"inotify", ""}, {"terminals", ""}, {"descriptors", ""}, {"message queues", ""}, {"shared memory", ""}, {"files in memory", "/tmp"},
-		{"files in memory", "/run"}, {"files in memory", "/dev/shm"}, {"files in memory", "/dev"},
+		{"inotify", ""}, {"terminals", ""}, {"descriptors", ""}, {"message queues", ""}, {"shared memory", ""},
 	} {
-		t.Run(bomb.name+bomb.arg, func(t *testing.T) {
-			out := f.attack(t, "evil", true, bomb.name, bomb.arg)
-			f.measure(t, strings.ReplaceAll(out, "\n", "; "))
-		})
+		t.Run(bomb.name, func(t *testing.T) { f.bomb(t, bomb.name, bomb.arg) })
 	}
+	f.holds(t)
+}
+
+// Every tmpfs is filled with files that have nothing in them.
+func TestKernelHostileFillsMemory(t *testing.T) {
+	f := newFortress(t)
+	for _, dir := range []string{"/tmp", "/run", "/dev/shm", "/dev"} {
+		t.Run(dir, func(t *testing.T) { f.bomb(t, "files in memory", dir) })
+	}
+	f.holds(t)
+}
+
+// Bombs that a shell can make.
+func TestKernelHostileBombs(t *testing.T) {
+	f := newFortress(t)
 	for name, script := range map[string]string{
 		"fork bomb":     "f() { while :; do f & done; }; f 2>/dev/null & sleep 4",
 		"memory":        "exec burn --cpus 0 --memory 1GiB --seconds 20",
@@ -32,24 +42,33 @@ func (f *fortress) bombs(t *testing.T) {
 		"big file":      "head -c 400M /dev/zero >/tmp/big; true",
 	} {
 		t.Run(name, func(t *testing.T) {
-			f.run("cloudlet", "submit", "--vm", "evil", "--name", "bomb", "--deadline", "30s", "--", "sh", "-c", script)
-			f.run("cloudlet", "wait", "bomb")
-			c := show[agent.Cloudlet](f.shell, "cloudlet", "bomb")
-			f.run("cloudlet", "logs", "bomb", "--tail", "3")
+			f.Run("cloudlet", "submit", "--vm", "evil", "--name", "bomb", "--deadline", "30s", "--", "sh", "-c", script)
+			f.Run("cloudlet", "wait", "bomb")
+			c := f.Cloudlet("bomb")
+			f.Run("cloudlet", "logs", "bomb", "--tail", "3")
 			f.measure(t, string(c.State)+" "+c.Reason)
 		})
 	}
+	f.holds(t)
+}
+
+// bomb is an attack that may be killed half-way.
+func (f *fortress) bomb(t *testing.T, name, arg string) {
+	t.Helper()
+	out := f.attack(t, "evil", true, name, arg)
+	f.measure(t, strings.ReplaceAll(out, "\n", "; "))
 }
 
 // measure looks at host and neighbour, empties the VM if it is full, and has it
 // do something.
 func (f *fortress) measure(t *testing.T, said string) {
 	t.Helper()
-	n, err := strconv.Atoi(f.cgroupFile("evil", "memory.current"))
+	evil := f.VM("evil")
+	n, err := strconv.Atoi(f.ControlFile(evil, "memory.current"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Logf("%.300s; memory of the VM %d MiB, processes %s", said, n>>20, f.cgroupFile("evil", "pids.current"))
+	t.Logf("%.300s; memory of the VM %d MiB, processes %s", said, n>>20, f.ControlFile(evil, "pids.current"))
 	if n > 256<<20+1<<20 {
 		t.Errorf("memory %d", n)
 	}
@@ -63,11 +82,11 @@ func (f *fortress) measure(t *testing.T, said string) {
 		_ = unix.Close(fd)
 	}
 	began := time.Now()
-	if out, _, _ := f.run("cloudlet", "run", "--vm", "evil", "--", "echo", "alive"); out == "alive\n" {
+	if out, _, _ := f.Run("cloudlet", "run", "--vm", "evil", "--", "echo", "alive"); out == "alive\n" {
 		return
 	}
 	t.Logf("the VM does nothing any more, %v; it is made anew", time.Since(began).Round(time.Millisecond))
-	f.out("vm", "delete", "evil", "--grace", "0s")
-	f.out("vm", "create", "evil", "--cpus", "2", "--memory", "256MiB", "--pids", "300", "--storage", "1GiB")
+	f.Out("vm", "delete", "evil", "--grace", "0s")
+	f.Out("vm", "create", "evil", "--cpus", "2", "--memory", "256MiB", "--pids", "300", "--storage", "1GiB")
 	f.arm("evil")
 }

@@ -44,7 +44,7 @@ func TestSystemHostileImage(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			image, err := os.MkdirTemp(filepath.Dir(f.state), "image")
+			image, err := os.MkdirTemp(filepath.Dir(f.StateDir), "image")
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -61,24 +61,22 @@ func TestSystemHostileImage(t *testing.T) {
 			if name != "absolute links" && name != "fifos" {
 				return // as an archive it is the same to the init
 			}
-			archive := filepath.Join(f.state, "image.tar")
+			archive := filepath.Join(f.StateDir, "image.tar")
 			if out, err := exec.Command("tar", "-C", image, "-cf", archive, ".").CombinedOutput(); err != nil {
 				t.Fatalf("%v\n%s", err, out)
 			}
 			f.inImage(t, archive)
 		})
 	}
-	f.out("vm", "delete", "evil", "--grace", "0s")
-	f.deleteAll()
-	f.nothingLeft(f.mounts)
+	f.holds(t)
 }
 
 // inImage runs a VM of the image and looks round in it.
 func (f *fortress) inImage(t *testing.T, image string) {
 	t.Helper()
-	f.out("vm", "create", "trap", "--memory", "128MiB", "--image", image)
-	defer f.out("vm", "delete", "trap", "--grace", "0s")
-	out, errOut, code := f.run("cloudlet", "run", "--vm", "trap", "--", "/bin/hostile", "hostile", "image")
+	f.Out("vm", "create", "trap", "--memory", "128MiB", "--image", image)
+	defer f.Out("vm", "delete", "trap", "--grace", "0s")
+	out, errOut, code := f.Run("cloudlet", "run", "--vm", "trap", "--", "/bin/hostile", "hostile", "image")
 	if code != 0 || !strings.Contains(out, "held") {
 		t.Errorf("%d\n%s\n%s", code, out, errOut)
 	}

@@ -8,13 +8,13 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
 	"cloudflash/agent"
+	"cloudflash/cmd/cloudflash/systemtest"
 )
 
 // TestMain makes the test binary an attacker where it is one: a copy of it lies in
@@ -29,7 +29,7 @@ func TestMain(m *testing.M) {
 
 // fortress is an agent with a hostile VM called evil and a neighbour called good.
 type fortress struct {
-	*shell
+	*systemtest.Agent
 	mark   string   // what the host's and the neighbour's secrets hold
 	paths  []string // and where they are, on the host
 	victim string   // a directory of the host that anybody may write to
@@ -40,11 +40,11 @@ type fortress struct {
 
 func newFortress(t *testing.T) *fortress {
 	t.Helper()
-	f := &fortress{mounts: mountCount(t), mark: fmt.Sprintf("mark-%d-%d", os.Getpid(), time.Now().UnixNano())}
-	f.shell = newShell(t)
-	f.victim = filepath.Join(filepath.Dir(f.state), "victim")
+	f := &fortress{mounts: systemtest.Mounts(t), mark: fmt.Sprintf("mark-%d-%d", os.Getpid(), time.Now().UnixNano())}
+	f.Agent = systemtest.Start(t)
+	f.victim = filepath.Join(filepath.Dir(f.StateDir), "victim")
 	secret := filepath.Join("/root", f.mark)
-	for _, file := range []string{secret, filepath.Join(f.state, "secret"), filepath.Join(f.victim, "keep")} {
+	for _, file := range []string{secret, filepath.Join(f.StateDir, "secret"), filepath.Join(f.victim, "keep")} {
 		if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
 			t.Fatal(err)
 		}
@@ -58,26 +58,26 @@ func newFortress(t *testing.T) *fortress {
 		t.Fatal(err)
 	}
 	f.hashes = f.programs()
-	f.out("vm", "create", "good", "--memory", "64MiB", "--pids", "64")
-	f.out("cloudlet", "submit", "--vm", "good", "--name", "neighbour", "--env", "SECRET="+f.mark, "--", "sh", "-c",
+	f.Out("vm", "create", "good", "--memory", "64MiB", "--pids", "64")
+	f.Out("cloudlet", "submit", "--vm", "good", "--name", "neighbour", "--env", "SECRET="+f.mark, "--", "sh", "-c",
 		"echo "+f.mark+" >/data/secret; exec sleep 98765")
-	f.pid = f.await("neighbour", agent.CloudletRunning).PID
-	f.paths = append(f.paths, filepath.Join(f.dataOf("good"), "secret"), f.state, f.daemon.run)
-	f.out("vm", "create", "evil", "--cpus", "2", "--memory", "256MiB", "--pids", "300", "--storage", "1GiB")
+	f.pid = f.Await("neighbour", agent.CloudletRunning).PID
+	f.paths = append(f.paths, filepath.Join(f.dataOf("good"), "secret"), f.StateDir, f.RunDir)
+	f.Out("vm", "create", "evil", "--cpus", "2", "--memory", "256MiB", "--pids", "300", "--storage", "1GiB")
 	f.arm("evil")
 	return f
 }
 
 func (f *fortress) dataOf(vm string) string {
-	return filepath.Join(f.state, "vms", show[agent.VM](f.shell, "vm", vm).ID, "data")
+	return filepath.Join(f.StateDir, "vms", f.VM(vm).ID, "data")
 }
 
 // arm puts the test binary into a VM.
 func (f *fortress) arm(vm string) {
-	copyProgram(f.t, "/proc/self/exe", filepath.Join(f.dataOf(vm), "hostile"))
+	copyProgram(f.T, "/proc/self/exe", filepath.Join(f.dataOf(vm), "hostile"))
 }
 
-func copyProgram(t *testing.T, from, to string) {
+func copyProgram(t testing.TB, from, to string) {
 	t.Helper()
 	b, err := os.ReadFile(from)
 	if err != nil {
@@ -94,17 +94,17 @@ func (f *fortress) programs() string {
 	for _, name := range []string{"cloudflash", "cloudflash-init", "burn"} {
 		path, err := exec.LookPath(name)
 		if err != nil {
-			f.t.Fatal(err)
+			f.T.Fatal(err)
 		}
 		file, err := os.Open(path)
 		if err != nil {
-			f.t.Fatal(err)
+			f.T.Fatal(err)
 		}
 		h := sha256.New()
 		_, err = io.Copy(h, file)
 		file.Close()
 		if err != nil {
-			f.t.Fatal(err)
+			f.T.Fatal(err)
 		}
 		all += fmt.Sprintf("%x\n", h.Sum(nil))
 	}
@@ -116,7 +116,7 @@ func (f *fortress) programs() string {
 // be killed half-way.
 func (f *fortress) attack(t *testing.T, vm string, mayDie bool, name string, args ...string) string {
 	t.Helper()
-	out, errOut, code := f.run(append([]string{"cloudlet", "run", "--vm", vm, "--", "/data/hostile", "hostile", name}, args...)...)
+	out, errOut, code := f.Run(append([]string{"cloudlet", "run", "--vm", vm, "--", "/data/hostile", "hostile", name}, args...)...)
 	if strings.Contains(out, "BREACH") || !strings.Contains(out, "held") && !mayDie {
 		t.Errorf("exit code %d\n%.2000s\n%.500s", code, out, errOut)
 	}
@@ -126,7 +126,7 @@ func (f *fortress) attack(t *testing.T, vm string, mayDie bool, name string, arg
 // script is an attack that is a shell script: it says BREACH when it got through.
 func (f *fortress) script(t *testing.T, script string) string {
 	t.Helper()
-	out, errOut, _ := f.run("cloudlet", "run", "--vm", "evil", "--", "sh", "-c", script)
+	out, errOut, _ := f.Run("cloudlet", "run", "--vm", "evil", "--", "sh", "-c", script)
 	if strings.Contains(out, "BREACH") || strings.Contains(errOut, ": not found") {
 		t.Errorf("%s\n%s", out, errOut)
 	}
@@ -136,20 +136,20 @@ func (f *fortress) script(t *testing.T, script string) string {
 // well checks that the agent, the init of the VM and the neighbour are.
 func (f *fortress) well(t *testing.T) {
 	t.Helper()
-	if _, err := call[map[string]any](f.daemon, "GET", "/health", nil); err != nil {
+	if _, err := systemtest.Call[map[string]any](f.Agent, "GET", "/health", nil); err != nil {
 		t.Errorf("health: %v", err)
 	}
-	n := show[agent.Cloudlet](f.shell, "cloudlet", "neighbour")
+	n := f.Cloudlet("neighbour")
 	if n.State != agent.CloudletRunning || n.PID != f.pid || syscall.Kill(f.pid, 0) != nil {
 		t.Errorf("the neighbour is %s (%s), pid %d, was %d", n.State, n.Reason, n.PID, f.pid)
 	}
-	if out, errOut, code := f.run("cloudlet", "run", "--vm", "good", "--", "cat", "/data/secret"); strings.TrimSpace(out) != f.mark {
+	if out, errOut, code := f.Run("cloudlet", "run", "--vm", "good", "--", "cat", "/data/secret"); strings.TrimSpace(out) != f.mark {
 		t.Errorf("the neighbour's VM: %d %q %q", code, out, errOut)
 	}
 	if f.programs() != f.hashes {
 		t.Error("a program of the agent's has changed")
 	}
-	if left := dirs(t, f.victim); len(left) != 1 || left[0] != "keep" {
+	if left := systemtest.Names(t, f.victim); len(left) != 1 || left[0] != "keep" {
 		t.Errorf("the victim's directory holds %v", left)
 	}
 	if b, err := os.ReadFile(filepath.Join(f.victim, "keep")); err != nil || string(b) != f.mark {
@@ -157,51 +157,101 @@ func (f *fortress) well(t *testing.T) {
 	}
 }
 
-func TestKernelHostile(t *testing.T) {
+// holds checks that all is well at the end, and that nothing is left of the VMs.
+func (f *fortress) holds(t *testing.T) {
+	t.Helper()
+	f.well(t)
+	f.DeleteAll()
+	f.NothingLeft(f.mounts)
+}
+
+// attacks runs those of the table that have no arguments.
+func (f *fortress) attacks(t *testing.T, names ...string) {
+	t.Helper()
+	for _, name := range names {
+		t.Run(name, func(t *testing.T) { f.attack(t, "evil", false, name) })
+	}
+}
+
+// scripts runs shell scripts.
+func (f *fortress) scripts(t *testing.T, scripts map[string]string) {
+	t.Helper()
+	for what, script := range scripts {
+		t.Run(what, func(t *testing.T) { f.script(t, script) })
+	}
+}
+
+// System calls that a VM must not make, and what they would reach.
+func TestKernelHostileCalls(t *testing.T) {
 	f := newFortress(t)
 	name, err := os.Hostname()
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, a := range []string{"forbidden calls", "namespaces", "the init", "writable kernel", "devices", "priorities", "limits of its own", "setuid",
-		"mount flags", "file attributes"} {
-		t.Run(a, func(t *testing.T) { f.attack(t, "evil", false, a) })
-	}
-	t.Run("files of the host", func(t *testing.T) {
-		f.attack(t, "evil", false, "files of the host", append([]string{f.mark}, f.paths...)...)
+	f.attacks(t, "forbidden calls", "namespaces", "priorities", "limits of its own")
+	f.scripts(t, map[string]string{
+		"unshare":      "unshare -U true && echo BREACH; unshare -m true && echo BREACH; unshare -n true && echo BREACH; true",
+		"frozen clock": "date -s 2001-01-01 && echo BREACH; hostname owned && echo BREACH; true",
 	})
-	t.Run("sockets of the host", func(t *testing.T) { f.attack(t, "evil", false, "sockets", f.listen(t)...) })
-	for what, script := range map[string]string{
-		"processes of others": `for p in /proc/[0-9]*; do tr '\0' ' ' <$p/cmdline | grep -q 'sleep [9]8765' && echo BREACH; done 2>/dev/null`,
-		"network": `for l in $(ls /sys/class/net); do tc qdisc del dev $l root && echo BREACH $l; tc qdisc replace dev $l root pfifo && echo BREACH $l
-			ip link set $l down && echo BREACH down; ip link set $l mtu 1000 && echo BREACH mtu; ip addr add 10.9.9.9/24 dev $l && echo BREACH addr
-			ip route add 10.8.0.0/16 dev $l && echo BREACH route; done; ip link add d0 type dummy && echo BREACH link
-			nft add table inet x && echo BREACH nft; ip netns add x && echo BREACH netns; true`,
-		"kernel log":    "dmesg && echo BREACH; cat /dev/kmsg && echo BREACH; true",
-		"unshare":       "unshare -U true && echo BREACH; unshare -m true && echo BREACH; unshare -n true && echo BREACH; true",
-		"core dumps":    "ulimit -c unlimited && echo BREACH; sh -c 'kill -SEGV $$'; ls core* 2>/dev/null && echo BREACH; true",
-		"orphans":       "i=0; while [ $i -lt 150 ]; do sh -c 'sleep 1 & exit' ; i=$((i+1)); done; echo done",
-		"huge argument": `x=$(head -c 130000 /dev/zero | tr '\0' x); for i in 1 2 3; do env A=$x B=$x C=$x true; done; env A=$x$x true && echo BREACH; true`,
-		"frozen clock":  "date -s 2001-01-01 && echo BREACH; hostname owned && echo BREACH; true",
-	} {
-		t.Run(what, func(t *testing.T) { f.script(t, script) })
-	}
 	if now, err := os.Hostname(); err != nil || now != name || time.Now().Year() < 2020 {
 		t.Errorf("the host is called %s at %v, %v", now, time.Now(), err)
 	}
-	f.well(t)
-	t.Run("bombs", f.bombs)
+	f.holds(t)
+}
+
+// The init, and processes of others and of its own.
+func TestKernelHostileProcesses(t *testing.T) {
+	f := newFortress(t)
+	f.attacks(t, "the init", "setuid")
+	f.scripts(t, map[string]string{
+		"processes of others": `for p in /proc/[0-9]*; do tr '\0' ' ' <$p/cmdline | grep -q 'sleep [9]8765' && echo BREACH
+			done 2>/dev/null`,
+		"core dumps": "ulimit -c unlimited && echo BREACH; sh -c 'kill -SEGV $$'; ls core* 2>/dev/null && echo BREACH; true",
+		"orphans":    "i=0; while [ $i -lt 150 ]; do sh -c 'sleep 1 & exit' ; i=$((i+1)); done; echo done",
+		"huge argument": `x=$(head -c 130000 /dev/zero | tr '\0' x); for i in 1 2 3; do env A=$x B=$x C=$x true; done
+			env A=$x$x true && echo BREACH; true`,
+	})
+	f.holds(t)
+}
+
+// Files of the host and of the kernel.
+func TestKernelHostileFiles(t *testing.T) {
+	f := newFortress(t)
+	f.attacks(t, "writable kernel", "devices", "mount flags", "file attributes")
+	t.Run("files of the host", func(t *testing.T) {
+		f.attack(t, "evil", false, "files of the host", append([]string{f.mark}, f.paths...)...)
+	})
+	f.scripts(t, map[string]string{"kernel log": "dmesg && echo BREACH; cat /dev/kmsg && echo BREACH; true"})
+	f.holds(t)
+}
+
+// Sockets of the host, and the VM's own network.
+func TestKernelHostileNetwork(t *testing.T) {
+	f := newFortress(t)
+	t.Run("sockets of the host", func(t *testing.T) { f.attack(t, "evil", false, "sockets", f.listen(t)...) })
+	f.scripts(t, map[string]string{
+		"network": `for l in $(ls /sys/class/net); do
+			tc qdisc del dev $l root && echo BREACH $l; tc qdisc replace dev $l root pfifo && echo BREACH $l
+			ip link set $l down && echo BREACH down; ip link set $l mtu 1000 && echo BREACH mtu
+			ip addr add 10.9.9.9/24 dev $l && echo BREACH addr; ip route add 10.8.0.0/16 dev $l && echo BREACH route
+			done; ip link add d0 type dummy && echo BREACH link
+			nft add table inet x && echo BREACH nft; ip netns add x && echo BREACH netns; true`,
+	})
+	f.holds(t)
+}
+
+// Traps that lie where the agent works when it builds the VM anew, and when it deletes it.
+func TestKernelHostileTraps(t *testing.T) {
+	f := newFortress(t)
 	t.Run("restart", f.restart)
 	t.Run("deletion", f.deletion)
-	f.well(t)
-	f.deleteAll()
-	f.nothingLeft(f.mounts)
+	f.holds(t)
 }
 
 // listen opens on the host what a VM must not reach: a port, and sockets by path
 // and by abstract name.
 func (f *fortress) listen(t *testing.T) []string {
-	all := []string{"unix:" + filepath.Join(f.daemon.run, "api.sock")}
+	all := []string{"unix:" + filepath.Join(f.RunDir, "api.sock")}
 	for _, at := range []string{"tcp:127.0.0.1:0", "unix:@" + f.mark, "unix:/tmp/" + f.mark} {
 		kind, where, _ := strings.Cut(at, ":")
 		l, err := net.Listen(kind, where)
@@ -218,38 +268,27 @@ func (f *fortress) listen(t *testing.T) []string {
 // careless agent would write when it builds the VM anew.
 func (f *fortress) restart(t *testing.T) {
 	f.script(t, fmt.Sprintf(`cd /data; for n in data logs init.sock journal image .. secret; do ln -s %s $n; done; rm -rf /tmp/* /run/*; ln -s %[1]s /run/lock; true`, f.victim))
-	id := show[agent.VM](f.shell, "vm", "evil").ID
-	b, err := os.ReadFile(filepath.Join(f.parent, "vms", id, "init", "cgroup.procs"))
-	if err != nil {
+	before := f.VM("evil").InitPID
+	if err := syscall.Kill(before, syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
-	pid, err := strconv.Atoi(strings.TrimSpace(string(b)))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
-		t.Fatal(err)
-	}
-	time.Sleep(time.Second)
-	deadline := time.Now().Add(time.Minute)
-	for {
-		if out, _, _ := f.run("cloudlet", "run", "--vm", "evil", "--", "echo", "back"); out == "back\n" {
-			break
-		}
-		if time.Now().After(deadline) {
-			t.Fatal("the VM does not come back")
-		}
-		time.Sleep(time.Second)
-	}
+	systemtest.Until(t, "the VM has a new init", func() bool {
+		now := f.VM("evil").InitPID
+		return now != 0 && now != before
+	})
+	systemtest.Until(t, "the VM comes back", func() bool {
+		out, _, _ := f.Run("cloudlet", "run", "--vm", "evil", "--", "echo", "back")
+		return out == "back\n"
+	})
 	f.well(t)
 }
 
 // deletion removes a VM whose /data is full of traps.
 func (f *fortress) deletion(t *testing.T) {
-	f.attack(t, "evil", false, "deep", f.victim, filepath.Dir(f.state), "/", "/proc/self/root")
+	f.attack(t, "evil", false, "deep", f.victim, filepath.Dir(f.StateDir), "/", "/proc/self/root")
 	f.script(t, fmt.Sprintf(`cd /data; mkdir t; ln -s %s t/v; ln -s / t/r; mkfifo t/p; chmod 0 t; chmod 0 .; true`, f.victim))
-	f.out("vm", "delete", "evil", "--grace", "0s")
-	if _, _, code := f.run("vm", "show", "evil"); code != 3 {
+	f.Out("vm", "delete", "evil", "--grace", "0s")
+	if _, _, code := f.Run("vm", "show", "evil"); code != 3 {
 		t.Errorf("the VM is still there: %d", code)
 	}
 	f.well(t)

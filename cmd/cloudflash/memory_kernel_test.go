@@ -1,29 +1,22 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 	"strconv"
 	"testing"
 	"time"
 
 	"cloudflash/agent"
+	"cloudflash/cmd/cloudflash/systemtest"
 )
 
-func fetch[T any](s *shell, path string) T {
-	s.t.Helper()
-	var v T
-	if err := json.Unmarshal([]byte(s.out("api", "GET", "/api/v1/memory"+path)), &v); err != nil {
-		s.t.Fatal(err)
-	}
-	return v
-}
+const memory = "/api/v1/memory"
 
 // pagesOf scans everything and returns what an owner has then.
-func (s *shell) pagesOf(owner string) agent.MemoryOwner {
-	s.t.Helper()
-	s.out("mem", "scan")
-	for _, o := range fetch[struct{ Owners []agent.MemoryOwner }](s, "/owners").Owners {
+func pagesOf(s *systemtest.Agent, owner string) agent.MemoryOwner {
+	s.T.Helper()
+	s.Out("mem", "scan")
+	for _, o := range systemtest.JSON[struct{ Owners []agent.MemoryOwner }](s, "api", "GET", memory+"/owners").Owners {
 		if o.Owner == owner || o.Name == owner {
 			return o
 		}
@@ -32,26 +25,26 @@ func (s *shell) pagesOf(owner string) agent.MemoryOwner {
 }
 
 func TestKernelMemoryIsOwned(t *testing.T) {
-	s := newShell(t)
-	s.out("vm", "create", "web", "--memory", "512MiB")
-	s.out("vm", "create", "quiet", "--memory", "64MiB")
-	id := show[agent.VM](s, "vm", "web").ID
+	s := systemtest.Start(t)
+	s.Out("vm", "create", "web", "--memory", "512MiB")
+	s.Out("vm", "create", "quiet", "--memory", "64MiB")
+	id := s.VM("web").ID
 	// dd touches its buffer and then waits for a reader: 256 MiB and next to nothing
 	// more, where burn has the bookkeeping of Go's heap as well.
 	hold := func(name, size string) {
-		s.out("cloudlet", "submit", "--vm", "web", "--name", name, "--", "sh", "-c", "dd if=/dev/zero bs="+size+" count=1 | exec sleep 3600")
-		s.await(name, agent.CloudletRunning)
+		s.Out("cloudlet", "submit", "--vm", "web", "--name", name, "--", "sh", "-c", "dd if=/dev/zero bs="+size+" count=1 | exec sleep 3600")
+		s.Await(name, agent.CloudletRunning)
 	}
 	hold("empty", "256K")
 	time.Sleep(2 * time.Second)
-	before := s.pagesOf("web")
+	before := pagesOf(s, "web")
 	hold("hold", "256M")
-	until(t, "256 MiB are held", func() bool {
-		n, _ := strconv.ParseInt(s.cgroupFile("web", "memory.current"), 10, 64)
+	systemtest.Until(t, "256 MiB are held", func() bool {
+		n, _ := strconv.ParseInt(s.ControlFile(s.VM("web"), "memory.current"), 10, 64)
 		return n > 256<<20
 	})
 	time.Sleep(3 * time.Second) // and dd is at rest
-	during := s.pagesOf("web")
+	during := pagesOf(s, "web")
 	t.Logf("web has %d pages, had %d before: %+v", during.Pages, before.Pages, during)
 	if grew := during.Pages - before.Pages; grew < 65536*98/100 || grew > 65536*102/100 {
 		t.Errorf("256 MiB are %d pages", grew)
@@ -59,114 +52,114 @@ func TestKernelMemoryIsOwned(t *testing.T) {
 	if during.ResidualBytes > 16<<20 || during.ResidualBytes < -16<<20 {
 		t.Errorf("residual of %d bytes: %+v", during.ResidualBytes, during)
 	}
-	s.everyPageOnce(id, during.Pages)
-	s.zoomed(id)
-	s.mapped("web")
-	t.Log("\n" + s.out("mem", "summary") + s.out("mem", "owners") + s.out("mem", "map", "--mode", "owner", "--cells", "512"))
+	everyPageOnce(s, id, during.Pages)
+	zoomed(s, id)
+	mapped(s, "web")
+	t.Log("\n" + s.Out("mem", "summary") + s.Out("mem", "owners") + s.Out("mem", "map", "--mode", "owner", "--cells", "512"))
 
-	s.out("cloudlet", "cancel", "hold")
-	s.run("cloudlet", "wait", "hold")
-	after := s.pagesOf("web")
+	s.Out("cloudlet", "cancel", "hold")
+	s.Run("cloudlet", "wait", "hold")
+	after := pagesOf(s, "web")
 	t.Logf("after it ended: %d pages", after.Pages)
 	if after.Pages > before.Pages+65536*2/100 {
 		t.Errorf("%d pages stay", after.Pages-before.Pages)
 	}
-	s.out("vm", "delete", "web", "--grace", "0s")
-	if gone := s.pagesOf("web"); gone.Pages != 0 || gone.Owner != "" {
+	s.Out("vm", "delete", "web", "--grace", "0s")
+	if gone := pagesOf(s, "web"); gone.Pages != 0 || gone.Owner != "" {
 		t.Errorf("the deleted VM is listed: %+v", gone)
 	}
-	t.Logf("left by deleted VMs: %d pages", s.pagesOf(agent.OwnerDeleted).Pages)
+	t.Logf("left by deleted VMs: %d pages", pagesOf(s, agent.OwnerDeleted).Pages)
 }
 
 // everyPageOnce checks that each page frame is counted once.
-func (s *shell) everyPageOnce(id string, pages int64) {
-	s.t.Helper()
-	m := fetch[agent.Memory](s, "")
+func everyPageOnce(s *systemtest.Agent, id string, pages int64) {
+	s.T.Helper()
+	m := systemtest.JSON[agent.Memory](s, "api", "GET", memory)
 	var owned int64
 	for _, n := range m.Map.Owners {
 		owned += n
 	}
 	if owned != m.Map.UsedPages {
-		s.t.Errorf("owners have %d pages, %d are used", owned, m.Map.UsedPages)
+		s.T.Errorf("owners have %d pages, %d are used", owned, m.Map.UsedPages)
 	}
 	if sum := owned + m.Map.FreePages + m.Map.UninitialisedPages; sum != m.TotalPages {
-		s.t.Errorf("owners %d, free %d, uninitialised %d are %d, not the %d there are", owned, m.Map.FreePages, m.Map.UninitialisedPages, sum, m.TotalPages)
+		s.T.Errorf("owners %d, free %d, uninitialised %d are %d, not the %d there are", owned, m.Map.FreePages, m.Map.UninitialisedPages, sum, m.TotalPages)
 	}
-	picture := fetch[agent.MemoryMap](s, "/map?cells=4096&owner="+id)
+	picture := systemtest.JSON[agent.MemoryMap](s, "api", "GET", memory+"/map?cells=4096&owner="+id)
 	var all, of int64
 	for _, c := range picture.Cells {
 		all += c.Free + c.Used + c.Absent + c.Uninitialised
 		of += c.Owned
 		if c.Unknown > 0 {
-			s.t.Errorf("cell %d is unknown after a whole pass", c.First)
+			s.T.Errorf("cell %d is unknown after a whole pass", c.First)
 		}
 	}
 	if all != picture.Span || picture.Span < m.SpanPages {
-		s.t.Errorf("cells have %d frames of %d, the map %d", all, picture.Span, m.SpanPages)
+		s.T.Errorf("cells have %d frames of %d, the map %d", all, picture.Span, m.SpanPages)
 	}
 	if d := of - pages; d > 655 || d < -655 { // 1 %: the rolling scan goes on
-		s.t.Errorf("cells give %d pages to the VM, the list of owners %d", of, pages)
+		s.T.Errorf("cells give %d pages to the VM, the list of owners %d", of, pages)
 	}
-	s.t.Logf("total %d = used %d + free %d + uninitialised %d; absent %d; residual %d; reserved %d; fragmentation %.4f", m.TotalPages, m.UsedPages, m.FreePages,
+	s.T.Logf("total %d = used %d + free %d + uninitialised %d; absent %d; residual %d; reserved %d; fragmentation %.4f", m.TotalPages, m.UsedPages, m.FreePages,
 		m.UninitialisedPages, m.AbsentPages, m.ResidualPages, m.ReservedPages, *m.FragmentationRatio)
 	if m.UsedPages+m.FreePages+m.UninitialisedPages != m.TotalPages || m.TotalPages+m.AbsentPages != m.SpanPages {
-		s.t.Errorf("%+v does not add up", m)
+		s.T.Errorf("%+v does not add up", m)
 	}
 }
 
 // zoomed checks that single pages have the owner of the cell they make up.
-func (s *shell) zoomed(id string) {
-	s.t.Helper()
-	blocks := fetch[agent.MemoryMap](s, "/map?cells=1024&owner="+id)
+func zoomed(s *systemtest.Agent, id string) {
+	s.T.Helper()
+	blocks := systemtest.JSON[agent.MemoryMap](s, "api", "GET", memory+"/map?cells=1024&owner="+id)
 	for _, c := range blocks.Cells {
 		if c.Owned < blocks.PagesPerCell*9/10 {
 			continue
 		}
-		single := fetch[agent.MemoryMap](s, fmt.Sprintf("/map?from=%d&span=512&cells=512&owner=%s", c.First, id))
+		single := systemtest.JSON[agent.MemoryMap](s, "api", "GET", memory+fmt.Sprintf("/map?from=%d&span=512&cells=512&owner=%s", c.First, id))
 		var owned int64
 		for _, p := range single.Cells {
 			owned += p.Owned
 		}
 		if single.PagesPerCell != 1 || len(single.Cells) != 512 || owned < 300 {
-			s.t.Errorf("%d pages of %d of the VM when looked at one by one, %d of the cell", owned, len(single.Cells), c.Owned)
+			s.T.Errorf("%d pages of %d of the VM when looked at one by one, %d of the cell", owned, len(single.Cells), c.Owned)
 		}
 		return
 	}
-	s.t.Error("the VM has no cell nearly to itself")
+	s.T.Error("the VM has no cell nearly to itself")
 }
 
 // mapped checks that the drill-down finds the memory where the process has it.
-func (s *shell) mapped(vm string) {
-	s.t.Helper()
-	all := fetch[struct{ Processes []agent.MemoryProcess }](s, "/owners/"+vm+"/processes").Processes
+func mapped(s *systemtest.Agent, vm string) {
+	s.T.Helper()
+	all := systemtest.JSON[struct{ Processes []agent.MemoryProcess }](s, "api", "GET", memory+"/owners/"+vm+"/processes").Processes
 	if len(all) < 3 {
-		s.t.Fatalf("processes %+v", all)
+		s.T.Fatalf("processes %+v", all)
 	}
 	pid := all[0].PID // the largest
-	p := fetch[agent.MemoryProcess](s, fmt.Sprintf("/owners/%s/processes/%d", vm, pid))
+	p := systemtest.JSON[agent.MemoryProcess](s, "api", "GET", memory+fmt.Sprintf("/owners/%s/processes/%d", vm, pid))
 	var present int64
 	for _, m := range p.Mappings {
 		present += m.Present
 	}
-	s.t.Logf("%s, process %d: %d pages present in %d mappings, %d MiB resident", p.Name, pid, present, len(p.Mappings), p.ResidentBytes>>20)
+	s.T.Logf("%s, process %d: %d pages present in %d mappings, %d MiB resident", p.Name, pid, present, len(p.Mappings), p.ResidentBytes>>20)
 	if present < 65536 || p.Name != "dd" {
-		s.t.Errorf("%d pages present in %q", present, p.Name)
+		s.T.Errorf("%d pages present in %q", present, p.Name)
 	}
-	if _, _, code := s.run("mem", "processes", "quiet", strconv.Itoa(pid)); code != 3 {
-		s.t.Errorf("a process of another VM: exit code %d, want 3", code)
+	if _, _, code := s.Run("mem", "processes", "quiet", strconv.Itoa(pid)); code != 3 {
+		s.T.Errorf("a process of another VM: exit code %d, want 3", code)
 	}
-	if _, _, code := s.run("mem", "processes", vm, "1"); code != 3 {
-		s.t.Errorf("a process of the host: exit code %d, want 3", code)
+	if _, _, code := s.Run("mem", "processes", vm, "1"); code != 3 {
+		s.T.Errorf("a process of the host: exit code %d, want 3", code)
 	}
 }
 
 // The rolling scan keeps to its budget and goes through on its own.
 func TestSystemRollingScan(t *testing.T) {
-	s := newShell(t)
-	until(t, "the scan rolls", func() bool { return fetch[agent.Memory](s, "").Scan.PagesScanned > 0 })
-	began := fetch[agent.Memory](s, "").Scan
+	s := systemtest.Start(t)
+	systemtest.Until(t, "the scan rolls", func() bool { return systemtest.JSON[agent.Memory](s, "api", "GET", memory).Scan.PagesScanned > 0 })
+	began := systemtest.JSON[agent.Memory](s, "api", "GET", memory).Scan
 	time.Sleep(10 * time.Second)
-	now := fetch[agent.Memory](s, "").Scan
+	now := systemtest.JSON[agent.Memory](s, "api", "GET", memory).Scan
 	t.Logf("%+v\n%+v", began, now)
 	// 1 % of 10 s, and one burst more, which a busy emulator makes long.
 	if spent := now.CPUSeconds - began.CPUSeconds; spent > 0.3 {

@@ -11,6 +11,7 @@ import (
 
 	"cloudflash/agent"
 	"cloudflash/agent/autoscale/replay"
+	"cloudflash/cmd/cloudflash/systemtest"
 )
 
 // replays are demands of one VM, a value for each second, of at most peak cores.
@@ -56,10 +57,10 @@ func fitted(demand []float64, length int, peak float64) []float64 {
 
 // subject is a VM that a trace is replayed in.
 type subject struct {
-	s      *shell
+	s      *systemtest.Agent
 	name   string
 	v      agent.VM
-	quota  *trail
+	quota  *systemtest.Trail
 	before sight
 	began  time.Time
 }
@@ -71,20 +72,25 @@ type sight struct {
 }
 
 func (x *subject) look() sight {
-	t := x.s.t
-	return sight{controlFile(t, x.s.slice(x.v, "cpu.stat")), controlFile(t, x.s.slice(x.v, "memory.events")),
-		stalled(t, x.s.slice(x.v, "cpu.pressure"), "some"), stalled(t, x.s.slice(x.v, "cpu.pressure"), "full"),
-		stalled(t, x.s.slice(x.v, "memory.pressure"), "some"), stalled(t, x.s.slice(x.v, "memory.pressure"), "full")}
+	s := x.s
+	return sight{
+		cpu:     s.Counters(x.v, "cpu.stat"),
+		events:  s.Counters(x.v, "memory.events"),
+		waiting: s.Stalled(x.v, "cpu.pressure", "some"),
+		stalled: s.Stalled(x.v, "cpu.pressure", "full"),
+		memory:  s.Stalled(x.v, "memory.pressure", "some"),
+		memFull: s.Stalled(x.v, "memory.pressure", "full"),
+	}
 }
 
-func (s *shell) subject(name string, cpus float64, policy agent.PolicyLayer, demand []float64) *subject {
-	s.t.Helper()
-	x := &subject{s: s, name: name, v: s.vm(name, cpus, 64, policy)}
-	path := s.trace(x.v, demand)
-	x.quota = follow(s.t, s.slice(x.v, "cpu.max"))
+func newSubject(s *systemtest.Agent, name string, cpus float64, policy agent.PolicyLayer, demand []float64) *subject {
+	s.T.Helper()
+	x := &subject{s: s, name: name, v: s.Create(name, cpus, 64, policy)}
+	path := trace(s, x.v, demand)
+	x.quota = s.Follow(x.v, "cpu.max")
 	time.Sleep(2 * time.Second)
 	x.began, x.before = time.Now(), x.look()
-	s.submit(name, "burn-"+name, "burn", "--trace", path)
+	s.Submit(name, "burn-"+name, "burn", "--trace", path)
 	return x
 }
 
@@ -92,34 +98,34 @@ func (s *shell) subject(name string, cpus float64, policy agent.PolicyLayer, dem
 func (x *subject) tell() (throttled float64, b burnt) {
 	s := x.s
 	now, wall := x.look(), time.Since(x.began).Seconds()
-	s.cancel("burn-" + x.name)
-	b = s.burnt("burn-" + x.name)
+	s.Cancel("burn-" + x.name)
+	b = burntBy(s, "burn-"+x.name)
 	grown := func(after, before map[string]float64, key string) float64 { return after[key] - before[key] }
 	used := grown(now.cpu, x.before.cpu, "usage_usec") / 1e6
 	throttled = grown(now.cpu, x.before.cpu, "throttled_usec") / 1e6 / wall
 	var kernel []time.Duration
 	resizes := 0
-	for _, d := range s.decisions(x.v.ID) {
+	for _, d := range s.Decisions(x.v.ID) {
 		if d.Resource == "cpus" && d.Result == agent.DecisionApplied {
 			resizes++
 			kernel = append(kernel, time.Duration(d.KernelSeconds*float64(time.Second)))
 		}
 	}
 	share := func(a, b float64) float64 { return 100 * (a - b) / wall }
-	s.t.Logf("%-22s slack %5.1f %%, throttled %5.2f %% of the time, %5.2f %% of periods, backlog at most %6.2f CPU s of %.1f, PSI cpu some %5.2f full %5.2f, memory some %.2f full %.2f %%, OOM kills %.0f, %d resizes, %d reversals, look to kernel %s",
-		x.name, 100*(1-used/x.quota.held(x.began)), 100*throttled, 100*grown(now.cpu, x.before.cpu, "nr_throttled")/max(grown(now.cpu, x.before.cpu, "nr_periods"), 1), b.BacklogPeak, b.Wanted,
+	s.T.Logf("%-22s slack %5.1f %%, throttled %5.2f %% of the time, %5.2f %% of periods, backlog at most %6.2f CPU s of %.1f, PSI cpu some %5.2f full %5.2f, memory some %.2f full %.2f %%, OOM kills %.0f, %d resizes, %d reversals, look to kernel %s",
+		x.name, 100*(1-used/held(x.quota, x.began)), 100*throttled, 100*grown(now.cpu, x.before.cpu, "nr_throttled")/max(grown(now.cpu, x.before.cpu, "nr_periods"), 1), b.BacklogPeak, b.Wanted,
 		share(now.waiting, x.before.waiting), share(now.stalled, x.before.stalled), share(now.memory, x.before.memory), share(now.memFull, x.before.memFull),
-		grown(now.events, x.before.events, "oom_kill"), resizes, x.quota.reversals(time.Time{}), spread(kernel))
-	s.t.Logf("%-22s cpu.max %v", "", x.quota)
+		grown(now.events, x.before.events, "oom_kill"), resizes, x.quota.Reversals(time.Time{}), spread(kernel))
+	s.T.Logf("%-22s cpu.max %v", "", x.quota)
 	return throttled, b
 }
 
 // held is a limit over time, summed up to now.
-func (tr *trail) held(from time.Time) (sum float64) {
-	all := append(tr.all(), reading{at: time.Now()})
+func held(tr *systemtest.Trail, from time.Time) (sum float64) {
+	all := append(tr.All(), systemtest.Reading{At: time.Now()})
 	for i := range len(all) - 1 {
-		if d := all[i+1].at.Sub(later(all[i].at, from)); d > 0 {
-			sum += all[i].value * d.Seconds()
+		if d := all[i+1].At.Sub(later(all[i].At, from)); d > 0 {
+			sum += all[i].Value * d.Seconds()
 		}
 	}
 	return sum
@@ -151,14 +157,14 @@ func TestLongScalingReplay(t *testing.T) {
 			t.Logf("%s, %d s, a value each second, mean %.3f and peak %.2f cores, load %s", tr.Name, length, mean, peak, load1())
 			s := newScaled(t)
 			fixed := rules(agent.RuleChange{Mode: new("off")})
-			all := []*subject{s.subject("static-peak", peak, fixed, tr.Demand), s.subject("static-mean", mean, fixed, tr.Demand),
-				s.subject("ours", mean, agent.PolicyLayer{}, tr.Demand)}
+			all := []*subject{newSubject(s, "static-peak", peak, fixed, tr.Demand), newSubject(s, "static-mean", mean, fixed, tr.Demand),
+				newSubject(s, "ours", mean, agent.PolicyLayer{}, tr.Demand)}
 			time.Sleep(time.Duration(length)*time.Second + 500*time.Millisecond)
 			atMean, _ := all[1].tell()
 			atPeak, _ := all[0].tell()
 			ours, _ := all[2].tell()
 			if ours > max(atMean, 0.05) {
-				t.Errorf("throttled %.1f %% of the time, %.1f %% at the mean, %.1f %% at the peak%s", 100*ours, 100*atMean, 100*atPeak, told(s.events(all[2].v, "")))
+				t.Errorf("throttled %.1f %% of the time, %.1f %% at the mean, %.1f %% at the peak%s", 100*ours, 100*atMean, 100*atPeak, told(s.Events(all[2].v.ID, "")))
 			}
 		})
 	}

@@ -3,7 +3,6 @@ package main
 import (
 	"fmt"
 	"math/rand/v2"
-	"os"
 	"strconv"
 	"strings"
 	"sync"
@@ -11,30 +10,31 @@ import (
 	"time"
 
 	"cloudflash/agent"
+	"cloudflash/cmd/cloudflash/systemtest"
 )
 
 // Somebody writes limits ten times a second. The agent does not fight, does not tell
 // of each, and has its own again when that stops.
 func TestSystemScalingFoughtOver(t *testing.T) {
 	s := newScaled(t)
-	v := s.vm("war", 0.25, 64, agent.PolicyLayer{})
-	quota := follow(t, s.slice(v, "cpu.max"))
-	s.saturate("war", "load")
+	v := s.Create("war", 0.25, 64, agent.PolicyLayer{})
+	quota := s.Follow(v, "cpu.max")
+	saturate(s, "war", "load")
 	const seconds = 20
-	began, used := time.Now(), s.processTime()
+	began, used := time.Now(), s.ProcessTime()
 	for time.Since(began) < seconds*time.Second {
-		s.write(v, "cpu.max", "20000 100000")
-		s.write(v, "memory.max", strconv.Itoa(48<<20)) // below memory.high
+		s.Write(v, "cpu.max", "20000 100000")
+		s.Write(v, "memory.max", strconv.Itoa(48<<20)) // below memory.high
 		time.Sleep(100 * time.Millisecond)
 	}
-	share := (s.processTime() - used) / time.Since(began).Seconds()
-	until(t, "the VM has all it may", func() bool { return quota.now() >= 1 })
-	drifts := s.events(v, "autoscale.drift")
+	share := (s.ProcessTime() - used) / time.Since(began).Seconds()
+	reaches(t, quota, 1)
+	drifts := s.Events(v.ID, "autoscale.drift")
 	t.Logf("told of it %d times in %d s; the agent took %.0f %% of a core; it had all it may %.1f s later", len(drifts), seconds, 100*share, time.Since(began).Seconds()-seconds)
 	if len(drifts) == 0 || len(drifts) > 3*seconds {
-		t.Errorf("%d times%s", len(drifts), told(s.events(v, "")))
+		t.Errorf("%d times%s", len(drifts), told(s.Events(v.ID, "")))
 	}
-	for _, e := range s.events(v, "autoscale.failed") { // between writing and reading back
+	for _, e := range s.Events(v.ID, "autoscale.failed") { // between writing and reading back
 		if !strings.Contains(e.Message, "after writing") {
 			t.Error(e.Message)
 		}
@@ -46,81 +46,61 @@ func TestSystemScalingFoughtOver(t *testing.T) {
 func TestSystemScalingEndsAtOnce(t *testing.T) {
 	s := newScaled(t)
 	rng := rand.New(rand.NewPCG(seed(t), 5))
-	s.vm("first", 0.25, 32, agent.PolicyLayer{})
-	s.remove("first")
-	time.Sleep(8 * time.Second)
-	before := s.counts()
+	s.Create("first", 0.25, 32, agent.PolicyLayer{})
+	s.MustRemove("first")
+	before := s.Rest()
+
 	vms := make([]agent.VM, 6)
-	var quotas []*trail
+	var quotas []*systemtest.Trail
 	for i := range vms {
-		vms[i] = s.vm(fmt.Sprintf("v%d", i), 0.25, 32, agent.PolicyLayer{})
-		s.submit(vms[i].Name, "c"+vms[i].Name, "burn", "--cpus", "1", "--seconds", "3600")
-		quotas = append(quotas, followEvery(t, s.slice(vms[i], "cpu.max"), 20*time.Millisecond))
+		vms[i] = s.Create(fmt.Sprintf("v%d", i), 0.25, 32, agent.PolicyLayer{})
+		s.Submit(vms[i].Name, "c"+vms[i].Name, "burn", "--cpus", "1", "--seconds", "3600")
+		quotas = append(quotas, s.FollowEvery(vms[i], "cpu.max", 20*time.Millisecond))
 	}
 	for range 2 {
 		for _, v := range vms {
-			s.write(v, "cpu.max", "5000 100000")
+			s.Write(v, "cpu.max", "5000 100000")
 		}
 		time.Sleep(time.Duration(rng.IntN(1500)) * time.Millisecond)
-		began := time.Now()
-		s.end()
-		t.Logf("ended in %v", time.Since(began).Round(time.Millisecond))
-		if took := time.Since(began); took > 30*time.Second {
+		took := s.End()
+		t.Logf("ended in %v", took.Round(time.Millisecond))
+		if took > 30*time.Second {
 			t.Errorf("it took %v to end", took)
 		}
-		s.start()
-		s.ready()
+		s.Start()
 	}
 	for i, q := range quotas {
-		until(t, vms[i].Name+" has its size at least", func() bool { return q.now() >= 0.25 })
+		systemtest.Until(t, vms[i].Name+" has its size at least", func() bool { return q.Now() >= 0.25 })
 	}
 	var all sync.WaitGroup
 	for _, v := range vms {
 		all.Go(func() {
-			op, err := call[agent.Operation](s.daemon, "DELETE", "/api/v1/vms/"+v.Name+"?grace=0s", nil)
-			for err == nil && op.State == agent.OperationRunning {
-				op, err = call[agent.Operation](s.daemon, "GET", "/api/v1/operations/"+op.ID+"?wait=30s", nil)
-			}
-			if err != nil || op.State != agent.OperationSucceeded {
-				t.Errorf("delete %s: %v %s %s", v.Name, err, op.State, op.Error)
+			if err := s.Remove(v.Name); err != nil {
+				t.Error(err)
 			}
 		})
 	}
 	all.Wait()
 	for _, v := range vms {
-		if _, err := os.Stat(s.slice(v, "cgroup.procs")); err == nil {
-			t.Errorf("%s is there", v.Name)
-		}
-		for _, e := range s.events(v, "") {
-			if e.Level == agent.LevelError {
-				t.Errorf("%s: %s %s", v.Name, e.Kind, e.Message)
-			}
-		}
+		goneWithoutErrors(s, v)
 	}
-	time.Sleep(8 * time.Second)
-	after := s.counts()
-	t.Logf("before %v, after %v", before, after)
-	for what, n := range after {
-		if n > before[what]+slackOf(what) {
-			t.Errorf("%d %s, there were %d", n, what, before[what])
-		}
-	}
+	s.NoMore(before)
 }
 
 // A program takes three times the limit as fast as it can: memory.high holds it back
 // until the limits have grown. It is not killed.
 func TestSystemScalingMemoryAtOnce(t *testing.T) {
 	s := newScaled(t)
-	v := s.vm("greedy", 1, 64, agent.PolicyLayer{})
-	working, most := follow(t, s.slice(v, "memory.high")), follow(t, s.slice(v, "memory.max"))
-	s.submit("greedy", "load", "burn", "--cpus", "0", "--memory", "192MiB", "--seconds", "3600")
+	v := s.Create("greedy", 1, 64, agent.PolicyLayer{})
+	working, most := followMemory(s, v)
+	s.Submit("greedy", "load", "burn", "--cpus", "0", "--memory", "192MiB", "--seconds", "3600")
 	began := time.Now()
-	until(t, "it has all it wants, or was killed", func() bool {
-		return s.number(v, "memory.current") >= 192<<20 || show[agent.Cloudlet](s, "cloudlet", "load").State != agent.CloudletRunning
+	systemtest.Until(t, "it has all it wants, or was killed", func() bool {
+		return s.Number(v, "memory.current") >= 192<<20 || s.Cloudlet("load").State != agent.CloudletRunning
 	})
-	events := controlFile(t, s.slice(v, "memory.events"))
+	events := s.Counters(v, "memory.events")
 	t.Logf("192 MiB after %.1f s, high %.0f, max %.0f, oom_kill %.0f; memory.high %v; memory.max %v", time.Since(began).Seconds(), events["high"], events["max"], events["oom_kill"], working, most)
-	if got := show[agent.Cloudlet](s, "cloudlet", "load"); got.State != agent.CloudletRunning || events["oom_kill"] > 0 {
-		t.Errorf("the load is %s %s%s", got.State, got.Reason, told(s.events(v, "")))
+	if got := s.Cloudlet("load"); got.State != agent.CloudletRunning || events["oom_kill"] > 0 {
+		t.Errorf("the load is %s %s%s", got.State, got.Reason, told(s.Events(v.ID, "")))
 	}
 }

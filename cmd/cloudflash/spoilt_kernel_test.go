@@ -6,22 +6,22 @@ import (
 	"path/filepath"
 	"strconv"
 	"testing"
-	"time"
 
 	"cloudflash/agent"
+	"cloudflash/cmd/cloudflash/systemtest"
 	"golang.org/x/sys/unix"
 )
 
 // TestSystemSpoiltImage starts the init of a VM again after its root has put
 // directories where files are written, and filled its storage.
 func TestSystemSpoiltImage(t *testing.T) {
-	s := newShell(t)
-	image := filepath.Join(s.state, "image")
+	s := systemtest.Start(t)
+	image := filepath.Join(s.StateDir, "image")
 	if err := firstError(os.MkdirAll(filepath.Join(image, "etc"), 0o755), os.WriteFile(filepath.Join(image, "etc/hosts"), nil, 0o644)); err != nil {
 		t.Fatal(err)
 	}
-	s.out("vm", "create", "web", "--memory", "128MiB", "--storage", "64MiB", "--image", image)
-	dir := filepath.Join(s.state, "vms", show[agent.VM](s, "vm", "web").ID)
+	s.Out("vm", "create", "web", "--memory", "128MiB", "--storage", "64MiB", "--image", image)
+	dir := filepath.Join(s.StateDir, "vms", s.VM("web").ID)
 	upper := filepath.Join(dir, "upper/files")
 	for name, spoil := range map[string]func() error{
 		"a directory for a file": func() error {
@@ -48,23 +48,21 @@ func TestSystemSpoiltImage(t *testing.T) {
 					_ = os.Remove(f)
 				}
 			}()
-			before := show[agent.VM](s, "vm", "web")
+			before := s.VM("web")
 			if err := spoil(); err != nil {
 				t.Fatal(err)
 			}
 			if err := unix.Kill(before.InitPID, unix.SIGKILL); err != nil {
 				t.Fatal(err)
 			}
-			for end := time.Now().Add(20 * time.Second); ; time.Sleep(50 * time.Millisecond) {
-				v := show[agent.VM](s, "vm", "web")
-				if v.InitPID != 0 && v.InitPID != before.InitPID && v.State == agent.VMRunning {
-					break
-				}
-				if v.State == agent.VMFailed || time.Now().After(end) {
+			systemtest.Until(t, "the VM has a new init", func() bool {
+				v := s.VM("web")
+				if v.State == agent.VMFailed {
 					t.Fatalf("%s: %s", v.State, v.Reason)
 				}
-			}
-			s.out("vm", "exec", "web", "--", "burn", "--help")
+				return v.InitPID != 0 && v.InitPID != before.InitPID && v.State == agent.VMRunning
+			})
+			s.Out("vm", "exec", "web", "--", "burn", "--help")
 		})
 	}
 }
