@@ -1,7 +1,9 @@
 package main
 
 import (
+	"errors"
 	"net"
+	"net/http"
 	"slices"
 	"strings"
 	"testing"
@@ -38,7 +40,11 @@ func announced(a *systemtest.Agent, name string) (v agent.VM) {
 func gone(a *systemtest.Agent, names ...string) {
 	a.T.Helper()
 	for _, name := range names {
-		a.Out("vm", "wait", name, "--for", "gone", "--timeout", "2m")
+		systemtest.Until(a.T, name+" is gone", func() bool {
+			_, err := systemtest.Call[agent.VM](a, "GET", "/api/v1/vms/"+name, nil)
+			r := systemtest.Refused{}
+			return errors.As(err, &r) && r.Status == http.StatusNotFound
+		})
 	}
 }
 
@@ -124,7 +130,7 @@ func TestSystemIdleVMs(t *testing.T) {
 	quiet()
 	_ = session.Process.Kill()
 	_ = session.Wait()
-	a.Out("cloudlet", "cancel", "sleeper")
+	a.Cancel("sleeper")
 	a.Out("vm", "thaw", "frozen")
 	a.Out("vm", "set", "saved", "--keep=false")
 	gone(a, "inside", "busy", "talks", "frozen", "saved")
