@@ -158,7 +158,7 @@ func TestSystemStorageIsGivenBack(t *testing.T) {
 	if n, err := strconv.Atoi(os.Getenv("CLOUDFLASH_SOAK")); err == nil {
 		cycles = max(20, n/5)
 	}
-	s := systemtest.Start(t, "--upkeep-every", "100ms")
+	s := systemtest.Start(t, "--upkeep-every", "1s")
 	pool := filepath.Join(s.StateDir, "pool.xfs")
 	blocks := func() int64 {
 		var st unix.Stat_t
@@ -174,7 +174,7 @@ func TestSystemStorageIsGivenBack(t *testing.T) {
 		s.Out("vm", "delete", name, "--grace", "0s")
 	}
 	cycle(0)
-	s.Looks(2) // it is trimmed
+	s.Looks(3) // it is trimmed
 	empty := blocks()
 	for i := range cycles {
 		cycle(i + 1)
@@ -192,11 +192,11 @@ func TestSystemStorageIsGivenBack(t *testing.T) {
 // other, and counts what is left. CLOUDFLASH_SOAK is how many in all; a third as
 // many live at once.
 func TestSystemNothingLeaks(t *testing.T) {
-	all := 20
+	all := 12 // more than may come and go by itself
 	if n, err := strconv.Atoi(os.Getenv("CLOUDFLASH_SOAK")); err == nil {
 		all = n
 	}
-	s := systemtest.Start(t, "--upkeep-every", "100ms")
+	s := systemtest.Start(t, "--upkeep-every", "1s")
 	create := func(name string) {
 		t.Helper()
 		systemtest.Must[agent.VM](s, "POST", "/api/v1/vms", map[string]any{

@@ -25,7 +25,7 @@ import (
 // newScaled is an agent that scales.
 func newScaled(t *testing.T, flags ...string) *systemtest.Agent {
 	t.Helper()
-	return systemtest.Start(t, append([]string{"--autoscale", "auto", "--upkeep-every", "100ms"}, flags...)...)
+	return systemtest.Start(t, append([]string{"--autoscale", "auto", "--upkeep-every", "500ms"}, flags...)...)
 }
 
 // soak is whether the long form of a test is asked for.
