@@ -20,7 +20,7 @@ func TestPolicyIsReplacedWhole(t *testing.T) {
 	if w.Code != 200 || w.Header().Get("ETag") != `"2"` {
 		t.Fatalf("status %d, ETag %s: %s", w.Code, w.Header().Get("ETag"), w.Body)
 	}
-	if got := f.scaling.own["v1"].Rules; *got["cpus"].Up != 0.7 || *got["cpus"].Max != 4 || got["cpus"].Down != nil || *got["all"].Mode != "off" {
+	if got := f.Has.Scaling.Own["v1"].Rules; *got["cpus"].Up != 0.7 || *got["cpus"].Max != 4 || got["cpus"].Down != nil || *got["all"].Mode != "off" {
 		t.Errorf("the agent was told %+v", got)
 	}
 	w = ask(h, "GET", policyPath+"?vm=v1", "")
@@ -28,11 +28,11 @@ func TestPolicyIsReplacedWhole(t *testing.T) {
 	if err := json.Unmarshal(w.Body.Bytes(), &p); err != nil || p.VMName != "web" || w.Header().Get("ETag") != `"2"` {
 		t.Fatalf("%v, ETag %s: %s", err, w.Header().Get("ETag"), w.Body)
 	}
-	if diff := cmp.Diff(f.scaling.own["v1"], p.Own); diff != "" {
+	if diff := cmp.Diff(f.Has.Scaling.Own["v1"], p.Own); diff != "" {
 		t.Errorf("own (-set +shown)\n%s", diff)
 	}
 	ask(h, "PUT", policyPath+"?vm=web", `{}`)
-	if got := f.scaling.own["v1"]; got.Rules != nil || f.scaling.versions["v1"] != 2 {
+	if got := f.Has.Scaling.Own["v1"]; got.Rules != nil || f.Has.Scaling.Versions["v1"] != 2 {
 		t.Errorf("an empty layer leaves %+v", got)
 	}
 }
@@ -75,23 +75,23 @@ func TestPolicyIsSetOverWhatWasRead(t *testing.T) {
 func TestVMsTakeAPolicy(t *testing.T) {
 	f := newFake(t)
 	h := New(f, options())
-	if w := ask(h, "POST", base+"/vms", `{"name":"x","autoscale":{"rules":{"all":{"mode":"recommend"}}}}`); w.Code != 201 || *f.created.Autoscale.Rules["all"].Mode != "recommend" {
-		t.Errorf("create: status %d, %+v", w.Code, f.created)
+	if w := ask(h, "POST", base+"/vms", `{"name":"x","autoscale":{"rules":{"all":{"mode":"recommend"}}}}`); w.Code != 201 || *f.Got.Create.Autoscale.Rules["all"].Mode != "recommend" {
+		t.Errorf("create: status %d, %+v", w.Code, f.Got.Create)
 	}
-	if w := ask(h, "POST", base+"/vms", `{"name":"x"}`); w.Code != 201 || f.created.Autoscale.Rules != nil {
-		t.Errorf("create without: status %d, %+v", w.Code, f.created)
+	if w := ask(h, "POST", base+"/vms", `{"name":"x"}`); w.Code != 201 || f.Got.Create.Autoscale.Rules != nil {
+		t.Errorf("create without: status %d, %+v", w.Code, f.Got.Create)
 	}
-	if w := ask(h, "PATCH", base+"/vms/web", `{"autoscale":{}}`); w.Code != 200 || f.changed.Autoscale == nil || f.changed.Autoscale.Rules != nil {
-		t.Errorf("change: status %d, %+v", w.Code, f.changed)
+	if w := ask(h, "PATCH", base+"/vms/web", `{"autoscale":{}}`); w.Code != 200 || f.Got.Change.Autoscale == nil || f.Got.Change.Autoscale.Rules != nil {
+		t.Errorf("change: status %d, %+v", w.Code, f.Got.Change)
 	}
-	if w := ask(h, "PATCH", base+"/vms/web", `{"pids":64}`); w.Code != 200 || f.changed.Autoscale != nil {
-		t.Errorf("change of something else: status %d, %+v", w.Code, f.changed)
+	if w := ask(h, "PATCH", base+"/vms/web", `{"pids":64}`); w.Code != 200 || f.Got.Change.Autoscale != nil {
+		t.Errorf("change of something else: status %d, %+v", w.Code, f.Got.Change)
 	}
 }
 
 func TestPolicyOfAVMIsPointedTo(t *testing.T) {
 	f := newFake(t)
-	f.err = &agent.Error{Kind: agent.ErrInvalid, Code: "invalid_policy", Detail: "crossed", Fields: []agent.Field{{Pointer: "/rules/all/down", Detail: "must be below up"}}}
+	f.Err = &agent.Error{Kind: agent.ErrInvalid, Code: "invalid_policy", Detail: "crossed", Fields: []agent.Field{{Pointer: "/rules/all/down", Detail: "must be below up"}}}
 	for _, r := range [][2]string{{"POST", base + "/vms"}, {"PATCH", base + "/vms/web"}} {
 		if p := parse(t, ask(New(f, options()), r[0], r[1], `{}`)); !hasPointer(p, "/autoscale/rules/all/down") {
 			t.Errorf("%v: %v", r, p)
@@ -121,7 +121,7 @@ func TestStatusOfOneVM(t *testing.T) {
 
 func TestDecisionsInPages(t *testing.T) {
 	f := newFake(t)
-	f.decides(2500, "v0", "v1", "v8")
+	decides(f, 2500, "v0", "v1", "v8")
 	h := New(f, options())
 	for name, tt := range map[string]struct {
 		query       string
@@ -162,11 +162,11 @@ func TestDecisionsInPages(t *testing.T) {
 
 func TestDecisionsAreFollowed(t *testing.T) {
 	f := newFake(t)
-	f.decides(5, "v0", "v1")
+	decides(f, 5, "v0", "v1")
 	resp := get(t, New(f, options()), base+"/autoscale/events?vm=web&since=1", "Accept", "text/event-stream")
 	lines := bufio.NewReader(resp.Body)
 	ids := readEvents(t, lines, 2)
-	f.decides(3, "v0", "v1")
+	decides(f, 3, "v0", "v1")
 	ids = append(ids, readEvents(t, lines, 1)...)
 	if fmt.Sprint(ids) != "[3 5 7]" {
 		t.Errorf("ids %v", ids)

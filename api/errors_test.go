@@ -112,7 +112,7 @@ func TestEveryError(t *testing.T) {
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
 			f := newFake(t)
-			f.oldest, f.scaling.forgotten = 3, 3
+			f.Has.Oldest, f.Has.Scaling.Forgotten = 3, 3
 			w := ask(New(f, options()), tt.method, tt.target, tt.body)
 			if w.Code != tt.status {
 				t.Fatalf("status %d, want %d: %.300s", w.Code, tt.status, w.Body)
@@ -178,7 +178,7 @@ func TestRefusalsOfTheAgent(t *testing.T) {
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
 			f := newFake(t)
-			f.err = &agent.Error{Kind: tt.kind, Code: "some_code", Detail: "because", Hint: "do this",
+			f.Err = &agent.Error{Kind: tt.kind, Code: "some_code", Detail: "because", Hint: "do this",
 				Fields: []agent.Field{{Pointer: "/cpus", Detail: "too many", Min: 0.1, Max: 32.0}}}
 			for _, r := range [][2]string{{"POST", "/api/v1/vms"}, {"PATCH", "/api/v1/vms/web"}, {"POST", "/api/v1/cloudlets"}, {"PUT", "/api/v1/autoscale/policy"}} {
 				w := ask(New(f, options()), r[0], r[1], `{}`)
@@ -226,7 +226,7 @@ func TestContentTypeMustBeJSON(t *testing.T) {
 
 func TestFailuresStayInTheLog(t *testing.T) {
 	f := newFake(t)
-	f.err = errors.New("open /secret/path: disk on fire")
+	f.Err = errors.New("open /secret/path: disk on fire")
 	var log bytes.Buffer
 	opts := options()
 	opts.Log = slog.New(slog.NewTextHandler(&log, nil))
@@ -242,7 +242,7 @@ func TestFailuresStayInTheLog(t *testing.T) {
 
 func TestPanicIs500(t *testing.T) {
 	f := newFake(t)
-	f.host = func() agent.Host { panic("top secret") }
+	f.HostIs = func() agent.Host { panic("top secret") }
 	var log bytes.Buffer
 	opts := options()
 	opts.Log = slog.New(slog.NewTextHandler(&log, nil))
@@ -258,7 +258,7 @@ func TestPanicIs500(t *testing.T) {
 
 func TestUnspeakableAnswerIs500(t *testing.T) {
 	f := newFake(t)
-	f.host = func() agent.Host { return agent.Host{UptimeSeconds: math.NaN()} }
+	f.HostIs = func() agent.Host { return agent.Host{UptimeSeconds: math.NaN()} }
 	w := ask(New(f, options()), "GET", "/api/v1/host", "")
 	checkProblem(t, "/api/v1/host", w.Header().Get("X-Request-Id"), w.Header().Get("Content-Type"), parse(t, w))
 	if w.Code != 500 {

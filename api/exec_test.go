@@ -8,11 +8,12 @@ import (
 	"time"
 
 	"cloudflash/agent"
+	"cloudflash/api/apitest"
 	"github.com/coder/websocket"
 )
 
 // dialExec opens the WebSocket of a command and says what to run.
-func dialExec(t *testing.T, f *fakeAgent, vm, start string) (context.Context, *websocket.Conn) {
+func dialExec(t *testing.T, f *apitest.Agent, vm, start string) (context.Context, *websocket.Conn) {
 	t.Helper()
 	srv := httptest.NewServer(New(f, options()))
 	t.Cleanup(srv.Close)
@@ -69,7 +70,7 @@ func TestExecCarriesInputAndOutput(t *testing.T) {
 }
 
 func TestExecPassesTheSizeOfTheTerminal(t *testing.T) {
-	ctx, conn := dialExec(t, newFake(t), "web", `{"argv":["x"],"terminal":true,"rows":24,"cols":80}`)
+	ctx, conn := dialExec(t, newFake(t), "web", `{"argv":["tr"],"terminal":true,"rows":24,"cols":80}`)
 	_ = hear(ctx, t, conn)
 	if got := hear(ctx, t, conn); got != "out {24 80}" {
 		t.Error(got)
@@ -111,9 +112,9 @@ func TestExecEndsWithItsClient(t *testing.T) {
 			_ = hear(ctx, t, conn)
 			leave(ctx, t, conn)
 			for end := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
-				f.mu.Lock()
-				hungUp := f.hungUp
-				f.mu.Unlock()
+				f.Mu.Lock()
+				hungUp := f.Got.HungUp
+				f.Mu.Unlock()
 				if hungUp {
 					return
 				}

@@ -54,7 +54,7 @@ func TestMemoryIsRefusedAsWhatItIs(t *testing.T) {
 		after  string
 	}{{agent.ErrNotYet, 503, "1"}, {agent.ErrUnsupported, 501, ""}, {agent.ErrConflict, 409, ""}} {
 		f := newFake(t)
-		f.err = &agent.Error{Kind: c.kind, Code: "a_code", Detail: "why"}
+		f.Err = &agent.Error{Kind: c.kind, Code: "a_code", Detail: "why"}
 		for _, r := range []string{"GET /memory", "GET /memory/map", "GET /memory/owners", "POST /memory/scan", "DELETE /memory/scan"} {
 			method, path, _ := strings.Cut(r, " ")
 			w := ask(New(f, options()), method, base+path, "")
@@ -71,7 +71,7 @@ func TestMappingsEndWithTheRequest(t *testing.T) {
 	f := newFake(t)
 	r := httptest.NewRequestWithContext(context.WithValue(t.Context(), key{}, "mine"), "GET", base+"/memory/owners/db/processes/42", nil)
 	var seen any
-	f.look = func(ctx context.Context) { seen = ctx.Value(key{}) }
+	f.Look = func(ctx context.Context) { seen = ctx.Value(key{}) }
 	New(f, options()).ServeHTTP(httptest.NewRecorder(), r)
 	if seen != "mine" {
 		t.Errorf("the agent was asked with another context: %v", seen)
@@ -120,7 +120,7 @@ func TestBinaryMap(t *testing.T) {
 }
 
 func TestMapRecordsAreSmallerThanJSON(t *testing.T) {
-	m := fakeMap()
+	m := newFake(t).MemoryPicture()
 	for len(m.Cells) < 4096 {
 		m.Cells = append(m.Cells, m.Cells[0])
 	}

@@ -47,8 +47,8 @@ func TestAdviceIsTakenAndUndone(t *testing.T) {
 	f := newFake(t)
 	h := New(f, options())
 	w := ask(h, "POST", base+"/recommendations/db/actions/apply", `{"resources":["cpus","memory_bytes"]}`)
-	if w.Code != 200 || !slices.Equal(f.named, []string{"cpus", "memory_bytes"}) || w.Header().Get("Location") != base+"/vms/v0" {
-		t.Errorf("status %d, %q, %v", w.Code, f.named, w.Header())
+	if w.Code != 200 || !slices.Equal(f.Got.Advice, []string{"cpus", "memory_bytes"}) || w.Header().Get("Location") != base+"/vms/v0" {
+		t.Errorf("status %d, %q, %v", w.Code, f.Got.Advice, w.Header())
 	}
 	if w := ask(h, "GET", base+"/recommendations/db", ""); !strings.Contains(w.Body.String(), `"applied":{"at":"0001-01-01T00:00:00Z","from":{"cpus":1,`) {
 		t.Errorf("%s", w.Body)
@@ -56,7 +56,7 @@ func TestAdviceIsTakenAndUndone(t *testing.T) {
 	if w := ask(h, "POST", base+"/recommendations/db/actions/undo", ""); w.Code != 200 {
 		t.Errorf("status %d: %s", w.Code, w.Body)
 	}
-	f.err = &agent.Error{Kind: agent.ErrConflict, Code: "a_code", Detail: "why"}
+	f.Err = &agent.Error{Kind: agent.ErrConflict, Code: "a_code", Detail: "why"}
 	for _, r := range []string{"GET /recommendations", "GET /recommendations/db"} {
 		method, path, _ := strings.Cut(r, " ")
 		if w := ask(h, method, base+path, ""); w.Code != 409 || !strings.Contains(w.Body.String(), `"code":"a_code"`) {

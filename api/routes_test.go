@@ -97,17 +97,17 @@ func TestRequestReachesTheAgent(t *testing.T) {
 		"storage_bytes":3,"bandwidth_bps":4,"gpus":1,"io":{"rbps":5,"wiops":6},"pids":7,"keep":true}`)
 	want := agent.VMCreate{Name: "x", Keep: true, Image: "/img", Labels: map[string]string{"Team": "a"}, Spec: agent.Spec{CPUs: 0.5,
 		MemoryBytes: 9007199254740993, StorageBytes: 3, BandwidthBPS: 4, GPUs: 1, IO: agent.IO{ReadBPS: 5, WriteIOPS: 6}, PIDs: 7}}
-	if diff := cmp.Diff(want, f.created); diff != "" {
+	if diff := cmp.Diff(want, f.Got.Create); diff != "" {
 		t.Errorf("create (-want +got)\n%s", diff)
 	}
 	ask(h, "PATCH", "/api/v1/vms/web", `{"memory_bytes":2,"io":{"rbps":0}}`, "Content-Type", "application/merge-patch+json")
 	memory := int64(2)
-	if diff := cmp.Diff(agent.VMChange{MemoryBytes: &memory, IO: &agent.IO{WriteBPS: 8}}, f.changed); diff != "" {
+	if diff := cmp.Diff(agent.VMChange{MemoryBytes: &memory, IO: &agent.IO{WriteBPS: 8}}, f.Got.Change); diff != "" {
 		t.Errorf("change: what a merge patch leaves out stays (-want +got)\n%s", diff)
 	}
 	for text, keep := range map[string]bool{`{"keep":true}`: true, `{"keep":false}`: false} {
-		if w := ask(h, "PATCH", "/api/v1/vms/web", text); w.Code != 200 || !cmp.Equal(agent.VMChange{Keep: &keep}, f.changed) {
-			t.Errorf("%s: status %d, change %+v", text, w.Code, f.changed)
+		if w := ask(h, "PATCH", "/api/v1/vms/web", text); w.Code != 200 || !cmp.Equal(agent.VMChange{Keep: &keep}, f.Got.Change) {
+			t.Errorf("%s: status %d, change %+v", text, w.Code, f.Got.Change)
 		}
 	}
 	ask(h, "POST", "/api/v1/cloudlets", `{"name":"n","vm":"web","argv":["a","b"],"env":{"K":"v"},"workdir":"/w","sla":3,
@@ -115,12 +115,12 @@ func TestRequestReachesTheAgent(t *testing.T) {
 	submit := agent.CloudletSubmit{Name: "n", VM: "web", Argv: []string{"a", "b"}, Env: map[string]string{"K": "v"}, WorkDir: "/w", SLA: 3,
 		DeadlineSeconds: 1.5, OnDeadline: "continue", DurationSeconds: 9,
 		Request: agent.Request{CPUs: 2, MemoryBytes: 3, StorageBytes: 4, BandwidthBPS: 5, GPUs: 6}}
-	if diff := cmp.Diff(submit, f.submitted); diff != "" {
+	if diff := cmp.Diff(submit, f.Got.Submit); diff != "" {
 		t.Errorf("submit (-want +got)\n%s", diff)
 	}
 	ask(h, "DELETE", "/api/v1/vms/web?grace=1m", "")
-	if f.grace.Seconds() != 60 {
-		t.Errorf("grace %v", f.grace)
+	if f.Got.Grace.Seconds() != 60 {
+		t.Errorf("grace %v", f.Got.Grace)
 	}
 }
 

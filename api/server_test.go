@@ -12,15 +12,16 @@ import (
 	"time"
 
 	"cloudflash/agent"
+	"cloudflash/api/apitest"
 	"cloudflash/api/problem"
 	"github.com/google/go-cmp/cmp"
 )
 
 func TestPages(t *testing.T) {
 	f := newFake(t)
-	f.cloudlets = nil
+	f.Has.Cloudlets = nil
 	for i := range 7 { // two at each instant, and one
-		f.cloudlets = append(f.cloudlets, agent.Cloudlet{ID: fmt.Sprint("c", i), CreatedAt: epoch.Add(time.Duration(i/2) * time.Second)})
+		f.Has.Cloudlets = append(f.Has.Cloudlets, agent.Cloudlet{ID: fmt.Sprint("c", i), CreatedAt: epoch.Add(time.Duration(i/2) * time.Second)})
 	}
 	h := New(f, options())
 	var got []string
@@ -41,9 +42,9 @@ func TestPages(t *testing.T) {
 			break
 		}
 		// One comes before what was read, and one that was read goes.
-		f.change(func() {
-			f.cloudlets = append(f.cloudlets, agent.Cloudlet{ID: "x", CreatedAt: epoch.Add(time.Hour)})
-			f.cloudlets = keepAllBut(f.cloudlets, got[0])
+		f.Change(func() {
+			f.Has.Cloudlets = append(f.Has.Cloudlets, agent.Cloudlet{ID: "x", CreatedAt: epoch.Add(time.Hour)})
+			f.Has.Cloudlets = keepAllBut(f.Has.Cloudlets, got[0])
 		})
 	}
 	if diff := cmp.Diff([]string{"c6", "c4", "c5", "c2", "c3", "c0", "c1"}, got); diff != "" {
@@ -57,9 +58,9 @@ func keepAllBut(all []agent.Cloudlet, id string) []agent.Cloudlet {
 
 func TestPageLimit(t *testing.T) {
 	f := newFake(t)
-	f.vms = nil
+	f.Has.VMs = nil
 	for i := range 150 {
-		f.vms = append(f.vms, agent.VM{ID: fmt.Sprint(i), Name: fmt.Sprintf("n%03d", i)})
+		f.Has.VMs = append(f.Has.VMs, agent.VM{ID: fmt.Sprint(i), Name: fmt.Sprintf("n%03d", i)})
 	}
 	for query, want := range map[string]int{"": 100, "?limit=1": 1, "?limit=1000": 150} {
 		w := ask(New(f, options()), "GET", "/api/v1/vms"+query, "")
@@ -83,7 +84,7 @@ func TestEventPages(t *testing.T) {
 
 func TestHealthIsDegraded(t *testing.T) {
 	f := newFake(t)
-	f.checks = append(f.checks, agent.Check{Name: "sampler", Detail: "old"})
+	f.Has.Checks = append(f.Has.Checks, agent.Check{Name: "sampler", Detail: "old"})
 	w := ask(New(f, options()), "GET", "/health", "")
 	if w.Code != 503 || parse(t, w)["status"] != "degraded" {
 		t.Errorf("status %d: %s", w.Code, w.Body)
@@ -93,7 +94,7 @@ func TestHealthIsDegraded(t *testing.T) {
 func TestUntilRecovered(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFake(t)
-		f.ready = make(chan struct{})
+		f.ReadyWhen = make(chan struct{})
 		h := New(f, options())
 		w := ask(h, "GET", "/api/v1/vms", "")
 		if w.Code != 503 || w.Header().Get("Retry-After") == "" || w.Header().Get("Content-Type") != problem.ContentType {
@@ -105,7 +106,7 @@ func TestUntilRecovered(t *testing.T) {
 		if w := ask(h, "GET", "/livez", ""); w.Code != 200 {
 			t.Errorf("livez: status %d", w.Code)
 		}
-		time.AfterFunc(time.Second, func() { close(f.ready) })
+		time.AfterFunc(time.Second, func() { close(f.ReadyWhen) })
 		if w := ask(h, "GET", "/api/v1/vms", ""); w.Code != 200 {
 			t.Errorf("ready after a second: status %d", w.Code)
 		}
@@ -142,11 +143,11 @@ func TestGuardRefusesAndTells(t *testing.T) {
 	h := New(f, opts)
 	w := ask(h, "POST", "/api/v1/vms", `{"name":"x"}`)
 	checkProblem(t, "/api/v1/vms", w.Header().Get("X-Request-Id"), w.Header().Get("Content-Type"), parse(t, w))
-	if w.Code != 401 || f.created.Name != "" {
-		t.Errorf("status %d, created %+v", w.Code, f.created)
+	if w.Code != 401 || f.Got.Create.Name != "" {
+		t.Errorf("status %d, created %+v", w.Code, f.Got.Create)
 	}
-	if w := ask(h, "POST", "/api/v1/vms", `{"name":"x"}`, "Authorization", "Bearer x"); w.Code != 201 || f.created.Name != "x" {
-		t.Errorf("status %d, created %+v", w.Code, f.created)
+	if w := ask(h, "POST", "/api/v1/vms", `{"name":"x"}`, "Authorization", "Bearer x"); w.Code != 201 || f.Got.Create.Name != "x" {
+		t.Errorf("status %d, created %+v", w.Code, f.Got.Create)
 	}
 	ask(h, "GET", "/nowhere/else", "", "Authorization", "Bearer x")
 	want := []string{"POST /api/v1/vms 401", "POST /api/v1/vms 201", "GET other 200"}
@@ -157,7 +158,7 @@ func TestGuardRefusesAndTells(t *testing.T) {
 
 // slowAgent takes its time to create a VM.
 type slowAgent struct {
-	*fakeAgent
+	*apitest.Agent
 	seen error
 }
 
@@ -173,7 +174,7 @@ func (s *slowAgent) CreateVM(ctx context.Context, _ agent.VMCreate) (agent.VM, e
 // TestReadDeadlineIsLifted: a deadline for the body that stays on the
 // connection would end the context of a request that works longer than it.
 func TestReadDeadlineIsLifted(t *testing.T) {
-	a := &slowAgent{fakeAgent: newFake(t)}
+	a := &slowAgent{Agent: newFake(t)}
 	srv := httptest.NewUnstartedServer(New(a, options()))
 	srv.Config.ReadTimeout = 100 * time.Millisecond
 	srv.Start()

@@ -66,7 +66,7 @@ func TestOutput(t *testing.T) {
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
 			f := newFake(t)
-			f.says(t, "c0", tt.written)
+			f.Says(t, "c0", "stdout", tt.written)
 			w := ask(New(f, options()), "GET", "/api/v1/cloudlets/old/output"+tt.query, "")
 			if w.Code != 200 || w.Body.String() != tt.want {
 				t.Errorf("status %d, %d bytes %.60q, want %d bytes %.60q", w.Code, w.Body.Len(), w.Body, len(tt.want), tt.want)
@@ -97,8 +97,8 @@ func TestOutputSkipsWhatWasPunchedOut(t *testing.T) {
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
 			f := newFake(t)
-			f.says(t, "c0", string(content))
-			punch(t, f.path("c0", "stdout"), punched)
+			f.Says(t, "c0", "stdout", string(content))
+			punch(t, f.Path("c0", "stdout"), punched)
 			w := ask(New(f, options()), "GET", "/api/v1/cloudlets/old/output"+tt.query, "")
 			if !bytes.Equal(w.Body.Bytes(), content[tt.from:]) || w.Header().Get("X-Output-Offset") != fmt.Sprint(tt.from) {
 				t.Errorf("%d bytes from %s, want %d from %d: %.40q", w.Body.Len(), w.Header().Get("X-Output-Offset"), len(content)-tt.from, tt.from, w.Body)
@@ -121,16 +121,16 @@ func punch(t *testing.T, path string, upTo int64) {
 
 func TestFollowOutputUntilTheEnd(t *testing.T) {
 	f := newFake(t)
-	f.says(t, "c1", "first\n")
+	f.Says(t, "c1", "stdout", "first\n")
 	resp := get(t, New(f, options()), "/api/v1/cloudlets/run/output?follow=true")
 	lines := bufio.NewReader(resp.Body)
 	for _, want := range []string{"first\n", "second\n"} {
 		if got, err := lines.ReadString('\n'); got != want {
 			t.Fatalf("read %q, %v, want %q", got, err, want)
 		}
-		f.says(t, "c1", "second\n") // comes while we follow; the third is the last
+		f.Says(t, "c1", "stdout", "second\n") // comes while we follow; the third is the last
 	}
-	f.setState("c1", "v0", agent.CloudletSucceeded)
+	setState(f, "c1", "v0", agent.CloudletSucceeded)
 	if rest, err := io.ReadAll(lines); string(rest) != "second\n" || err != nil {
 		t.Errorf("rest %q, %v", rest, err)
 	}
@@ -139,12 +139,12 @@ func TestFollowOutputUntilTheEnd(t *testing.T) {
 func TestFollowWaitsForTheStart(t *testing.T) {
 	f := newFake(t)
 	go func() { // queued, then starting without a file, then running
-		f.setState("c2", "v0", agent.CloudletStarting)
-		if err := os.WriteFile(f.path("c2", "stdout"), []byte("here\n"), 0o600); err != nil {
+		setState(f, "c2", "v0", agent.CloudletStarting)
+		if err := os.WriteFile(f.Path("c2", "stdout"), []byte("here\n"), 0o600); err != nil {
 			t.Error(err)
 		}
-		f.setState("c2", "v0", agent.CloudletRunning)
-		f.setState("c2", "v0", agent.CloudletSucceeded)
+		setState(f, "c2", "v0", agent.CloudletRunning)
+		setState(f, "c2", "v0", agent.CloudletSucceeded)
 	}()
 	w := ask(New(f, options()), "GET", "/api/v1/cloudlets/c2/output?follow=true", "")
 	if w.Code != 200 || w.Body.String() != "here\n" {
@@ -154,7 +154,7 @@ func TestFollowWaitsForTheStart(t *testing.T) {
 
 func TestFollowOfWhatNeverStarts(t *testing.T) {
 	f := newFake(t)
-	go f.setState("c2", "", agent.CloudletCancelled)
+	go setState(f, "c2", "", agent.CloudletCancelled)
 	if w := ask(New(f, options()), "GET", "/api/v1/cloudlets/c2/output?follow=true", ""); w.Code != 409 {
 		t.Errorf("status %d: %s", w.Code, w.Body)
 	}
@@ -162,7 +162,7 @@ func TestFollowOfWhatNeverStarts(t *testing.T) {
 
 func TestHeadOfStreamsEnds(t *testing.T) {
 	f := newFake(t)
-	f.says(t, "c1", "text")
+	f.Says(t, "c1", "stdout", "text")
 	h := New(f, options())
 	for _, tt := range [][2]string{{"/api/v1/cloudlets/run/output?follow=true", ""}, {"/api/v1/events", "text/event-stream"}, {"/api/v1/autoscale/events", "text/event-stream"}} {
 		w := ask(h, "HEAD", tt[0], "", "Accept", tt[1]) // hangs when it follows
@@ -206,7 +206,7 @@ func TestEventStream(t *testing.T) {
 			lines := bufio.NewReader(resp.Body)
 			n := len(strings.Fields(tt.want))
 			ids := readEvents(t, lines, n-1)
-			f.change(func() { f.events = append(f.events, agent.Event{Seq: 6, Kind: "live", Message: "now"}) })
+			f.Change(func() { f.Has.Events = append(f.Has.Events, agent.Event{Seq: 6, Kind: "live", Message: "now"}) })
 			ids = append(ids, readEvents(t, lines, 1)...)
 			if fmt.Sprint(ids) != tt.want {
 				t.Errorf("ids %v, want %s", ids, tt.want)
@@ -217,7 +217,7 @@ func TestEventStream(t *testing.T) {
 
 func TestEventStreamRefusals(t *testing.T) {
 	f := newFake(t)
-	f.oldest = 3
+	f.Has.Oldest = 3
 	h := New(f, options())
 	for lastID, status := range map[string]int{"1": 410, "abc": 422} {
 		w := ask(h, "GET", "/api/v1/events", "", "Accept", "text/event-stream", "Last-Event-ID", lastID)
@@ -229,7 +229,7 @@ func TestEventStreamRefusals(t *testing.T) {
 
 func TestWaitEndsWithTheCloudlet(t *testing.T) {
 	f := newFake(t)
-	go f.setState("c1", "v0", agent.CloudletFailed)
+	go setState(f, "c1", "v0", agent.CloudletFailed)
 	began := time.Now()
 	w := ask(New(f, options()), "GET", "/api/v1/cloudlets/run?wait=5m", "")
 	if !strings.Contains(w.Body.String(), `"state":"failed"`) || time.Since(began) > patience {
@@ -243,7 +243,7 @@ func TestWaitEndsWithTheCloudlet(t *testing.T) {
 
 func TestWaitEndsWithTheOperation(t *testing.T) {
 	f := newFake(t)
-	go f.change(func() { f.operations[0].State = agent.OperationSucceeded })
+	go f.Change(func() { f.Has.Operations[0].State = agent.OperationSucceeded })
 	w := ask(New(f, options()), "GET", "/api/v1/operations/o0?wait=5m", "")
 	if !strings.Contains(w.Body.String(), `"state":"succeeded"`) {
 		t.Errorf("%s", w.Body)

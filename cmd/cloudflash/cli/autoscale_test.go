@@ -108,16 +108,16 @@ func TestIdlePolicyIsSet(t *testing.T) {
 
 func TestPolicyThatSomebodyElseSets(t *testing.T) {
 	r := withAll(t)
-	r.agent.scaling.raced = 1
+	r.agent.Has.Scaling.Raced = 1
 	if got := r.run("autoscale", "set", "db", "cpus", "up=0.7", "-o", "name"); got.Code != 0 {
 		t.Fatalf("%+v", got)
 	}
-	rules := r.agent.scaling.own["v0"].Rules
+	rules := r.agent.Has.Scaling.Own["v0"].Rules
 	if *rules["riops"].Mode != "off" || *rules["cpus"].Up != 0.7 || len(r.requests()) != 4 {
 		t.Errorf("the other's change is lost: %+v after %d requests", rules, len(r.requests()))
 	}
-	r.agent.scaling.raced = 2
-	want := result{Err: "error: the policy is at version 4, not 3\n", Code: ExitConflict}
+	r.agent.Has.Scaling.Raced = 2
+	want := result{Err: "error: the policy is at version 5, not 4\n", Code: ExitConflict}
 	if diff := cmp.Diff(want, r.run("autoscale", "set", "db", "cpus", "up=0.6")); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
@@ -144,13 +144,13 @@ func TestModeOfAVM(t *testing.T) {
 
 func TestVMShowTellsOfScaling(t *testing.T) {
 	r := withAll(t)
-	r.agent.vms[0].Autoscale.Mode, r.agent.vms[1].Autoscale.Mode = "auto", "off"
+	r.agent.Has.VMs[0].Autoscale.Mode, r.agent.Has.VMs[1].Autoscale.Mode = "auto", "off"
 	for vm, want := range map[string]string{"db": "auto, cpus at_max; cpus 0.5 → 2, 2h0m ago: throttled in 90 % of periods", "web": "off"} {
 		if got := r.run("vm", "show", vm).Out; !strings.Contains(got, "\nautoscale   "+want+"\n") {
 			t.Errorf("%s: %s", vm, got)
 		}
 	}
-	r.agent.scaling.status = nil
+	r.agent.Has.Scaling.Status = nil
 	if got := r.run("vm", "show", "db").Out; !strings.Contains(got, "\nautoscale   auto\n") {
 		t.Errorf("without a status: %s", got)
 	}
@@ -163,10 +163,10 @@ func TestDecisionsFollow(t *testing.T) {
 	r := withAll(t)
 	lines := r.start(t.Context(), nil, "autoscale", "events", "db", "-f")
 	lines.out.await(t, "the host is full")
-	r.agent.change(func() {
-		d := r.agent.scaling.decisions[0]
+	r.agent.Change(func() {
+		d := r.agent.Has.Scaling.Decisions[0]
 		d.Seq, d.From, d.To = 3, 2, 1
-		r.agent.scaling.decisions = append(r.agent.scaling.decisions, d)
+		r.agent.Has.Scaling.Decisions = append(r.agent.Has.Scaling.Decisions, d)
 	})
 	lines.out.await(t, "2 → 1")
 	r.cut()
@@ -198,7 +198,7 @@ func TestPolicyThatTheAgentRefuses(t *testing.T) {
 	if diff := cmp.Diff(want, withAll(t).run("autoscale", "set", "db", "cpus", "up=70")); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
-	if got := withAll(t).agent.scaling.own; len(got) != 0 {
+	if got := withAll(t).agent.Has.Scaling.Own; len(got) != 0 {
 		t.Errorf("%+v", got)
 	}
 }

@@ -38,7 +38,7 @@ func TestRefusalsHaveExitCodes(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := newRig(t)
-			r.agent.err = refusal(c.kind)
+			r.agent.Err = refusal(c.kind)
 			for _, verb := range []string{"vm create web --memory 64GiB", "vm show web", "vm set web --cpus 1", "vm delete web", "vm freeze web", "vm thaw web", "vm wait web",
 				"cloudlet submit ls", "cloudlet run ls", "cloudlet show x", "cloudlet logs x", "cloudlet cancel x", "cloudlet wait x", "events", "events -f", "autoscale policy", "autoscale events", "autoscale events -f", "api GET /api/v1/vms/web"} {
 				got := r.run(strings.Fields(verb)...)
@@ -52,7 +52,7 @@ func TestRefusalsHaveExitCodes(t *testing.T) {
 
 func TestInternalErrorNamesTheRequest(t *testing.T) {
 	r := newRig(t)
-	r.agent.err = os.ErrInvalid // no refusal: its text is for the agent's log
+	r.agent.Err = os.ErrInvalid // no refusal: its text is for the agent's log
 	got := r.run("vm", "show", "web")
 	if got.Code != ExitFailure || !strings.HasPrefix(got.Err, "error: internal error; the agent's log has the cause\nrequest: ") || strings.Contains(got.Err, "invalid") {
 		t.Errorf("exit code %d, %q", got.Code, got.Err)
@@ -172,7 +172,7 @@ func TestUsage(t *testing.T) {
 
 func TestTokensOverTCP(t *testing.T) {
 	r := withVMs(t)
-	r.agent.secrets = map[string]agent.Token{"root": {Role: agent.RoleAdmin, Kind: "token"}, "guest": {Role: agent.RoleViewer, Kind: "token"}}
+	r.agent.Has.Secrets = map[string]agent.Token{"root": {Role: agent.RoleAdmin, Kind: "token"}, "guest": {Role: agent.RoleViewer, Kind: "token"}}
 	hint := "hint: cloudflash login prints a link for a browser; cloudflash token create makes a token\n"
 	for name, c := range map[string]struct {
 		token, args string
@@ -298,9 +298,9 @@ func TestWaitSeesTheEnd(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := withAll(t)
-			r.agent.ends("c1", func(c *agent.Cloudlet) { c.State = agent.CloudletSucceeded }) // it has failed as others know it
+			r.agent.Alter("c1", func(c *agent.Cloudlet) { c.State = agent.CloudletSucceeded }) // it has failed as others know it
 			w := r.start(t.Context(), nil, "cloudlet", "wait", "hog", "next", "etl", "--timeout", "1m", "-o", "name")
-			r.agent.ends("c2", c.end)
+			r.agent.Alter("c2", c.end)
 			if diff := cmp.Diff(result{Out: "hog\nnext\netl\n", Code: c.code}, w.wait()); diff != "" {
 				t.Errorf("(-want +got):\n%s", diff)
 			}
@@ -310,7 +310,7 @@ func TestWaitSeesTheEnd(t *testing.T) {
 
 func TestFailedCheckFails(t *testing.T) {
 	r := newRig(t)
-	r.agent.checks = []agent.Check{{Name: "cgroup", Detail: "no io controller", Fix: "boot with cgroup_no_v1=all"}, {Name: "store", OK: true, Detail: "fine"}}
+	r.agent.Has.Checks = []agent.Check{{Name: "cgroup", Detail: "no io controller", Fix: "boot with cgroup_no_v1=all"}, {Name: "store", OK: true, Detail: "fine"}}
 	want := result{Out: "CHECK   OK   FOUND             FIX\ncgroup  NO   no io controller  boot with cgroup_no_v1=all\nstore   yes  fine\n", Code: ExitFailure}
 	if diff := cmp.Diff(want, r.run("host", "check")); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
@@ -319,7 +319,7 @@ func TestFailedCheckFails(t *testing.T) {
 
 func TestDeletionThatFails(t *testing.T) {
 	r := withAll(t)
-	r.agent.operations[0].State, r.agent.operations[0].Error = agent.OperationFailed, "remove slice: device or resource busy"
+	r.agent.Has.Operations[0].State, r.agent.Has.Operations[0].Error = agent.OperationFailed, "remove slice: device or resource busy"
 	if diff := cmp.Diff(result{Err: "error: vm.delete: remove slice: device or resource busy\n", Code: ExitFailure}, r.run("vm", "delete", "db")); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
@@ -327,7 +327,7 @@ func TestDeletionThatFails(t *testing.T) {
 
 func TestDeletionIsAwaited(t *testing.T) {
 	r := withAll(t)
-	r.agent.operations[0].State = agent.OperationRunning
+	r.agent.Has.Operations[0].State = agent.OperationRunning
 	d := r.start(t.Context(), nil, "vm", "delete", "db")
 	r.awaitRequest("GET /api/v1/operations/o0?wait=30s")
 	select {
@@ -335,7 +335,7 @@ func TestDeletionIsAwaited(t *testing.T) {
 		t.Fatalf("ended with %d while the VM is still there", code)
 	case <-time.After(20 * time.Millisecond):
 	}
-	r.agent.change(func() { r.agent.operations[0].State = agent.OperationSucceeded })
+	r.agent.Change(func() { r.agent.Has.Operations[0].State = agent.OperationSucceeded })
 	if diff := cmp.Diff(result{Err: "VM db deleted\n"}, d.wait()); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}

@@ -29,7 +29,7 @@ func TestExec(t *testing.T) {
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
 			r := withVMs(t)
-			r.agent.vms[0].Name = "db"
+			r.agent.Has.VMs[0].Name = "db"
 			out, errOut := newBuffer(), newBuffer()
 			args := append([]string{"vm", "exec"}, tt.args...)
 			for i := range args {

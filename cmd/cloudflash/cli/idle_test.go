@@ -38,12 +38,12 @@ func TestIdleVMsAreShownWithWhatBecomesOfThem(t *testing.T) {
 
 func TestCreateSaysWhenTheVMGoes(t *testing.T) {
 	r := withAll(t)
-	r.agent.autoscale = agent.Autoscale{IdleAfterSeconds: 120, IdleNoticeSeconds: 15}
+	r.agent.AutoscaleIs = agent.Autoscale{IdleAfterSeconds: 120, IdleNoticeSeconds: 15}
 	want := "when idle, VM api is deleted after 2m without a sign of life and 15s of notice; to keep it: cloudflash vm set api --keep\n"
 	if got := r.run("vm", "create", "api", "-o", "name"); got.Err != want || got.Out != "api\n" {
 		t.Errorf("it says %q, want %q", got.Err, want)
 	}
-	r.agent.autoscale = agent.Autoscale{Keep: true}
+	r.agent.AutoscaleIs = agent.Autoscale{Keep: true}
 	if got := r.run("vm", "create", "api", "--keep", "-o", "name"); got.Err != "" {
 		t.Errorf("of a kept VM it says %q", got.Err)
 	}

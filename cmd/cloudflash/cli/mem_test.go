@@ -52,9 +52,9 @@ func TestMemVerbsAskAndPrint(t *testing.T) {
 // of a cell gives it its letter.
 func TestMapIsDrawn(t *testing.T) {
 	r := withAll(t)
-	for i := range r.agent.vms {
-		if r.agent.vms[i].ID == "v0" {
-			r.agent.vms[i].Name = "d\x1bb"
+	for i := range r.agent.Has.VMs {
+		if r.agent.Has.VMs[i].ID == "v0" {
+			r.agent.Has.VMs[i].Name = "d\x1bb"
 		}
 	}
 	got := r.run("mem", "map", "--mode", "owner")

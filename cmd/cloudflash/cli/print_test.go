@@ -160,27 +160,27 @@ const evil = "a\x1b[2J\x1b]0;pwned\a\r\nfake  row\b\u009b31m\u202e\x7f\xff\tz"
 
 func TestNamesCannotPlayWithTheTerminal(t *testing.T) {
 	r := withAll(t)
-	for i := range r.agent.vms {
-		r.agent.vms[i].Name, r.agent.vms[i].Reason, r.agent.vms[i].Image = evil, evil, evil
+	for i := range r.agent.Has.VMs {
+		r.agent.Has.VMs[i].Name, r.agent.Has.VMs[i].Reason, r.agent.Has.VMs[i].Image = evil, evil, evil
 	}
-	for i := range r.agent.cloudlets {
-		c := &r.agent.cloudlets[i]
+	for i := range r.agent.Has.Cloudlets {
+		c := &r.agent.Has.Cloudlets[i]
 		c.Name, c.VMName, c.Reason, c.Argv, c.Env, c.WorkDir = evil, evil, evil, []string{evil}, map[string]string{evil: evil}, evil
 		c.Signal, c.ExitCode = evil, nil
 	}
-	for i := range r.agent.events {
-		r.agent.events[i].Message, r.agent.events[i].Kind, r.agent.events[i].Level = evil, evil, evil
+	for i := range r.agent.Has.Events {
+		r.agent.Has.Events[i].Message, r.agent.Has.Events[i].Kind, r.agent.Has.Events[i].Level = evil, evil, evil
 	}
-	for i := range r.agent.scaling.decisions {
-		d := &r.agent.scaling.decisions[i]
+	for i := range r.agent.Has.Scaling.Decisions {
+		d := &r.agent.Has.Scaling.Decisions[i]
 		d.VMName, d.Reason, d.Why, d.Signal, d.Effect = evil, evil, evil, evil, &agent.Effect{Text: evil}
 	}
-	for i := range r.agent.scaling.status {
-		r.agent.scaling.status[i].VMName, r.agent.scaling.status[i].Activity = evil, evil
+	for i := range r.agent.Has.Scaling.Status {
+		r.agent.Has.Scaling.Status[i].VMName, r.agent.Has.Scaling.Status[i].Activity = evil, evil
 	}
-	r.agent.tokens[0].Name, r.agent.tokens[0].Role = evil, evil
-	r.agent.checks[0].Detail, r.agent.checks[0].Fix, r.agent.checks[0].OK = evil, evil, false
-	r.agent.operations[0] = agent.Operation{ID: "o0", Kind: evil, Target: evil, State: agent.OperationFailed, Error: evil}
+	r.agent.Has.Tokens[0].Name, r.agent.Has.Tokens[0].Role = evil, evil
+	r.agent.Has.Checks[0].Detail, r.agent.Has.Checks[0].Fix, r.agent.Has.Checks[0].OK = evil, evil, false
+	r.agent.Has.Operations[0] = agent.Operation{ID: "o0", Kind: evil, Target: evil, State: agent.OperationFailed, Error: evil}
 	for _, verb := range []string{"vm list", "vm show v0", "vm set v0 --cpus 1", "vm freeze v0", "vm delete v0", "vm delete --no-wait v0", "cloudlet list", "cloudlet show c0",
 		"cloudlet cancel c2", "cloudlet wait c0 c1", "events", "autoscale events", "autoscale status", "autoscale status v0", "autoscale policy v0", "token list", "host check", "top --once", "vm wait v0 --for frozen --timeout 10ms"} {
 		for _, format := range formats {
@@ -204,7 +204,7 @@ func TestNamesCannotPlayWithTheTerminal(t *testing.T) {
 
 func TestErrorsCannotPlayWithTheTerminal(t *testing.T) {
 	r := newRig(t)
-	r.agent.err = &agent.Error{Kind: agent.ErrInvalid, Code: "x", Detail: evil, Hint: evil, Fields: []agent.Field{{Pointer: evil, Detail: evil}, {Pointer: evil, Detail: evil}}}
+	r.agent.Err = &agent.Error{Kind: agent.ErrInvalid, Code: "x", Detail: evil, Hint: evil, Fields: []agent.Field{{Pointer: evil, Detail: evil}, {Pointer: evil, Detail: evil}}}
 	got := r.run("vm", "show", "db")
 	if i := strings.IndexFunc(got.Err, func(r rune) bool { return r != '\n' && clean(string(r)) != string(r) }); i >= 0 || strings.Count(got.Err, "\n") != 4 || got.Code != ExitUsage {
 		t.Errorf("printed %q, exit code %d", got.Err, got.Code)
@@ -256,7 +256,7 @@ func TestCoresAreNeverRoundedAway(t *testing.T) {
 func TestProgramsGetEveryRune(t *testing.T) {
 	r := withAll(t)
 	text := "\U000e0041 \u202e \x1b \x7f \u0085 \n \t \"quoted\" 'single' : - # {x} [y] & * ! | > % @ ` \U0001f600 é"
-	c := &r.agent.cloudlets[0]
+	c := &r.agent.Has.Cloudlets[0]
 	c.Name, c.Reason, c.Argv, c.Env = "e", text, []string{text, " lead", "trail ", "", "null", "1e3", "0x1f", "on", "No", "y", "true", "12e5", ".inf", "+1", "2026-01-02", "~", "a: b", "yes", "-"}, map[string]string{"A\x1bB": text}
 	var want any
 	if err := json.Unmarshal([]byte(r.run("api", "GET", "/api/v1/cloudlets/e").Out), &want); err != nil {

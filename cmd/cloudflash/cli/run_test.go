@@ -64,13 +64,13 @@ func TestRunExitsWithTheCommandsCode(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := newRig(t)
-			r.agent.says(t, "c7", "stdout", "out\n")
-			r.agent.says(t, "c7", "stderr", "err\n")
+			r.agent.Says(t, "c7", "stdout", "out\n")
+			r.agent.Says(t, "c7", "stderr", "err\n")
 			w := r.start(t.Context(), nil, "cloudlet", "run", "--name", "job", "--", "cmd")
 			w.out.await(t, "out\n")
 			w.err.await(t, "err\n")
-			r.agent.says(t, "c7", "stdout", "last words\n")
-			r.agent.ends("c7", func(x *agent.Cloudlet) {
+			r.agent.Says(t, "c7", "stdout", "last words\n")
+			r.agent.Alter("c7", func(x *agent.Cloudlet) {
 				x.State, x.ExitCode, x.Signal, x.Reason = c.end.State, c.end.ExitCode, c.end.Signal, c.end.Reason
 			})
 			if diff := cmp.Diff(result{"out\nlast words\n", "err\n" + c.err, c.code}, w.wait()); diff != "" {
@@ -83,15 +83,15 @@ func TestRunExitsWithTheCommandsCode(t *testing.T) {
 // TestRunOfAQueuedCloudlet has no output to follow until it starts.
 func TestRunOfAQueuedCloudlet(t *testing.T) {
 	r := newRig(t)
-	r.agent.submitted = func(c *agent.Cloudlet) { c.State, c.VM, c.Reason = agent.CloudletQueued, "", "no VM fits" }
+	r.agent.OnSubmit = func(c *agent.Cloudlet) { c.State, c.VM, c.Reason = agent.CloudletQueued, "", "no VM fits" }
 	w := r.start(t.Context(), nil, "cloudlet", "run", "--name", "job", "--", "cmd")
 	r.awaitRequest("GET /api/v1/cloudlets/c7/output?follow=true&stream=stdout")
 	w.err.await(t, "cloudlet job is queued: no VM fits\n")
-	r.agent.says(t, "c7", "stdout", "hello\n")
-	r.agent.says(t, "c7", "stderr", "")
-	r.agent.ends("c7", func(c *agent.Cloudlet) { c.State, c.VM = agent.CloudletRunning, "v0" })
+	r.agent.Says(t, "c7", "stdout", "hello\n")
+	r.agent.Says(t, "c7", "stderr", "")
+	r.agent.Alter("c7", func(c *agent.Cloudlet) { c.State, c.VM = agent.CloudletRunning, "v0" })
 	w.out.await(t, "hello\n")
-	r.agent.ends("c7", func(c *agent.Cloudlet) { c.State, c.ExitCode = agent.CloudletSucceeded, ptr(0) })
+	r.agent.Alter("c7", func(c *agent.Cloudlet) { c.State, c.ExitCode = agent.CloudletSucceeded, ptr(0) })
 	if diff := cmp.Diff(result{Out: "hello\n", Err: "cloudlet job is queued: no VM fits\n"}, w.wait()); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
@@ -100,8 +100,8 @@ func TestRunOfAQueuedCloudlet(t *testing.T) {
 // runJob starts `cloudlet run` as a process and waits until its output comes.
 func runJob(t *testing.T, r *rig) (*exec.Cmd, *buffer, *buffer) {
 	t.Helper()
-	r.agent.says(t, "c7", "stdout", "started\n")
-	r.agent.says(t, "c7", "stderr", "")
+	r.agent.Says(t, "c7", "stdout", "started\n")
+	r.agent.Says(t, "c7", "stderr", "")
 	p, out, errs := r.program("cloudlet", "run", "--name", "job", "--", "cmd"), newBuffer(), newBuffer()
 	p.Stdout, p.Stderr = out, errs
 	if err := p.Start(); err != nil {
@@ -123,9 +123,9 @@ func TestInterruptCancels(t *testing.T) {
 	for _, s := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM} {
 		t.Run(s.String(), func(t *testing.T) {
 			r := newRig(t)
-			r.agent.change(func() {
-				r.agent.cancelled = func(c *agent.Cloudlet) {
-					r.agent.says(t, "c7", "stdout", "cleaning up\n")
+			r.agent.Change(func() {
+				r.agent.OnCancel = func(c *agent.Cloudlet) {
+					r.agent.Says(t, "c7", "stdout", "cleaning up\n")
 					c.State, c.Signal, c.Reason = agent.CloudletCancelled, "SIGTERM", "cancelled"
 				}
 			})
@@ -161,7 +161,7 @@ func TestSecondInterruptLeavesItBehind(t *testing.T) {
 func TestSecondInterruptOfAHungAgent(t *testing.T) {
 	r := newRig(t)
 	held := make(chan struct{})
-	r.agent.change(func() { r.agent.cancelled = func(*agent.Cloudlet) { <-held } }) // with the agent's lock
+	r.agent.Change(func() { r.agent.OnCancel = func(*agent.Cloudlet) { <-held } }) // with the agent's lock
 	t.Cleanup(func() { close(held) })
 	p, _, errs := runJob(t, r)
 	signalTo(t, p, os.Interrupt)
@@ -187,7 +187,7 @@ func TestInterruptEndsEverythingElse(t *testing.T) {
 	for args, code := range map[string]int{"cloudlet logs -f next": 130, "cloudlet wait next": 130, "vm wait db": 130, "events -f": 0, "vm delete db": 130} {
 		t.Run(args, func(t *testing.T) {
 			r := withAll(t)
-			r.agent.operations[0].State = agent.OperationRunning
+			r.agent.Has.Operations[0].State = agent.OperationRunning
 			ctx, cancel := context.WithCancel(t.Context())
 			w := r.start(ctx, nil, strings.Fields(args)...)
 			r.awaitRequest(map[string]string{"cloudlet logs -f next": "GET /api/v1/cloudlets/next/output?follow=true&stream=stderr", "cloudlet wait next": "GET /api/v1/cloudlets/next?wait=30s",
@@ -205,8 +205,8 @@ func TestInterruptEndsEverythingElse(t *testing.T) {
 
 func TestLogs(t *testing.T) {
 	r := withAll(t)
-	r.agent.says(t, "c0", "stdout", "one\ntwo\n\x1b[31mred\n")
-	r.agent.says(t, "c0", "stderr", "oops\n")
+	r.agent.Says(t, "c0", "stdout", "one\ntwo\n\x1b[31mred\n")
+	r.agent.Says(t, "c0", "stderr", "oops\n")
 	for args, want := range map[string]result{
 		"cloudlet logs etl":                          {Out: "one\ntwo\n\x1b[31mred\n", Err: "oops\n"}, // byte for byte, as the command wrote it
 		"cloudlet logs etl --stream stderr":          {Out: "oops\n"},
@@ -226,17 +226,17 @@ func TestLogs(t *testing.T) {
 
 func TestLogsFollow(t *testing.T) {
 	r := withAll(t)
-	r.agent.cloudlets[0].State = agent.CloudletRunning
-	r.agent.says(t, "c0", "stdout", "one\n")
-	r.agent.says(t, "c0", "stderr", "")
+	r.agent.Has.Cloudlets[0].State = agent.CloudletRunning
+	r.agent.Says(t, "c0", "stdout", "one\n")
+	r.agent.Says(t, "c0", "stderr", "")
 	w := r.start(t.Context(), nil, "cloudlet", "logs", "-f", "etl")
 	w.out.await(t, "one\n")
-	r.agent.says(t, "c0", "stdout", "two\n")
+	r.agent.Says(t, "c0", "stdout", "two\n")
 	w.out.await(t, "two\n")
-	r.agent.says(t, "c0", "stderr", "oops\n")
+	r.agent.Says(t, "c0", "stderr", "oops\n")
 	w.err.await(t, "oops\n")
-	r.agent.says(t, "c0", "stdout", "three, without an end")
-	r.agent.ends("c0", func(c *agent.Cloudlet) { c.State, c.ExitCode = agent.CloudletFailed, ptr(3) })
+	r.agent.Says(t, "c0", "stdout", "three, without an end")
+	r.agent.Alter("c0", func(c *agent.Cloudlet) { c.State, c.ExitCode = agent.CloudletFailed, ptr(3) })
 	if diff := cmp.Diff(result{"one\ntwo\nthree, without an end", "oops\n", 0}, w.wait()); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
@@ -247,8 +247,8 @@ func TestFollowersLearnThatTheAgentIsGone(t *testing.T) {
 	for args, first := range map[string]string{"cloudlet logs -f etl --stream stdout": "one\n", "events -f": "oom\n"} {
 		t.Run(args, func(t *testing.T) {
 			r := withAll(t)
-			r.agent.cloudlets[0].State = agent.CloudletRunning
-			r.agent.says(t, "c0", "stdout", "one\n")
+			r.agent.Has.Cloudlets[0].State = agent.CloudletRunning
+			r.agent.Says(t, "c0", "stdout", "one\n")
 			w := r.start(t.Context(), nil, strings.Fields(args)...)
 			w.out.await(t, first)
 			r.cut()
@@ -261,14 +261,14 @@ func TestFollowersLearnThatTheAgentIsGone(t *testing.T) {
 
 func TestEventsFollow(t *testing.T) {
 	r := withAll(t)
-	r.agent.events[1].Message = evil
+	r.agent.Has.Events[1].Message = evil
 	ctx, cancel := context.WithCancel(t.Context())
 	table := r.start(ctx, nil, "events", "-f")
 	lines := r.start(ctx, nil, "events", "-f", "-o", "jsonl", "--since", "1")
 	table.out.await(t, "created\n")
 	lines.out.await(t, `"seq":2`)
-	r.agent.change(func() {
-		r.agent.events = append(r.agent.events, agent.Event{Seq: 3, At: r.agent.events[0].At, Level: "error", Kind: "x", Message: "third"})
+	r.agent.Change(func() {
+		r.agent.Has.Events = append(r.agent.Has.Events, agent.Event{Seq: 3, At: r.agent.Has.Events[0].At, Level: "error", Kind: "x", Message: "third"})
 	})
 	table.out.await(t, "third\n")
 	lines.out.await(t, "third")
@@ -284,8 +284,8 @@ func TestEventsFollow(t *testing.T) {
 
 func TestEventsThatAreGone(t *testing.T) {
 	r := withAll(t)
-	r.agent.oldest = 2
-	r.agent.events = append(r.agent.events, agent.Event{Seq: 3, At: r.agent.events[0].At, Level: "info", Kind: "x", Message: "third"})
+	r.agent.Has.Oldest = 2
+	r.agent.Has.Events = append(r.agent.Has.Events, agent.Event{Seq: 3, At: r.agent.Has.Events[0].At, Level: "info", Kind: "x", Message: "third"})
 	if got := r.run("events", "--since", "1"); got.Code != ExitFailure || got.Err != "error: events up to 5 are gone\n" {
 		t.Errorf("%+v", got)
 	}
@@ -307,7 +307,7 @@ func TestEventsOfManyPages(t *testing.T) {
 		if i < 1000 {
 			e.VM, e.Data = "v0", map[string]any{"n": strconv.Itoa(i)}
 		}
-		r.agent.events = append(r.agent.events, e)
+		r.agent.Has.Events = append(r.agent.Has.Events, e)
 	}
 	lines := strings.Split(strings.TrimSpace(r.run("events", "-o", "jsonl").Out), "\n")
 	if len(lines) != 1500 {
@@ -324,7 +324,7 @@ func TestEventsOfManyPages(t *testing.T) {
 func TestListsOfManyPages(t *testing.T) {
 	r := newRig(t)
 	for i := range 2500 {
-		r.agent.vms = append(r.agent.vms, agent.VM{ID: fmt.Sprint(i), Name: fmt.Sprintf("vm%04d", i)})
+		r.agent.Has.VMs = append(r.agent.Has.VMs, agent.VM{ID: fmt.Sprint(i), Name: fmt.Sprintf("vm%04d", i)})
 	}
 	got := strings.Fields(r.run("vm", "list", "-o", "name").Out)
 	if len(got) != 2500 || got[0] != "vm0000" || got[2499] != "vm2499" || len(r.requests()) != 3 {
@@ -334,13 +334,13 @@ func TestListsOfManyPages(t *testing.T) {
 
 func TestBrokenPipeEndsQuietly(t *testing.T) {
 	r := withAll(t)
-	r.agent.says(t, "c0", "stdout", strings.Repeat("a line of output\n", 1<<16))
-	r.agent.change(func() {
+	r.agent.Says(t, "c0", "stdout", strings.Repeat("a line of output\n", 1<<16))
+	r.agent.Change(func() {
 		for i := range 3000 {
-			v := r.agent.vms[0]
+			v := r.agent.Has.VMs[0]
 			v.Name = fmt.Sprint("db", i)
-			r.agent.vms = append(r.agent.vms, v)
-			r.agent.events = append(r.agent.events, agent.Event{Seq: uint64(i + 3), Message: strings.Repeat("x", 100)})
+			r.agent.Has.VMs = append(r.agent.Has.VMs, v)
+			r.agent.Has.Events = append(r.agent.Has.Events, agent.Event{Seq: uint64(i + 3), Message: strings.Repeat("x", 100)})
 		}
 	})
 	for _, args := range []string{"cloudlet logs etl", "vm list", "vm list -o json", "events -f", "events -o yaml", "api GET /api/v1/vms?limit=1000"} {
@@ -374,10 +374,10 @@ func (f failing) Write([]byte) (int, error) { return 0, f.err }
 
 func TestOutputThatCannotBeWritten(t *testing.T) {
 	r := withAll(t)
-	r.agent.says(t, "c0", "stdout", "one\n")
-	r.agent.says(t, "c7", "stdout", "one\n")
-	r.agent.says(t, "c7", "stderr", "")
-	r.agent.submitted = func(c *agent.Cloudlet) { c.State, c.ExitCode = agent.CloudletSucceeded, ptr(0) }
+	r.agent.Says(t, "c0", "stdout", "one\n")
+	r.agent.Says(t, "c7", "stdout", "one\n")
+	r.agent.Says(t, "c7", "stderr", "")
+	r.agent.OnSubmit = func(c *agent.Cloudlet) { c.State, c.ExitCode = agent.CloudletSucceeded, ptr(0) }
 	for _, args := range []string{"vm list", "vm list -o name", "vm list -o csv", "vm show db", "host info", "vm list -o json", "vm list -o jsonl", "vm list -o yaml", "events -f", "events -f -o jsonl",
 		"cloudlet logs etl --stream stdout", "cloudlet run ls", "version", "version --client", "login", "top --once", "api GET /api/v1/vms", "help", "completion zsh", "token create x"} {
 		for _, c := range []struct {

@@ -6,16 +6,17 @@ import (
 	"time"
 
 	"cloudflash/agent"
+	"cloudflash/api/apitest"
 	"github.com/google/go-cmp/cmp"
 )
 
 // withAll fills a rig with some of everything.
 func withAll(t testing.TB) *rig {
 	r := withVMs(t)
-	started := ago(10 * time.Second)
+	started := apitest.Ago(10 * time.Second)
 	done := started.Add(2500 * time.Millisecond)
 	deadline := done.Add(1500 * time.Millisecond)
-	r.agent.cloudlets = []agent.Cloudlet{
+	r.agent.Has.Cloudlets = []agent.Cloudlet{
 		{ID: "c0", Name: "etl", VM: "v0", VMName: "db", State: agent.CloudletSucceeded, SLA: 3, Argv: []string{"xz", "-9"}, CreatedAt: started,
 			StartedAt: &started, FinishedAt: &done, DeadlineAt: &deadline, ExitCode: ptr(0),
 			Usage: agent.Usage{CPUSeconds: 1.25, MemoryPeakBytes: 10 << 20, ReadBytes: 2048}},
@@ -23,14 +24,14 @@ func withAll(t testing.TB) *rig {
 			FinishedAt: &done, Signal: "SIGKILL", Reason: "oom", OverrunSeconds: 2, DeadlineAt: &deadline},
 		{ID: "c2", Name: "next", State: agent.CloudletQueued, SLA: 2, CreatedAt: started.Add(-2 * time.Second), Reason: "no VM fits"},
 	}
-	r.agent.events = []agent.Event{
+	r.agent.Has.Events = []agent.Event{
 		{Seq: 1, At: time.Date(2026, 1, 2, 3, 4, 5, 6e6, time.Local), Level: "info", Kind: "vm.created", VM: "v0", Message: "VM db created"},
 		{Seq: 2, At: time.Date(2026, 1, 2, 3, 4, 6, 0, time.Local), Level: "warn", Kind: "cloudlet.finished", Cloudlet: "c1", Message: "cloudlet hog failed: oom"},
 	}
-	r.agent.operations = []agent.Operation{{ID: "o0", Kind: "vm.delete", Target: "v0", State: agent.OperationSucceeded, CreatedAt: ago(0)}}
-	r.agent.tokens = []agent.Token{{ID: "t0", Name: "ci", Role: "viewer", Kind: "token", CreatedAt: ago(3 * 24 * time.Hour)}}
-	r.agent.checks = []agent.Check{{Name: "cgroup", OK: true, Detail: "writable"}, {Name: "store", OK: true, Detail: "fine"}}
-	r.agent.scaling = someScaling()
+	r.agent.Has.Operations = []agent.Operation{{ID: "o0", Kind: "vm.delete", Target: "v0", State: agent.OperationSucceeded, CreatedAt: apitest.Ago(0)}}
+	r.agent.Has.Tokens = []agent.Token{{ID: "t0", Name: "ci", Role: "viewer", Kind: "token", CreatedAt: apitest.Ago(3 * 24 * time.Hour)}}
+	r.agent.Has.Checks = []agent.Check{{Name: "cgroup", OK: true, Detail: "writable"}, {Name: "store", OK: true, Detail: "fine"}}
+	r.agent.Has.Scaling = someScaling()
 	return r
 }
 

@@ -146,11 +146,14 @@ func (a *Agent) Kill() {
 // End ends the agent as a service manager does, and returns how long that took.
 func (a *Agent) End() time.Duration {
 	a.T.Helper()
-	began, ended := time.Now(), make(chan error, 1)
+	began, ended := time.Now(), make(chan struct{})
 	if err := a.cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		a.T.Fatal(err)
 	}
-	go func(cmd *exec.Cmd) { ended <- cmd.Wait() }(a.cmd)
+	go func(cmd *exec.Cmd) {
+		_ = cmd.Wait()
+		close(ended)
+	}(a.cmd)
 
 	select {
 	case <-ended:

@@ -5,9 +5,9 @@
 //
 //	a := systemtest.Start(t, "--idle-after", "5s")
 //
-// Limits and VMs stay as they were asked for unless an option says otherwise: autoscaling is off, and idle VMs are kept.
-// Without CLOUDFLASH_KERNEL_TESTS=1 a test is skipped where it cannot run. When it ends, all VMs are deleted, what the
-// agent made is removed, and if the test has failed the end of the agent's log is printed. New makes one that has not
+// Limits and VMs stay as they were asked for unless an option says otherwise: autoscaling is off, idle VMs are kept.
+// Without CLOUDFLASH_KERNEL_TESTS=1 a test is skipped where it cannot run. When it ends, all VMs are deleted, what
+// the agent made is removed, and if the test has failed the end of the agent's log is printed. New makes one that has not
 // been started; Spawn, Start, Kill, End and Restart are its life.
 //
 // The command line, as a person or a script would use it:

@@ -1,4 +1,4 @@
-package cli
+package apitest
 
 import (
 	"context"
@@ -6,9 +6,9 @@ import (
 	"cloudflash/agent"
 )
 
-// fakeAdvice is what the fake advises: for a VM that little is known of, one that a
+// advice is what the agent advises: for a VM that little is known of, one that a
 // lot is, and the host.
-func fakeAdvice() []agent.Advice {
+func advice() []agent.Advice {
 	return []agent.Advice{
 		{VM: "v0", VMName: "db", Template: "postgres", HistorySeconds: 3 * 86400, Recommendations: []agent.Recommendation{
 			{Resource: "cpus", Spec: 2, Lower: 0.3, Target: 0.5, Upper: 0.75, Uncapped: 0.48, Confidence: 1, Reason: "90 % of the time 0.42 cores or less were used", Saves: 1.5, Throttled: 0.04, Worth: true},
@@ -21,15 +21,15 @@ func fakeAdvice() []agent.Advice {
 	}
 }
 
-func (f *fakeAgent) Advice(ref string) ([]agent.Advice, error) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.err != nil {
-		return nil, f.err
+func (f *Agent) Advice(ref string) ([]agent.Advice, error) {
+	f.Mu.Lock()
+	defer f.Mu.Unlock()
+	if f.Err != nil {
+		return nil, f.Err
 	}
-	all := fakeAdvice()
-	if f.taken != nil {
-		all[0].Applied = f.taken
+	all := advice()
+	if f.Has.Applied != nil {
+		all[0].Applied = f.Has.Applied
 	}
 	if ref == "" {
 		return all, nil
@@ -42,27 +42,27 @@ func (f *fakeAgent) Advice(ref string) ([]agent.Advice, error) {
 	return nil, missing("vm", ref)
 }
 
-func (f *fakeAgent) TakeAdvice(_ context.Context, ref string, resources []string) (agent.VM, error) {
+func (f *Agent) TakeAdvice(_ context.Context, ref string, resources []string) (agent.VM, error) {
 	v, err := f.VM(ref)
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.named = resources
+	f.Mu.Lock()
+	defer f.Mu.Unlock()
+	f.Got.Advice = resources
 	if err == nil && v.Name != "db" && len(resources) == 0 {
 		return v, &agent.Error{Kind: agent.ErrConflict, Code: "nothing_to_apply", Detail: "nothing is advised for VM \"" + v.Name + "\" that is worth a change"}
 	}
 	from := v.Spec
 	v.Spec.CPUs = 0.5
-	f.taken = &agent.AppliedAdvice{From: from, To: v.Spec}
+	f.Has.Applied = &agent.AppliedAdvice{From: from, To: v.Spec}
 	return v, err
 }
 
-func (f *fakeAgent) UndoAdvice(_ context.Context, ref string) (agent.VM, error) {
+func (f *Agent) UndoAdvice(_ context.Context, ref string) (agent.VM, error) {
 	v, err := f.VM(ref)
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if err == nil && f.taken == nil {
+	f.Mu.Lock()
+	defer f.Mu.Unlock()
+	if err == nil && f.Has.Applied == nil {
 		return v, &agent.Error{Kind: agent.ErrConflict, Code: "nothing_to_undo", Detail: "VM \"" + v.Name + "\" has taken no advice"}
 	}
-	f.taken = nil
+	f.Has.Applied = nil
 	return v, err
 }
