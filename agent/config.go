@@ -31,7 +31,8 @@ type Config struct {
 	PageScan    float64       // cores the rolling scan of memory pages may take; negative: no scan at all
 
 	HistoryEvery  time.Duration // how often the history of usage is saved
-	UpkeepEvery   time.Duration // how often limits are read back and the network is mended; blocks are freed so late
+	UpkeepEvery   time.Duration // how often limits are read back and the network is mended
+	TrimAfter     time.Duration // how long deletes are waited for before their blocks are given back
 	FindingsAfter time.Duration // how long a VM is watched until something is found about it
 
 	Log *slog.Logger
@@ -85,6 +86,6 @@ func DefaultConfig() Config {
 		Autoscale:  "auto",
 		Log:        slog.Default(),
 
-		HistoryEvery: meter.SaveEvery, UpkeepEvery: 5 * time.Second, FindingsAfter: shortestSpan,
+		HistoryEvery: meter.SaveEvery, UpkeepEvery: 5 * time.Second, TrimAfter: 5 * time.Second, FindingsAfter: shortestSpan,
 	}
 }

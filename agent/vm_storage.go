@@ -175,8 +175,7 @@ func (a *Agent) wantTrim() {
 	}
 }
 
-// runTrim gives the blocks of deleted files back to the disk below the pool. It waits a
-// while for more of them.
+// runTrim gives the blocks of deleted files back to the disk below the pool.
 func (a *Agent) runTrim(ctx context.Context) {
 	for {
 		select {
@@ -187,7 +186,7 @@ func (a *Agent) runTrim(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
-		case <-time.After(a.cfg.UpkeepEvery):
+		case <-time.After(a.cfg.TrimAfter):
 		}
 		if a.disk == nil {
 			continue

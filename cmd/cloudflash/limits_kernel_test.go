@@ -158,7 +158,7 @@ func TestSystemStorageIsGivenBack(t *testing.T) {
 	if n, err := strconv.Atoi(os.Getenv("CLOUDFLASH_SOAK")); err == nil {
 		cycles = max(20, n/5)
 	}
-	s := systemtest.Start(t, "--upkeep-every", "1s")
+	s := systemtest.Start(t, "--trim-after", "1s")
 	pool := filepath.Join(s.StateDir, "pool.xfs")
 	blocks := func() int64 {
 		var st unix.Stat_t
@@ -196,7 +196,7 @@ func TestSystemNothingLeaks(t *testing.T) {
 	if n, err := strconv.Atoi(os.Getenv("CLOUDFLASH_SOAK")); err == nil {
 		all = n
 	}
-	s := systemtest.Start(t, "--upkeep-every", "1s")
+	s := systemtest.Start(t)
 	create := func(name string) {
 		t.Helper()
 		systemtest.Must[agent.VM](s, "POST", "/api/v1/vms", map[string]any{

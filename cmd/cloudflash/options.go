@@ -51,6 +51,7 @@ type options struct {
 
 	// Hidden: for tests.
 	UpkeepEvery   time.Duration `yaml:"upkeep-every"`
+	TrimAfter     time.Duration `yaml:"trim-after"`
 	FindingsAfter time.Duration `yaml:"findings-after"`
 }
 
@@ -62,7 +63,7 @@ func defaultOptions() options {
 		CPUs: d.Overcommit.CPUs, Memory: d.Overcommit.Memory, Storage: d.Overcommit.Storage,
 		Backend: d.Storage, Bridge: d.Bridge, NetworkPool: d.NetworkPool, NetworkULA: d.NetworkULA,
 		OutputKeep: "64MiB", PageScan: "1%", Autoscale: d.Autoscale, IdleAfter: d.Idle.After, IdleNotice: d.Idle.Notice, IdleMinVMs: d.Idle.MinVMs, LogFormat: "text", LogLevel: "info",
-		HistoryEvery: d.HistoryEvery, UpkeepEvery: d.UpkeepEvery, FindingsAfter: d.FindingsAfter,
+		HistoryEvery: d.HistoryEvery, UpkeepEvery: d.UpkeepEvery, TrimAfter: d.TrimAfter, FindingsAfter: d.FindingsAfter,
 	}
 }
 
@@ -76,7 +77,7 @@ func beside(name string) string {
 }
 
 // hidden are options that nobody needs but tests, which would wait too long without.
-var hidden = []string{"upkeep-every", "findings-after"}
+var hidden = []string{"upkeep-every", "trim-after", "findings-after"}
 
 // flags declares every option; their names are also the keys of the file.
 func (o *options) flags(out io.Writer) *flag.FlagSet {
@@ -110,7 +111,8 @@ func (o *options) flags(out io.Writer) *flag.FlagSet {
 	fs.DurationVar(&o.IdleNotice, "idle-notice", o.IdleNotice, "and how long after that it is deleted, unless it gets busy or is kept")
 	fs.IntVar(&o.IdleMinVMs, "idle-min-vms", o.IdleMinVMs, "so many running VMs stay, idle or not")
 	fs.DurationVar(&o.HistoryEvery, "history-every", o.HistoryEvery, "how often the history of usage is saved: what a killed agent forgets at most")
-	fs.DurationVar(&o.UpkeepEvery, "upkeep-every", o.UpkeepEvery, "how often limits are read back and the network is mended, and how late freed blocks are given back")
+	fs.DurationVar(&o.UpkeepEvery, "upkeep-every", o.UpkeepEvery, "how often limits are read back and the network is mended")
+	fs.DurationVar(&o.TrimAfter, "trim-after", o.TrimAfter, "how long deletes are waited for before their blocks are given back")
 	fs.DurationVar(&o.FindingsAfter, "findings-after", o.FindingsAfter, "how long a VM is watched until something is found about it")
 	for _, name := range hidden {
 		_ = fs.MarkHidden(name) // it is declared above
@@ -228,6 +230,7 @@ func (o options) checkTimes() error {
 	}{
 		{"history-every", o.HistoryEvery, time.Second, 24 * time.Hour},
 		{"upkeep-every", o.UpkeepEvery, 100 * time.Millisecond, time.Hour},
+		{"trim-after", o.TrimAfter, 100 * time.Millisecond, time.Hour},
 		{"findings-after", o.FindingsAfter, time.Second, 5 * time.Minute},
 	} {
 		if x.v < x.least || x.v > x.most {
@@ -302,7 +305,8 @@ func (o options) config(log *slog.Logger) (agent.Config, error) {
 	c.InitPath, c.Binaries = o.Init, []string{o.Burn}
 	c.Overcommit = agent.Overcommit{CPUs: o.CPUs, Memory: o.Memory, Storage: o.Storage}
 	c.Storage, c.Bridge, c.NetworkPool, c.NetworkULA = o.Backend, o.Bridge, o.NetworkPool, o.NetworkULA
-	c.HistoryEvery, c.UpkeepEvery, c.FindingsAfter = o.HistoryEvery, o.UpkeepEvery, o.FindingsAfter
+	c.HistoryEvery, c.UpkeepEvery = o.HistoryEvery, o.UpkeepEvery
+	c.TrimAfter, c.FindingsAfter = o.TrimAfter, o.FindingsAfter
 	c.OutputKeep, c.Version, c.Log = keep, version, log
 	return c, nil
 }

@@ -240,10 +240,10 @@ func (a *Agent) NoMore(before map[string]int) {
 	a.T.Logf("before %v, after %v", before, after)
 }
 
-// Rest waits until an agent with a short --upkeep-every has cleared up after its VMs, and returns the counts of then.
+// Rest waits until an agent has metered that its VMs are gone, and returns the counts of then.
 func (a *Agent) Rest() map[string]int {
 	a.T.Helper()
-	a.Looks(3)
+	a.Looks(1)
 	return a.Counts()
 }
 
