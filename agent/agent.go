@@ -123,7 +123,8 @@ func New(cfg Config) (*Agent, error) {
 	a := &Agent{
 		network: net, worn: map[int]bool{}, trim: make(chan struct{}, 1),
 		cfg: cfg, log: cfg.Log, store: st, parent: parent, host: h,
-		meter:  meter.New(meter.Config{StateDir: cfg.StateDir, File: filepath.Join(cfg.StateDir, "history"), Log: cfg.Log}),
+		meter: meter.New(meter.Config{StateDir: cfg.StateDir, File: filepath.Join(cfg.StateDir, "history"),
+			SaveEvery: cfg.HistoryEvery, Log: cfg.Log}),
 		policy: schedule.FirstFit{}, startedAt: time.Now(),
 		vms: map[string]*vm{}, cloudlets: map[string]*cloudlet{},
 		outcomes: newOutcomes(), scaling: newScaling(),

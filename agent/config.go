@@ -3,6 +3,8 @@ package agent
 import (
 	"log/slog"
 	"time"
+
+	"cloudflash/agent/meter"
 )
 
 // Config is everything the agent is told at start.
@@ -27,6 +29,11 @@ type Config struct {
 	Autoscale   string        // mode of all limits unless a policy says otherwise: off, recommend or auto
 	Idle        IdleConfig    // VMs in which nothing goes on
 	PageScan    float64       // cores the rolling scan of memory pages may take; negative: no scan at all
+
+	HistoryEvery  time.Duration // how often the history of usage is saved
+	UpkeepEvery   time.Duration // how often limits are read back and the network is mended
+	TrimAfter     time.Duration // how long deletes are waited for before their blocks are given back
+	FindingsAfter time.Duration // how long a VM is watched until something is found about it
 
 	Log *slog.Logger
 }
@@ -78,5 +85,7 @@ func DefaultConfig() Config {
 		PageScan:   0.01,
 		Autoscale:  "auto",
 		Log:        slog.Default(),
+
+		HistoryEvery: meter.SaveEvery, UpkeepEvery: 5 * time.Second, TrimAfter: 5 * time.Second, FindingsAfter: shortestSpan,
 	}
 }

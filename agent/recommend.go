@@ -173,21 +173,21 @@ func clone(p *autoscale.Profile) *autoscale.Profile {
 }
 
 // lately is what a VM did in the last minutes; ok is false before it has been seen
-// for a minute.
-func (d *advisor) lately(id string) (s lately, ok bool) {
+// for so long.
+func (d *advisor) lately(id string, least time.Duration) (s lately, ok bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	w := d.vms[id]
 	if w == nil {
 		return s, false
 	}
-	return w.recent.lately()
+	return w.recent.lately(least)
 }
 
 // hostBusy is the share of the host's cores that was busy in the last minutes.
-func (d *advisor) hostBusy() float64 {
+func (d *advisor) hostBusy(least time.Duration) float64 {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	s, _ := d.host.lately()
+	s, _ := d.host.lately(least)
 	return s.cpus
 }

@@ -127,8 +127,8 @@ func (a *Agent) viewRecommendations(recs []autoscale.Recommendation) []Recommend
 // worth reports whether taking advice changes something for the better.
 func worth(r *autoscale.Recommendation) bool { return r.Changes() && r.Target != r.Spec }
 
-// state is how a VM fared in the last minutes. Before the first is over nothing is
-// known of it but the advice.
+// state is how a VM fared in the last minutes. Before it has been watched for long
+// enough nothing is known of it but the advice.
 func (a *Agent) state(v *advised, recs []autoscale.Recommendation, pressure bool) autoscale.State {
 	s := autoscale.State{VM: v.id, Name: v.name, Advice: recs, Limits: limitsOf(v.spec)}
 	if v.limits.CPUs != nil {
@@ -137,7 +137,7 @@ func (a *Agent) state(v *advised, recs []autoscale.Recommendation, pressure bool
 	if v.limits.MemoryBytes != nil {
 		s.Limits[autoscale.Memory] = float64(*v.limits.MemoryBytes)
 	}
-	l, ok := a.advisor.lately(v.id)
+	l, ok := a.advisor.lately(v.id, a.cfg.FindingsAfter)
 	if !ok {
 		return s
 	}
@@ -146,7 +146,7 @@ func (a *Agent) state(v *advised, recs []autoscale.Recommendation, pressure bool
 	s.MemoryBytes, s.SwapBytes, s.SwapGrowth, s.RefaultsPerSec, s.MemoryWaiting, s.OOMKills = l.workingSet, l.swap, l.swapGrowth, l.refaultsPerSec, l.memoryWaiting, l.kills
 	s.IOWaiting = l.ioWaiting
 	if v.idleSince != nil && l.cpus < idleCPUs {
-		if idle := time.Since(*v.idleSince); idle >= shortestSpan {
+		if idle := time.Since(*v.idleSince); idle >= a.cfg.FindingsAfter {
 			s.IdleFor = idle
 		}
 	}
@@ -155,7 +155,7 @@ func (a *Agent) state(v *advised, recs []autoscale.Recommendation, pressure bool
 
 // machine is how the host fared in the same minutes.
 func (a *Agent) machine() autoscale.Machine {
-	m := autoscale.Machine{Cores: float64(a.host.Facts().CPUs), Busy: a.advisor.hostBusy(), Fragmentation: -1}
+	m := autoscale.Machine{Cores: float64(a.host.Facts().CPUs), Busy: a.advisor.hostBusy(a.cfg.FindingsAfter), Fragmentation: -1}
 	if mem := a.memory.current.Load(); mem != nil && mem.FragmentationRatio != nil {
 		m.Fragmentation = *mem.FragmentationRatio
 		m.FreeBytes, m.LargestFree = float64(mem.FreeBytes), 1-m.Fragmentation // what is not of use for a huge page is in smaller blocks

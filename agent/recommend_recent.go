@@ -3,7 +3,7 @@ package agent
 import "time"
 
 // What ails a VM now is told from between one and five minutes: less is chance, more
-// is past.
+// is past. Config.FindingsAfter may be less than the one.
 const (
 	shortestSpan = time.Minute
 	longestSpan  = 5 * time.Minute
@@ -58,8 +58,9 @@ type lately struct {
 	swap, workingSet                                     float64
 }
 
-// lately compares now with the oldest mark that is not too old.
-func (r *recent) lately() (s lately, ok bool) {
+// lately compares now with the oldest mark that is not too old. One that is younger than
+// least tells nothing.
+func (r *recent) lately(least time.Duration) (s lately, ok bool) {
 	var from *mark
 	for i := range r.marks {
 		m := &r.marks[(r.next+i)%len(r.marks)]
@@ -68,7 +69,7 @@ func (r *recent) lately() (s lately, ok bool) {
 			break
 		}
 	}
-	if from == nil || r.last.at.Sub(from.at) < shortestSpan {
+	if from == nil || r.last.at.Sub(from.at) < least {
 		return s, false
 	}
 	span := r.last.at.Sub(from.at)

@@ -484,7 +484,7 @@ func TestAdviceForTheHost(t *testing.T) {
 
 func TestRecentForgetsWhatIsOld(t *testing.T) {
 	var r recent
-	if _, ok := r.lately(); ok {
+	if _, ok := r.lately(shortestSpan); ok {
 		t.Error("nothing was seen")
 	}
 	at, cpu := time.Unix(1e9, 0), 0.0
@@ -492,19 +492,19 @@ func TestRecentForgetsWhatIsOld(t *testing.T) {
 		at = at.Add(time.Second)
 		cpu += map[bool]float64{true: 4, false: 1}[i < 600]
 		r.add(mark{at: at, cpu: cpu})
-		if _, ok := r.lately(); ok != (i >= 60) {
+		if _, ok := r.lately(shortestSpan); ok != (i >= 60) {
 			t.Fatalf("after %d s: known is %v", i, ok)
 		}
 	}
-	if s, _ := r.lately(); s.span < 285*time.Second || s.span > longestSpan || math.Abs(s.cpus-1) > 1e-9 {
+	if s, _ := r.lately(shortestSpan); s.span < 285*time.Second || s.span > longestSpan || math.Abs(s.cpus-1) > 1e-9 {
 		t.Errorf("%+v", s)
 	}
 	r.add(mark{at: at.Add(-time.Hour), cpu: cpu})
-	if _, ok := r.lately(); ok {
+	if _, ok := r.lately(shortestSpan); ok {
 		t.Error("the clock was set back, and it knows what was")
 	}
 	r.add(mark{at: at.Add(time.Hour), cpu: cpu})
-	if _, ok := r.lately(); ok {
+	if _, ok := r.lately(shortestSpan); ok {
 		t.Error("an hour without a look is known")
 	}
 }

@@ -13,7 +13,6 @@ import (
 
 const (
 	sampleEvery = time.Second
-	limitsEvery = 5 * time.Second
 	// snapshotEnded is how many ended cloudlets stay in the snapshot.
 	snapshotEnded = 200
 )
@@ -41,7 +40,7 @@ func (a *Agent) runSampler(ctx context.Context) {
 		default: // the last round is not over yet
 		}
 		a.endThrash()
-		if now.Sub(limitsAt) >= limitsEvery {
+		if now.Sub(limitsAt) >= a.cfg.UpkeepEvery {
 			a.refreshLimits()
 			a.capOutputs()
 			limitsAt = now

@@ -383,10 +383,11 @@ func (a *Agent) observe(f *follower, fresh bool, wishes []autoscale.Decision) []
 	a.mu.Lock()
 	v := f.v
 	probe, now, high, live := v.probe, currentOf(v.limits), highOf(v.limits), v.State == VMRunning && a.vms[v.ID] == v
-	storage, stored, thrashed, resized := v.usage.StorageBytes, v.limits.StorageBytes != nil, v.Thrashed, v.Spec != f.gen.spec
+	storage, stored, thrashed := v.usage.StorageBytes, v.limits.StorageBytes != nil, v.Thrashed
+	changed := v.Spec != f.gen.spec || v.Own.Gen != f.gen.own || a.ownPolicy.Gen != f.gen.host
 	a.mu.Unlock()
-	if resized {
-		return wishes // and by the policy of before; followAll brings it in line
+	if changed {
+		return wishes // the scaler has the policy of before; followAll brings it in line
 	}
 	if probe == nil || !live || f.scaler == nil {
 		f.looks = 0

@@ -19,7 +19,7 @@ func (d captured) OpenReader() (*cgroup.Reader, error) { return cgroup.OpenReade
 
 // fakeVMs are running VMs whose slices are files on disk: all is done for them that a
 // second costs, but what the kernel takes to make the numbers.
-func fakeVMs(b *testing.B, n int) *Agent {
+func fakeVMs(b testing.TB, n int) *Agent {
 	b.Helper()
 	dir := b.TempDir()
 	if err := os.CopyFS(dir, os.DirFS("../cgroup/testdata/6.12")); err != nil {

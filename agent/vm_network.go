@@ -170,11 +170,8 @@ func (a *Agent) attach(ctx context.Context, link network.Link) (network.Address,
 	return a.network.Attach(ctx, link)
 }
 
-// keepEvery is how often the network is looked after.
-const keepEvery = 5 * time.Second
-
 func (a *Agent) runNetwork(ctx context.Context) {
-	tick := time.NewTicker(keepEvery)
+	tick := time.NewTicker(a.cfg.UpkeepEvery)
 	defer tick.Stop()
 	for {
 		select {

@@ -168,9 +168,6 @@ func (a *Agent) sweepStorage(ctx context.Context) error {
 	return err
 }
 
-// trimAfter is how long deletes are waited for before their blocks are given back.
-const trimAfter = 5 * time.Second
-
 func (a *Agent) wantTrim() {
 	select {
 	case a.trim <- struct{}{}:
@@ -189,7 +186,7 @@ func (a *Agent) runTrim(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
-		case <-time.After(trimAfter):
+		case <-time.After(a.cfg.TrimAfter):
 		}
 		if a.disk == nil {
 			continue

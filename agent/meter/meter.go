@@ -15,6 +15,8 @@ import (
 type Config struct {
 	StateDir string // whose file system is metered
 	File     string // where the history survives a restart; empty for nowhere
+	// SaveEvery is how often Run writes that file, 0 for the constant.
+	SaveEvery time.Duration
 	// MaxBytes bounds what all histories may take in memory, 0 for 48 MiB. Beyond
 	// it the oldest points go first.
 	MaxBytes int

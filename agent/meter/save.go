@@ -2,6 +2,7 @@ package meter
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -15,7 +16,8 @@ import (
 	"time"
 )
 
-// SaveEvery is how often the history is written: what a killed agent loses at most.
+// SaveEvery is how often the history is written unless a Config says otherwise: what a
+// killed agent loses at most.
 const SaveEvery = 45 * time.Second
 
 // The file is a line and records, each of a length, a checksum (CRC-32C) and as
@@ -30,7 +32,7 @@ var errRecord = errors.New("malformed record")
 
 // Run writes the history now and then, and once more when ctx ends.
 func (m *Meter) Run(ctx context.Context) {
-	tick := time.NewTicker(SaveEvery)
+	tick := time.NewTicker(cmp.Or(m.cfg.SaveEvery, SaveEvery))
 	defer tick.Stop()
 	for {
 		select {

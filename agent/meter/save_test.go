@@ -181,13 +181,22 @@ func TestSaveFails(t *testing.T) {
 }
 
 func TestRunSavesNowAndThen(t *testing.T) {
+	for given, every := range map[time.Duration]time.Duration{0: SaveEvery, 3 * time.Second: 3 * time.Second} {
+		t.Run(every.String(), func(t *testing.T) { runSaves(t, given, every) })
+	}
+	if SaveEvery > time.Minute {
+		t.Error("a killed agent loses more than a minute")
+	}
+}
+
+func runSaves(t *testing.T, given, every time.Duration) {
 	file := filepath.Join(t.TempDir(), "history")
 	synctest.Test(t, func(t *testing.T) {
-		m := New(Config{File: file})
+		m := New(Config{File: file, SaveEvery: given})
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan struct{})
 		go func() { m.Run(ctx); close(done) }()
-		time.Sleep(SaveEvery - time.Second)
+		time.Sleep(every - time.Second)
 		synctest.Wait()
 		if _, err := os.Stat(file); !errors.Is(err, fs.ErrNotExist) {
 			t.Error("written too early")
@@ -206,9 +215,6 @@ func TestRunSavesNowAndThen(t *testing.T) {
 			t.Error("the end is not written: ", err)
 		}
 	})
-	if SaveEvery > time.Minute {
-		t.Error("a killed agent loses more than a minute")
-	}
 }
 
 func FuzzLoad(f *testing.F) {

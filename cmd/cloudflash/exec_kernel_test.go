@@ -129,8 +129,8 @@ func TestSystemExecTerminal(t *testing.T) {
 			break
 		}
 	}
-	say("sleep 1000\r")
-	time.Sleep(300 * time.Millisecond)
+	say("sh -c 'echo run-$((1+1)); exec sleep 1000'\r")
+	expect(t, person, "run-2")
 	say("\x03") // to the foreground job, by the VM's own terminal
 	say("echo back-$((1+1))\r")
 	expect(t, person, "back-2")

@@ -16,6 +16,9 @@ import (
 func TestSystemHostileImage(t *testing.T) {
 	f := newFortress(t)
 	rise := strings.Repeat("../", 40)
+	program := filepath.Join(filepath.Dir(f.StateDir), "program")
+	copyProgram(t, "/proc/self/exe", program)
+	t.Cleanup(func() { os.Remove(program) })
 	for name, trap := range map[string]func(dir string) error{
 		"plain":             func(string) error { return nil },
 		"absolute links":    f.links(f.victim),
@@ -52,7 +55,9 @@ func TestSystemHostileImage(t *testing.T) {
 			if err := firstError(os.Chmod(image, 0o755), os.Mkdir(filepath.Join(image, "bin"), 0o755), trap(image)); err != nil {
 				t.Fatal(err)
 			}
-			copyProgram(t, "/proc/self/exe", filepath.Join(image, "bin/hostile"))
+			if err := os.Link(program, filepath.Join(image, "bin/hostile")); err != nil {
+				t.Fatal(err)
+			}
 			before := listing(t, image)
 			f.inImage(t, image)
 			if after := listing(t, image); after != before {

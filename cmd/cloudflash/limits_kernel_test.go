@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -34,19 +35,26 @@ func TestKernelNetworkReach(t *testing.T) {
 			t.Errorf("%s reaches the outside: %q", vm, got)
 		}
 	}
-	if got := reach("alone", world.Addr, 80); got != "" {
-		t.Errorf("an isolated VM reaches the outside: %q", got)
-	}
 	for _, vm := range []string{"a", "b", "d"} {
 		s.Out("cloudlet", "submit", "--vm", vm, "--name", "web-"+vm, "--", "socat", "TCP-LISTEN:80,fork,reuseaddr", "SYSTEM:echo I am "+vm)
 		s.Await("web-"+vm, agent.CloudletRunning)
 	}
 	systemtest.Until(t, "c reaches d", func() bool { return reach("c", address("d"), 80) == "I am d" })
-	for _, pair := range [][2]string{{"a", "b"}, {"c", "b"}, {"b", "d"}} {
-		if got := reach(pair[0], address(pair[1]), 80); got != "" {
-			t.Errorf("%s reaches %s: %q", pair[0], pair[1], got)
+	var all sync.WaitGroup // each takes as long as it may
+	all.Go(func() {
+		if got := reach("alone", world.Addr, 80); got != "" {
+			t.Errorf("an isolated VM reaches the outside: %q", got)
 		}
+	})
+	for _, pair := range [][2]string{{"a", "b"}, {"c", "b"}, {"b", "d"}} {
+		to := address(pair[1])
+		all.Go(func() {
+			if got := reach(pair[0], to, 80); got != "" {
+				t.Errorf("%s reaches %s: %q", pair[0], pair[1], got)
+			}
+		})
 	}
+	all.Wait()
 	// Published: from the outside, and from the host itself.
 	out, err := world.Command("timeout", "10", "socat", "-u", "TCP:"+world.Host+":8080,connect-timeout=3", "STDOUT").Output()
 	if strings.TrimSpace(string(out)) != "I am a" {
@@ -85,10 +93,10 @@ func TestKernelBandwidth(t *testing.T) {
 		return (world.Sent() - before) * 8 / time.Since(began).Seconds() / 1e6
 	}
 	systemtest.Until(t, "the transfer has begun", func() bool { return rate(200*time.Millisecond) > 1 })
-	for _, limit := range []float64{10, 25, 5} {
+	for _, limit := range []float64{25, 5} {
 		s.Out("vm", "set", "web", "--bandwidth", fmt.Sprintf("%gMbit", limit))
-		time.Sleep(time.Second)
-		got := rate(3 * time.Second)
+		// An emulator that is busy may let pass less for a while, but never more.
+		got := max(rate(2*time.Second), rate(2*time.Second))
 		t.Logf("%.2f Mbit/s on the wire, limit %g", got, limit)
 		if got > limit*1.05 || got < limit*0.85 { // frames have headers that the limit counts
 			t.Errorf("%.2f Mbit/s, limit %g", got, limit)
@@ -146,11 +154,11 @@ func TestKernelStorageQuota(t *testing.T) {
 
 // Deleting gives the space back, to the last block that matters.
 func TestSystemStorageIsGivenBack(t *testing.T) {
-	cycles := 20
+	cycles := 6
 	if n, err := strconv.Atoi(os.Getenv("CLOUDFLASH_SOAK")); err == nil {
-		cycles = max(cycles, n/5)
+		cycles = max(20, n/5)
 	}
-	s := systemtest.Start(t)
+	s := systemtest.Start(t, "--trim-after", "1s")
 	pool := filepath.Join(s.StateDir, "pool.xfs")
 	blocks := func() int64 {
 		var st unix.Stat_t
@@ -162,17 +170,17 @@ func TestSystemStorageIsGivenBack(t *testing.T) {
 	cycle := func(i int) {
 		name := fmt.Sprintf("v%d", i)
 		s.Out("vm", "create", name, "--memory", "64MiB", "--storage", "64MiB")
-		_, _, _ = s.Run("vm", "exec", name, "--", "dd", "if=/dev/zero", "of=/data/big", "bs=1M", "count=20", "conv=fsync")
+		_, _, _ = s.Run("vm", "exec", name, "--", "dd", "if=/dev/zero", "of=/data/big", "bs=1M", "count=10", "conv=fsync")
 		s.Out("vm", "delete", name, "--grace", "0s")
 	}
 	cycle(0)
-	time.Sleep(8 * time.Second) // until it is trimmed
+	s.Looks(3) // it is trimmed
 	empty := blocks()
 	for i := range cycles {
 		cycle(i + 1)
 	}
 	systemtest.Until(t, "the pool is as small as before", func() bool { return blocks() <= empty+(4<<20) })
-	t.Logf("the pool holds %d KiB after %d cycles of 20 MiB, %d KiB after the first", blocks()>>10, cycles, empty>>10)
+	t.Logf("the pool holds %d KiB after %d cycles of 10 MiB, %d KiB after the first", blocks()>>10, cycles, empty>>10)
 	for line := range strings.Lines(s.Quotas()) {
 		if f := strings.Fields(line); len(f) > 3 && f[0] != "#0" {
 			t.Errorf("a quota is left: %s", line)
@@ -184,7 +192,7 @@ func TestSystemStorageIsGivenBack(t *testing.T) {
 // other, and counts what is left. CLOUDFLASH_SOAK is how many in all; a third as
 // many live at once.
 func TestSystemNothingLeaks(t *testing.T) {
-	all := 60
+	all := 12 // more than may come and go by itself
 	if n, err := strconv.Atoi(os.Getenv("CLOUDFLASH_SOAK")); err == nil {
 		all = n
 	}

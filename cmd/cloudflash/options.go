@@ -47,6 +47,12 @@ type options struct {
 	MetricsDir   string        `yaml:"metrics-dir"`
 	LogFormat    string        `yaml:"log-format"`
 	LogLevel     string        `yaml:"log-level"`
+	HistoryEvery time.Duration `yaml:"history-every"`
+
+	// Hidden: for tests.
+	UpkeepEvery   time.Duration `yaml:"upkeep-every"`
+	TrimAfter     time.Duration `yaml:"trim-after"`
+	FindingsAfter time.Duration `yaml:"findings-after"`
 }
 
 func defaultOptions() options {
@@ -57,6 +63,7 @@ func defaultOptions() options {
 		CPUs: d.Overcommit.CPUs, Memory: d.Overcommit.Memory, Storage: d.Overcommit.Storage,
 		Backend: d.Storage, Bridge: d.Bridge, NetworkPool: d.NetworkPool, NetworkULA: d.NetworkULA,
 		OutputKeep: "64MiB", PageScan: "1%", Autoscale: d.Autoscale, IdleAfter: d.Idle.After, IdleNotice: d.Idle.Notice, IdleMinVMs: d.Idle.MinVMs, LogFormat: "text", LogLevel: "info",
+		HistoryEvery: d.HistoryEvery, UpkeepEvery: d.UpkeepEvery, TrimAfter: d.TrimAfter, FindingsAfter: d.FindingsAfter,
 	}
 }
 
@@ -68,6 +75,9 @@ func beside(name string) string {
 	}
 	return filepath.Join(filepath.Dir(self), name)
 }
+
+// hidden are options that nobody needs but tests, which would wait too long without.
+var hidden = []string{"upkeep-every", "trim-after", "findings-after"}
 
 // flags declares every option; their names are also the keys of the file.
 func (o *options) flags(out io.Writer) *flag.FlagSet {
@@ -100,6 +110,13 @@ func (o *options) flags(out io.Writer) *flag.FlagSet {
 	fs.DurationVar(&o.IdleAfter, "idle-after", o.IdleAfter, "how long a VM shows no sign of life until its deletion is announced; 0 never deletes idle VMs")
 	fs.DurationVar(&o.IdleNotice, "idle-notice", o.IdleNotice, "and how long after that it is deleted, unless it gets busy or is kept")
 	fs.IntVar(&o.IdleMinVMs, "idle-min-vms", o.IdleMinVMs, "so many running VMs stay, idle or not")
+	fs.DurationVar(&o.HistoryEvery, "history-every", o.HistoryEvery, "how often the history of usage is saved: what a killed agent forgets at most")
+	fs.DurationVar(&o.UpkeepEvery, "upkeep-every", o.UpkeepEvery, "how often limits are read back and the network is mended")
+	fs.DurationVar(&o.TrimAfter, "trim-after", o.TrimAfter, "how long deletes are waited for before their blocks are given back")
+	fs.DurationVar(&o.FindingsAfter, "findings-after", o.FindingsAfter, "how long a VM is watched until something is found about it")
+	for _, name := range hidden {
+		_ = fs.MarkHidden(name) // it is declared above
+	}
 	fs.StringVar(&o.LogFormat, "log-format", o.LogFormat, "text or json")
 	fs.StringVar(&o.LogLevel, "log-level", o.LogLevel, "debug, info, warn or error")
 	return fs
@@ -198,8 +215,29 @@ func (o options) check() error {
 	if err := o.checkIdle(); err != nil {
 		return err
 	}
+	if err := o.checkTimes(); err != nil {
+		return err
+	}
 	_, err := o.logger(io.Discard)
 	return err
+}
+
+// checkTimes refuses what would keep the agent busy, or never happen.
+func (o options) checkTimes() error {
+	for _, x := range []struct {
+		name           string
+		v, least, most time.Duration
+	}{
+		{"history-every", o.HistoryEvery, time.Second, 24 * time.Hour},
+		{"upkeep-every", o.UpkeepEvery, 100 * time.Millisecond, time.Hour},
+		{"trim-after", o.TrimAfter, 100 * time.Millisecond, time.Hour},
+		{"findings-after", o.FindingsAfter, time.Second, 5 * time.Minute},
+	} {
+		if x.v < x.least || x.v > x.most {
+			return fmt.Errorf("--%s must be %s to %s, not %s", x.name, x.least, x.most, x.v)
+		}
+	}
+	return nil
 }
 
 // checkIdle refuses times that nobody can mean: the agent looks once a second.
@@ -267,6 +305,8 @@ func (o options) config(log *slog.Logger) (agent.Config, error) {
 	c.InitPath, c.Binaries = o.Init, []string{o.Burn}
 	c.Overcommit = agent.Overcommit{CPUs: o.CPUs, Memory: o.Memory, Storage: o.Storage}
 	c.Storage, c.Bridge, c.NetworkPool, c.NetworkULA = o.Backend, o.Bridge, o.NetworkPool, o.NetworkULA
+	c.HistoryEvery, c.UpkeepEvery = o.HistoryEvery, o.UpkeepEvery
+	c.TrimAfter, c.FindingsAfter = o.TrimAfter, o.FindingsAfter
 	c.OutputKeep, c.Version, c.Log = keep, version, log
 	return c, nil
 }

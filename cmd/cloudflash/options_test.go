@@ -45,7 +45,8 @@ func TestDefaultsOfServe(t *testing.T) {
 		CgroupParent: "/sys/fs/cgroup/cloudflash", Init: filepath.Join(filepath.Dir(self), "cloudflash-init"), Burn: filepath.Join(filepath.Dir(self), "burn"),
 		CPUs: agent.DefaultConfig().Overcommit.CPUs, Memory: 1, Storage: agent.DefaultConfig().Overcommit.Storage, OutputKeep: "64MiB", PageScan: "1%", Autoscale: "auto",
 		IdleAfter: time.Minute, IdleNotice: 30 * time.Second,
-		Backend: "auto", Bridge: "cf0", NetworkPool: "10.88.0.0/16", NetworkULA: "fd0c:f1a5:c10d::/64", LogFormat: "text", LogLevel: "info"}
+		Backend: "auto", Bridge: "cf0", NetworkPool: "10.88.0.0/16", NetworkULA: "fd0c:f1a5:c10d::/64", LogFormat: "text", LogLevel: "info",
+		HistoryEvery: 45 * time.Second, UpkeepEvery: 5 * time.Second, TrimAfter: 5 * time.Second, FindingsAfter: time.Minute}
 	if diff := cmp.Diff(want, o); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
@@ -59,7 +60,9 @@ func TestEachOptionFromEachPlace(t *testing.T) {
 		"cgroup-parent": {"/a", "/b", "/c"}, "init": {"/a", "/b", "/c"}, "burn": {"/a", "/b", "/c"}, "metrics-dir": {"/a", "/b", "/c"}, "host-names": {"a,b", "b", "c"},
 		"overcommit-cpu": {"1.5", "2", "3"}, "overcommit-memory": {"1.5", "2", "3"}, "overcommit-storage": {"1.5", "2", "3"},
 		"output-keep": {"1MiB", "2MiB", "3MiB"}, "page-scan": {"off", "0%", "2.5%"}, "idle-after": {"1m0s", "0s", "5s"}, "idle-notice": {"2s", "0s", "1h0m0s"}, "idle-min-vms": {"1", "2", "3"}, "autoscale": {"off", "recommend", "auto"}, "log-format": {"json", "text", "json"}, "storage": {"native", "pool", "none"}, "network-bridge": {"a", "b", "c"}, "network-pool": {"10.1.0.0/16", "10.2.0.0/16", "10.3.0.0/16"},
-		"network-ula": {"fd00:1::/64", "fd00:2::/64", "fd00:3::/64"}, "log-level": {"debug", "warn", "error"},
+		"history-every": {"1s", "2s", "24h0m0s"}, "upkeep-every": {"100ms", "1s", "1h0m0s"}, "trim-after": {"100ms", "1s", "1h0m0s"},
+		"findings-after": {"1s", "2s", "5m0s"},
+		"network-ula":    {"fd00:1::/64", "fd00:2::/64", "fd00:3::/64"}, "log-level": {"debug", "warn", "error"},
 	}
 	var d options
 	d.flags(io.Discard).VisitAll(func(f *flag.Flag) {
@@ -139,6 +142,10 @@ func TestBadOptionsAreNamed(t *testing.T) {
 		"idle, too short":     {"--idle-after 10ms", nil, "--idle-after must be 0 (never), or 1s to 8760h, not 10ms"},
 		"idle, no unit":       {"--idle-after 60", nil, `invalid argument "60" for "--idle-after" flag: time: missing unit in duration "60"`},
 		"notice":              {"--idle-notice 9000h", nil, "--idle-notice must be 0s to 8760h, not 9000h0m0s"},
+		"history":             {"--history-every 0", nil, "--history-every must be 1s to 24h0m0s, not 0s"},
+		"upkeep":              {"--upkeep-every 2h", nil, "--upkeep-every must be 100ms to 1h0m0s, not 2h0m0s"},
+		"trim":                {"--trim-after 0s", nil, "--trim-after must be 100ms to 1h0m0s, not 0s"},
+		"findings":            {"--findings-after 6m", nil, "--findings-after must be 1s to 5m0s, not 6m0s"},
 		"pool minimum":        {"--idle-min-vms -1", nil, "--idle-min-vms must be 0 or more, not -1"},
 		"zero":                {"--overcommit-cpu 0", nil, "--overcommit-cpu must be more than 0 and at most 1000, not 0"},
 		"negative":            {"--overcommit-memory -1", nil, "--overcommit-memory must be more than 0 and at most 1000, not -1"},
@@ -205,6 +212,12 @@ func TestServeHelp(t *testing.T) {
 		}
 		var d options
 		d.flags(io.Discard).VisitAll(func(f *flag.Flag) {
+			if f.Hidden {
+				if strings.Contains(b.String(), "-"+f.Name) {
+					t.Errorf("%s names --%s, which is hidden", help, f.Name)
+				}
+				return
+			}
 			if !strings.Contains(b.String(), "-"+f.Name) || !strings.Contains(b.String(), f.Usage) || f.Usage == "" {
 				t.Errorf("%s does not explain --%s", help, f.Name)
 			}

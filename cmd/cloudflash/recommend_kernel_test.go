@@ -6,7 +6,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"cloudflash/agent"
 	"cloudflash/cmd/cloudflash/systemtest"
@@ -14,11 +13,7 @@ import (
 
 func advice(s *systemtest.Agent, vm string) agent.Advice {
 	s.T.Helper()
-	all := systemtest.JSON[[]agent.Advice](s, "recommend", vm, "-o", "json")
-	if len(all) != 1 {
-		s.T.Fatalf("%+v", all)
-	}
-	return all[0]
+	return systemtest.Must[agent.Advice](s, "GET", "/api/v1/recommendations/"+vm, nil)
 }
 
 func about(v agent.Advice, resource string) (r agent.Recommendation) {
@@ -36,7 +31,7 @@ func found(v agent.Advice, kind string) bool {
 // with a short history; what it takes is in the kernel, and can be given back after
 // the agent was killed.
 func TestSystemRecommend(t *testing.T) {
-	s := systemtest.Start(t)
+	s := systemtest.Start(t, "--findings-after", "5s")
 	s.Out("vm", "create", "web", "--cpus", "2", "--memory", "256MiB", "--label", "template=job")
 	s.Out("vm", "create", "tight", "--cpus", "0.2", "--memory", "128MiB")
 	s.Out("cloudlet", "submit", "--vm", "web", "--name", "steady", "--", "burn", "--cpus", "0.3", "--seconds", "100000")
@@ -44,7 +39,7 @@ func TestSystemRecommend(t *testing.T) {
 	s.Await("steady", agent.CloudletRunning)
 	s.Await("greedy", agent.CloudletRunning)
 
-	systemtest.Until(t, "some history", func() bool { return advice(s, "web").HistorySeconds >= 12 })
+	systemtest.Until(t, "some history", func() bool { return advice(s, "web").HistorySeconds >= 5 })
 	v := advice(s, "web")
 	c := about(v, "cpus")
 	t.Logf("after %v s: %+v", v.HistorySeconds, c)
@@ -102,7 +97,7 @@ func TestSystemRecommend(t *testing.T) {
 // seen for long enough.
 func throttledIsToldWithoutBlame(s *systemtest.Agent) {
 	s.T.Helper()
-	systemtest.Within(s.T, 4*time.Minute, "it is found out that a VM is held back all the time", func() bool {
+	systemtest.Until(s.T, "it is found out that a VM is held back all the time", func() bool {
 		return found(advice(s, "tight"), "throttled")
 	})
 	v := advice(s, "tight")

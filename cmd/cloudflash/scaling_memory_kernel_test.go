@@ -13,18 +13,16 @@ import (
 // limits are ahead of it, nothing is killed and nobody waits.
 func TestSystemScalingMemoryGrows(t *testing.T) {
 	s := newScaled(t)
-	const limit, end = 192, 600 // MiB; four times the limit is allowed
+	const limit, end = 192, 400 // MiB; four times the limit is allowed
 	v := s.Create("grows", 1, limit, agent.PolicyLayer{})
 	working, most := followMemory(s, v)
 	s.Submit("grows", "there", "burn", "--cpus", "0", "--memory", strconv.Itoa(limit/4)+"MiB", "--seconds", "3600")
 	systemtest.Until(t, "a quarter is in use", func() bool { return s.Number(v, "memory.current") >= limit/4<<20 })
-	time.Sleep(3 * time.Second)
+	s.Looks(2)
 	began, waited := time.Now(), s.Stalled(v, "memory.pressure", "full")
 	someBefore := s.Stalled(v, "memory.pressure", "some")
 	s.Submit("grows", "growing", "burn", "--cpus", "0", "--memory", strconv.Itoa(end-limit/4)+"MiB", "--memory-rate", "50MiB/s", "--seconds", "3600")
-	for stop := time.Now().Add(2 * time.Minute); s.Number(v, "memory.current") < end<<20 && time.Now().Before(stop); {
-		time.Sleep(50 * time.Millisecond)
-	}
+	systemtest.Until(t, "it has all it wants", func() bool { return s.Number(v, "memory.current") >= end<<20 })
 	took := time.Since(began)
 	full := s.Stalled(v, "memory.pressure", "full") - waited
 	some := s.Stalled(v, "memory.pressure", "some") - someBefore
@@ -34,7 +32,7 @@ func TestSystemScalingMemoryGrows(t *testing.T) {
 		events["oom_kill"], 100*full/took.Seconds(), full, 100*some/took.Seconds())
 	t.Logf("memory.high %v", working)
 	t.Logf("memory.max %v", most)
-	if events["oom_kill"] > 0 || events["oom"] > 0 || full > 0.02*took.Seconds() || s.Number(v, "memory.current") < end<<20 {
+	if events["oom_kill"] > 0 || events["oom"] > 0 || full > 0.03*took.Seconds() || s.Number(v, "memory.current") < end<<20 {
 		t.Errorf("memory did not grow freely%s", told(s.Events(v.ID, "")))
 	}
 }
@@ -42,22 +40,24 @@ func TestSystemScalingMemoryGrows(t *testing.T) {
 // When the load ends, limits shrink after the cooldown and no sooner, and what is
 // left running, with a file that it reads again and again, is not hurt.
 // CLOUDFLASH_SOAK has the usual minute.
+//
+// It takes 20 to 30 s: limits grow, and shrink twice, each on six seconds of evidence at least.
 func TestSystemScalingShrinksAfterTheLoad(t *testing.T) {
 	s := newScaled(t)
 	cooldown, policy := 60.0, agent.PolicyLayer{}
 	if !soak() {
-		cooldown = 10
+		cooldown = 3
 		short := agent.RuleChange{CooldownSeconds: &cooldown, WindowSeconds: &cooldown}
 		policy.Rules = map[string]agent.RuleChange{"cpus": short, "memory_bytes": short} // more would meet the budget
 	}
-	wait := func(cooldowns float64) { time.Sleep(time.Duration(cooldowns * cooldown * float64(time.Second))) }
-	v := s.Create("ends", 0.25, 192, policy) // up to one core, which an emulator that is busy can give
+	settle := func() { s.Looks(int(2 * cooldown)) }
+	v := s.Create("ends", 0.25, 96, policy) // up to one core, which an emulator that is busy can give
 	quota := s.Follow(v, "cpu.max")
 	working, most := followMemory(s, v)
 	s.Submit("ends", "reader", "sh", "-c", "head -c 5000000 /dev/zero >/data/warm; while :; do cat /data/warm >/dev/null; sleep 1; done")
-	s.Submit("ends", "load", "burn", "--cpus", "2", "--memory", "400MiB", "--seconds", "3600")
-	systemtest.Until(t, "the VM has grown", func() bool { return quota.Now() >= 1 && s.Number(v, "memory.current") >= 400<<20 })
-	wait(2.5) // until they fit the load
+	s.Submit("ends", "load", "burn", "--cpus", "2", "--memory", "200MiB", "--seconds", "3600")
+	systemtest.Until(t, "the VM has grown", func() bool { return quota.Now() >= 1 && s.Number(v, "memory.current") >= 200<<20 })
+	settle() // until they fit the load
 	stat := s.Counters(v, "memory.stat")
 	refaults := stat["workingset_refault_file"] + stat["workingset_refault_anon"]
 	grownTo := [...]float64{quota.Now(), working.Now(), most.Now()}
@@ -72,7 +72,7 @@ func TestSystemScalingShrinksAfterTheLoad(t *testing.T) {
 		first, _ := tr.When(ended, func(float64) bool { return true })
 		t.Logf("%s shrank %.2f s after the load had ended, cooldown %.0f s", name, first.Sub(ended).Seconds(), cooldown)
 	}
-	wait(2) // and further
+	settle() // and further
 	stat = s.Counters(v, "memory.stat")
 	now := stat["workingset_refault_file"] + stat["workingset_refault_anon"]
 	events := s.Counters(v, "memory.events")
@@ -85,7 +85,7 @@ func TestSystemScalingShrinksAfterTheLoad(t *testing.T) {
 	if events["oom_kill"] > 0 || working.Now() <= held || now-refaults > 5e6/4096 {
 		t.Errorf("shrinking hurt%s", told(s.Events(v.ID, "")))
 	}
-	// Ten seconds do not tell how much the reader's next burst takes: what is taken is given back then.
+	// A few seconds do not tell how much the reader's next burst takes: what is taken is given back then.
 	if n := max(quota.Reversals(ended), working.Reversals(ended), most.Reversals(ended)); n > 2 && soak() {
 		t.Errorf("%d reversals after the load%s", n, told(s.Events(v.ID, "")))
 	}

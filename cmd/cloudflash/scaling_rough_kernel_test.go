@@ -16,11 +16,11 @@ import (
 // Somebody writes limits ten times a second. The agent does not fight, does not tell
 // of each, and has its own again when that stops.
 func TestSystemScalingFoughtOver(t *testing.T) {
-	s := newScaled(t)
+	s := newScaled(t, "--upkeep-every", "2s")
 	v := s.Create("war", 0.25, 64, agent.PolicyLayer{})
 	quota := s.Follow(v, "cpu.max")
 	saturate(s, "war", "load")
-	const seconds = 20
+	const seconds = 6
 	began, used := time.Now(), s.ProcessTime()
 	for time.Since(began) < seconds*time.Second {
 		s.Write(v, "cpu.max", "20000 100000")
@@ -50,7 +50,7 @@ func TestSystemScalingEndsAtOnce(t *testing.T) {
 	s.MustRemove("first")
 	before := s.Rest()
 
-	vms := make([]agent.VM, 6)
+	vms := make([]agent.VM, 4)
 	var quotas []*systemtest.Trail
 	for i := range vms {
 		vms[i] = s.Create(fmt.Sprintf("v%d", i), 0.25, 32, agent.PolicyLayer{})

@@ -2,16 +2,19 @@ package systemtest
 
 import (
 	"context"
+	"errors"
 	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
 
+	"cloudflash/agent"
 	"cloudflash/cgroup/cgrouptest"
 	"golang.org/x/sys/unix"
 )
@@ -34,14 +37,23 @@ func Start(t testing.TB, flags ...string) *Agent {
 	t.Helper()
 	a := New(t, flags...)
 	a.Start()
-	t.Cleanup(func() {
-		for _, name := range strings.Fields(a.Out("vm", "list", "-o", "name")) {
-			if _, stderr, code := a.Run("vm", "delete", name, "--grace", "0s"); code != 0 && code != 3 { // gone by itself
-				t.Errorf("delete %s: %s", name, stderr)
-			}
-		}
-	})
+	t.Cleanup(a.clear)
 	return a
+}
+
+// clear deletes what VMs there are, all at once.
+func (a *Agent) clear() {
+	a.T.Helper()
+	var all sync.WaitGroup
+	for _, v := range Must[List[agent.VM]](a, "GET", "/api/v1/vms?limit=1000", nil).Items {
+		all.Go(func() {
+			err := a.Remove(v.ID)
+			if r := (Refused{}); err != nil && !(errors.As(err, &r) && r.Status == http.StatusNotFound) { // gone by itself
+				a.T.Error(err)
+			}
+		})
+	}
+	all.Wait()
 }
 
 // New is an agent that has not been started, with more options of serve.

@@ -6,7 +6,6 @@ import (
 	"strconv"
 	"strings"
 	"testing"
-	"time"
 
 	"cloudflash/agent"
 )
@@ -62,16 +61,6 @@ func (a *Agent) Stalled(v agent.VM, file, kind string) float64 {
 	}
 	a.T.Fatalf("no %q in %s: %s", kind, file, text)
 	return 0
-}
-
-// Cores measures the cores a VM uses, and in what share of the periods it was its quota that held it back.
-func (a *Agent) Cores(v agent.VM, over time.Duration) (used, held float64) {
-	a.T.Helper()
-	began, before := time.Now(), a.Counters(v, "cpu.stat")
-	time.Sleep(over)
-	took, after := time.Since(began), a.Counters(v, "cpu.stat")
-	return (after["usage_usec"] - before["usage_usec"]) / 1e6 / took.Seconds(),
-		(after["nr_throttled"] - before["nr_throttled"]) / (after["nr_periods"] - before["nr_periods"])
 }
 
 func number(t testing.TB, text string) float64 {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"net/url"
 	"os"
 	"os/exec"
 	"strings"
@@ -52,16 +53,16 @@ func JSON[T any](a *Agent, args ...string) T {
 	return v
 }
 
-// VM is a VM as the command line shows it.
+// VM is a VM as the API shows it: on an emulated CPU a command line takes half a second.
 func (a *Agent) VM(name string) agent.VM {
 	a.T.Helper()
-	return JSON[agent.VM](a, "vm", "show", name, "-o", "json")
+	return Must[agent.VM](a, "GET", "/api/v1/vms/"+url.PathEscape(name), nil)
 }
 
-// Cloudlet is a cloudlet as the command line shows it.
+// Cloudlet is a cloudlet as the API shows it.
 func (a *Agent) Cloudlet(name string) agent.Cloudlet {
 	a.T.Helper()
-	return JSON[agent.Cloudlet](a, "cloudlet", "show", name, "-o", "json")
+	return Must[agent.Cloudlet](a, "GET", "/api/v1/cloudlets/"+url.PathEscape(name), nil)
 }
 
 // Await waits until a cloudlet is in a state. One that has ended in another fails the test.
@@ -80,9 +81,9 @@ func (a *Agent) Await(name string, state agent.CloudletState) (c agent.Cloudlet)
 // Cancel ends a cloudlet and returns when it has ended.
 func (a *Agent) Cancel(name string) time.Time {
 	a.T.Helper()
-	_, _, _ = a.Run("cloudlet", "cancel", name)
-	_, _, _ = a.Run("cloudlet", "wait", name)
-	c := a.Cloudlet(name)
+	path := "/api/v1/cloudlets/" + url.PathEscape(name)
+	_, _ = Call[agent.Cloudlet](a, "DELETE", path, nil) // it may have ended
+	c := Must[agent.Cloudlet](a, "GET", path+"?wait=50s", nil)
 	if c.FinishedAt == nil {
 		a.T.Fatalf("cloudlet %s is %s", name, c.State)
 	}

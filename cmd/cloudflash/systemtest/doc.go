@@ -26,6 +26,10 @@
 //	a.Await("job", agent.CloudletRunning)
 //	systemtest.Until(t, "the VM has grown", func() bool { return a.Number(v, "memory.max") > 64<<20 })
 //
+// The agent looks at its VMs once a second. What it must not do, it has not done some looks later:
+//
+//	a.Looks(3)
+//
 // What the kernel has is read from the cgroup of a VM, past the agent:
 //
 //	a.Slice(v, "cpu.max")                                        // the path; ControlFile, Number, Counters, Stalled read

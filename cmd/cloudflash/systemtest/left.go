@@ -240,21 +240,11 @@ func (a *Agent) NoMore(before map[string]int) {
 	a.T.Logf("before %v, after %v", before, after)
 }
 
-// Rest waits until the counts of an agent that has nothing to do stand still, and returns them.
+// Rest waits until an agent has metered that its VMs are gone, and returns the counts of then.
 func (a *Agent) Rest() map[string]int {
 	a.T.Helper()
-	last, since := a.Counts(), time.Now()
-	Within(a.T, time.Minute, "the agent is at rest", func() bool {
-		now := a.Counts()
-		for what, n := range now {
-			if n < last[what]-slack[what] {
-				since = time.Now()
-			}
-		}
-		last = now
-		return time.Since(since) > 3*time.Second
-	})
-	return last
+	a.Looks(1)
+	return a.Counts()
 }
 
 // ProcessTime is the CPU time of the agent, in seconds.

@@ -3,6 +3,8 @@ package systemtest
 import (
 	"testing"
 	"time"
+
+	"cloudflash/agent"
 )
 
 // Until waits for something that has to be within two minutes: machines are emulated, and busy.
@@ -18,5 +20,21 @@ func Within(t testing.TB, limit time.Duration, what string, done func() bool) {
 		if time.Now().After(end) {
 			t.Fatalf("not within %v: %s", limit, what)
 		}
+	}
+}
+
+// Looks waits until the agent has looked at all VMs so many times more: about once a second, seldomer where the machine
+// is busy with something else. What it has not done by then, it does not do.
+func (a *Agent) Looks(n int) {
+	a.T.Helper()
+	looked := func() time.Time { return Must[agent.Host](a, "GET", "/api/v1/host", nil).Usage.At }
+	last := looked()
+	for range n + 1 { // one was under way
+		Within(a.T, time.Minute, "the agent looks at its VMs", func() bool {
+			at := looked()
+			again := at.After(last)
+			last = at
+			return again
+		})
 	}
 }

@@ -1,0 +1,36 @@
+package agent
+
+import "testing"
+
+// Between two rounds the scaler of a VM has the policy of before, and the loop may look
+// ten times: what was changed meanwhile must not be undone.
+func TestNothingIsDecidedByThePolicyOfBefore(t *testing.T) {
+	for name, change := range map[string]func(*Agent, *vm){
+		"the VM's own":  func(_ *Agent, v *vm) { v.Own.Gen++ },
+		"the host's":    func(a *Agent, _ *vm) { a.ownPolicy.Gen++ },
+		"the VM's size": func(_ *Agent, v *vm) { v.Spec.CPUs = 1 },
+	} {
+		t.Run(name, func(t *testing.T) {
+			a := fakeVMs(t, 1)
+			a.scaleRound(a.followAll(), false)
+			f := a.scaling.followers["vm0"]
+			looks := func() bool {
+				before := f.last.At
+				f.looks = 1
+				a.scaleRound(a.hottest(), true)
+				return f.last.At.After(before)
+			}
+			if !looks() {
+				t.Fatal("it is not looked at")
+			}
+			change(a, a.vms["vm0"])
+			if looks() {
+				t.Error("it is looked at with the policy of before")
+			}
+			a.scaleRound(a.followAll(), true)
+			if !looks() {
+				t.Error("it is not looked at with the new one")
+			}
+		})
+	}
+}
