@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"strings"
 	"sync"
 	"testing"
 
@@ -318,6 +319,11 @@ func TestKernelWithBridgeNetfilter(t *testing.T) {
 	h.outside.listen("tcp", ":80")
 	if _, err := os.Stat("/proc/sys/net/bridge"); err != nil {
 		sh(t, "modprobe br_netfilter")
+		t.Cleanup(func() { sh(t, "rmmod br_netfilter") })
+	} else {
+		const calls = "net.bridge.bridge-nf-call-iptables net.bridge.bridge-nf-call-ip6tables"
+		was := sh(t, "sysctl "+calls+" | tr -d ' '")
+		t.Cleanup(func() { sh(t, "sysctl -qw "+strings.ReplaceAll(was, "\n", " ")) })
 	}
 	for _, on := range []string{"1", "0"} {
 		sh(t, "sysctl -qw net.bridge.bridge-nf-call-iptables="+on+" net.bridge.bridge-nf-call-ip6tables="+on)
