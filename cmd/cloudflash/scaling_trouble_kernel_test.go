@@ -161,6 +161,8 @@ func TestSystemScalingKilled(t *testing.T) {
 }
 
 // Without pressure the loop polls, and says so.
+//
+// It takes 20 to 40 s: the agent starts twice, and then looks only once a second.
 func TestKernelScalingWithoutPressure(t *testing.T) {
 	s := newScaled(t)
 	v := s.Create("blind", 0.25, 64, brisk(1, 1))
