@@ -159,6 +159,8 @@ func (d *chaos) deleteOne(l *ledger) {
 // TestSystemChaos kills the agent with SIGKILL at random moments while VMs and
 // cloudlets are created, run, resized and deleted, then compares what was
 // promised, what the store says and what the kernel has.
+//
+// It takes 30 to 60 s: the agent starts twenty times.
 func TestSystemChaos(t *testing.T) {
 	kills := 20
 	if s := os.Getenv("CLOUDFLASH_CHAOS_KILLS"); s != "" {

@@ -13,6 +13,8 @@ import (
 
 // TestSystemHostileImage gives VMs images that have links and other traps where
 // the init mounts and writes, as directories and as archives.
+//
+// It takes 20 to 60 s: eleven VMs are made, two of an archive of 40 MB, and a program runs in each.
 func TestSystemHostileImage(t *testing.T) {
 	f := newFortress(t)
 	rise := strings.Repeat("../", 40)
@@ -80,12 +82,12 @@ func TestSystemHostileImage(t *testing.T) {
 func (f *fortress) inImage(t *testing.T, image string) {
 	t.Helper()
 	f.Out("vm", "create", "trap", "--memory", "128MiB", "--image", image)
-	defer f.Out("vm", "delete", "trap", "--grace", "0s")
+	defer f.MustRemove("trap")
 	out, errOut, code := f.Run("cloudlet", "run", "--vm", "trap", "--", "/bin/hostile", "hostile", "image")
 	if code != 0 || !strings.Contains(out, "held") {
 		t.Errorf("%d\n%s\n%s", code, out, errOut)
 	}
-	f.well(t)
+	f.unharmed(t)
 }
 
 // links puts a link to a place wherever the init wants a directory.

@@ -130,15 +130,22 @@ func (f *fortress) script(t *testing.T, script string) string {
 // well checks that the agent, the init of the VM and the neighbour are.
 func (f *fortress) well(t *testing.T) {
 	t.Helper()
+	f.unharmed(t)
+	out, errOut, code := f.Run("cloudlet", "run", "--vm", "good", "--", "cat", "/data/secret")
+	if strings.TrimSpace(out) != f.mark {
+		t.Errorf("the neighbour's VM: %d %q %q", code, out, errOut)
+	}
+}
+
+// unharmed is well without running anything.
+func (f *fortress) unharmed(t *testing.T) {
+	t.Helper()
 	if _, err := systemtest.Call[map[string]any](f.Agent, "GET", "/health", nil); err != nil {
 		t.Errorf("health: %v", err)
 	}
 	n := f.Cloudlet("neighbour")
 	if n.State != agent.CloudletRunning || n.PID != f.pid || syscall.Kill(f.pid, 0) != nil {
 		t.Errorf("the neighbour is %s (%s), pid %d, was %d", n.State, n.Reason, n.PID, f.pid)
-	}
-	if out, errOut, code := f.Run("cloudlet", "run", "--vm", "good", "--", "cat", "/data/secret"); strings.TrimSpace(out) != f.mark {
-		t.Errorf("the neighbour's VM: %d %q %q", code, out, errOut)
 	}
 	if f.programs() != f.made {
 		t.Error("a program of the agent's has changed")

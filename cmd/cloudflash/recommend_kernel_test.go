@@ -30,6 +30,8 @@ func found(v agent.Advice, kind string) bool {
 // A VM with two cores that uses a third of one is told so, with the doubt that goes
 // with a short history; what it takes is in the kernel, and can be given back after
 // the agent was killed.
+//
+// It takes 20 to 45 s: the agent starts three times, and people would ask for advice on the command line.
 func TestSystemRecommend(t *testing.T) {
 	s := systemtest.Start(t, "--findings-after", "5s")
 	s.Out("vm", "create", "web", "--cpus", "2", "--memory", "256MiB", "--label", "template=job")

@@ -43,6 +43,8 @@ func TestSystemScalingFoughtOver(t *testing.T) {
 
 // The agent is ended while it scales, and VMs are deleted all at once while they are
 // saturated.
+//
+// It takes 20 to 30 s: the agent starts three times, beside VMs that are saturated.
 func TestSystemScalingEndsAtOnce(t *testing.T) {
 	s := newScaled(t)
 	rng := rand.New(rand.NewPCG(seed(t), 5))

@@ -112,16 +112,16 @@ func TestSystemScalingFrozen(t *testing.T) {
 	s.Out("vm", "freeze", "ice")
 	working, most := followMemory(s, v)
 	s.Looks(7) // six that show no use are evidence for a shrink
-	if quota.Now() < 1 || len(working.All()) > 1 || len(most.All()) > 1 {
+	if quota.Now() < nearly || len(working.All()) > 1 || len(most.All()) > 1 {
 		t.Errorf("a frozen VM was resized: cpu.max %v, memory.high %v, memory.max %v%s", quota, working, most, told(s.Events(v.ID, "")))
 	}
 	s.Out("vm", "thaw", "ice")
 	s.Looks(3)
-	if quota.Now() < 1 {
+	if quota.Now() < nearly {
 		t.Errorf("a busy VM that was frozen was shrunk: %v%s", quota, told(s.Events(v.ID, "")))
 	}
 	s.Cancel("load")
-	systemtest.Until(t, "the VM shrinks when it is idle", func() bool { return quota.Now() < 1 })
+	systemtest.Until(t, "the VM shrinks when it is idle", func() bool { return quota.Now() < nearly })
 	t.Logf("cpu.max %v", quota)
 	quiet(s, v, "autoscale.")
 }
@@ -161,6 +161,8 @@ func TestSystemScalingKilled(t *testing.T) {
 }
 
 // Without pressure the loop polls, and says so.
+//
+// It takes 20 to 40 s: the agent starts twice, and then looks only once a second.
 func TestKernelScalingWithoutPressure(t *testing.T) {
 	s := newScaled(t)
 	v := s.Create("blind", 0.25, 64, brisk(1, 1))
@@ -185,7 +187,7 @@ func TestKernelScalingWithoutPressure(t *testing.T) {
 	reaches(t, quota, 1)
 	first, _ := quota.When(at, func(q float64) bool { return q > 0.25 })
 	s.Cancel("load")
-	systemtest.Until(t, "the VM shrinks when it is idle", func() bool { return quota.Now() < 1 })
+	systemtest.Until(t, "the VM shrinks when it is idle", func() bool { return quota.Now() < nearly })
 	t.Logf("first larger after %v, cpu.max %v", first.Sub(at).Round(time.Millisecond), quota)
 	hide("1")
 	systemtest.Until(t, "it is told of again", func() bool { return status(s).Wakeups == "events" })
@@ -284,7 +286,7 @@ func TestSystemScalingUserWins(t *testing.T) {
 	if _, ok := quota.When(at, func(q float64) bool { return q == 0.3 }); !ok {
 		t.Errorf("vm set: %v", quota)
 	}
-	systemtest.Until(t, "it grows to four times the new size", func() bool { return quota.Now() == 1.2 })
+	systemtest.Until(t, "it grows to four times the new size", func() bool { return quota.Now() >= nearly*1.2 })
 	s.Out("vm", "set", "web", "--memory", "100MiB")
 	s.Looks(2)
 	quiet(s, v, "autoscale.")
