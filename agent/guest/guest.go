@@ -237,8 +237,10 @@ func (g *Guest) ended(ctx context.Context, cause error) error {
 }
 
 // reap takes in an init that has died. One that dies hangs up first, and is in its
-// cgroup until everything else in the VM has ended: waiting for that is bounded,
-// for it may also live on behind a broken connection.
+// cgroup until everything else in the VM has ended, and its file systems in memory
+// are empty: that may take long, and it may also live on behind a broken connection.
+// So the caller waits only so long, and a goroutine that ends with the init goes on:
+// one that nobody takes in stays a zombie for as long as the agent lives.
 func (g *Guest) reap() {
 	for wait := time.Millisecond; wait < 2*time.Second; wait *= 2 {
 		if pids, err := g.cfg.Slice.Scope(initScope).PIDs(); err != nil || len(pids) == 0 {
@@ -247,6 +249,7 @@ func (g *Guest) reap() {
 		}
 		time.Sleep(wait)
 	}
+	go func() { _, _ = g.own.Wait() }()
 }
 
 // Close ends the connection. The init lives on.

@@ -27,6 +27,7 @@ type vm struct {
 	t     testing.TB
 	cfg   guest.Config
 	exits chan guest.Exit
+	ended chan struct{} // closed when Run has ended
 	n     int
 }
 
@@ -61,13 +62,15 @@ func newVM(t testing.TB, change func(*guest.Config)) *vm {
 	if err != nil {
 		t.Fatal(err)
 	}
-	v := &vm{Guest: g, t: t, cfg: cfg, exits: make(chan guest.Exit, 1000)}
+	v := &vm{Guest: g, t: t, cfg: cfg, exits: make(chan guest.Exit, 1000), ended: make(chan struct{})}
 	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- g.Run(ctx, func(e guest.Exit) { v.exits <- e }) }()
+	go func() {
+		defer close(v.ended)
+		_ = g.Run(ctx, func(e guest.Exit) { v.exits <- e })
+	}()
 	t.Cleanup(func() {
 		cancel()
-		<-done
+		<-v.ended
 		_ = g.Close()
 	})
 	return v
@@ -266,6 +269,26 @@ func TestKernelExitsSurviveTheAgent(t *testing.T) {
 	}
 	if past, err := guest.ReadJournal(v.cfg.RunDir); len(past) != 0 || err != nil {
 		t.Errorf("after acknowledging: %v %v", past, err)
+	}
+}
+
+// An init that outlives its connection for longer than anybody waits for it is taken in all the same.
+func TestKernelInitThatDiesLateIsReaped(t *testing.T) {
+	v := newVM(t, nil)
+	pid := v.PID()
+	_ = v.Close()
+	select {
+	case <-v.ended:
+	case <-time.After(time.Minute):
+		t.Fatal("Run goes on without a connection")
+	}
+	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+		t.Fatalf("the init was to live on: %v", err)
+	}
+	for end := time.Now().Add(time.Minute); syscall.Kill(pid, 0) == nil; time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("the init is a zombie")
+		}
 	}
 }
 

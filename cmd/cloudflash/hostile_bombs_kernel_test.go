@@ -39,7 +39,7 @@ func TestKernelHostileBombs(t *testing.T) {
 		"flood":         "timeout 2 yes; true",
 		"endless log":   "truncate -s 1T /proc/self/fd/1; echo end",
 		"pipe of cores": "i=0; while [ $i -lt 20 ]; do sh -c 'kill -ABRT $$' & i=$((i+1)); done; wait; true",
-		"big file":      "head -c 400M /dev/zero >/tmp/big; true",
+		"big file":      "head -c 200M /dev/zero >/tmp/big; true",
 	} {
 		t.Run(name, func(t *testing.T) {
 			f.Run("cloudlet", "submit", "--vm", "evil", "--name", "bomb", "--deadline", "30s", "--", "sh", "-c", script)
@@ -69,7 +69,7 @@ func (f *fortress) measure(t *testing.T, said string) {
 		t.Fatal(err)
 	}
 	t.Logf("%.300s; memory of the VM %d MiB, processes %s", said, n>>20, f.ControlFile(evil, "pids.current"))
-	if n > 256<<20+1<<20 {
+	if n > 128<<20+1<<20 {
 		t.Errorf("memory %d", n)
 	}
 	f.well(t)
@@ -87,6 +87,6 @@ func (f *fortress) measure(t *testing.T, said string) {
 	}
 	t.Logf("the VM does nothing any more, %v; it is made anew", time.Since(began).Round(time.Millisecond))
 	f.Out("vm", "delete", "evil", "--grace", "0s")
-	f.Out("vm", "create", "evil", "--cpus", "2", "--memory", "256MiB", "--pids", "300", "--storage", "1GiB")
+	f.Out("vm", "create", "evil", "--cpus", "2", "--memory", evilMemory, "--pids", "300", "--storage", "1GiB")
 	f.arm("evil")
 }

@@ -26,6 +26,9 @@ func TestMain(m *testing.M) {
 	m.Run()
 }
 
+// evilMemory is what the hostile VM may have.
+const evilMemory = "128MiB"
+
 // fortress is an agent with a hostile VM called evil and a neighbour called good.
 type fortress struct {
 	*systemtest.Agent
@@ -37,6 +40,7 @@ type fortress struct {
 	mounts int
 }
 
+// newFortress makes the two. What fills a VM with so little memory is done soon.
 func newFortress(t *testing.T) *fortress {
 	t.Helper()
 	f := &fortress{mounts: systemtest.Mounts(t), mark: fmt.Sprintf("mark-%d-%d", os.Getpid(), time.Now().UnixNano())}
@@ -62,7 +66,7 @@ func newFortress(t *testing.T) *fortress {
 		"echo "+f.mark+" >/data/secret; exec sleep 98765")
 	f.pid = f.Await("neighbour", agent.CloudletRunning).PID
 	f.paths = append(f.paths, filepath.Join(f.dataOf("good"), "secret"), f.StateDir, f.RunDir)
-	f.Out("vm", "create", "evil", "--cpus", "2", "--memory", "256MiB", "--pids", "300", "--storage", "1GiB")
+	f.Out("vm", "create", "evil", "--cpus", "2", "--memory", evilMemory, "--pids", "300", "--storage", "1GiB")
 	f.arm("evil")
 	return f
 }

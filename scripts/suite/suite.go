@@ -239,7 +239,7 @@ func (s *suite) do(ctx context.Context, vm *testVM, j job) bool {
 	res := result{
 		Name:  j.test,
 		Where: j.kernel,
-		Again: fmt.Sprintf("./scripts/test --kernels %s --run '^%s$' ./%s", j.kernel, j.test, j.dir),
+		Again: fmt.Sprintf("./scripts/test --kernels %s --run '^%s$' %s", j.kernel, j.test, j.dir),
 	}
 	log, err := s.log(res.title())
 	if err != nil {
