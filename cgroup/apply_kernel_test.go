@@ -11,7 +11,7 @@ import (
 
 // What Apply refuses leaves every limit as it was, also those that come before
 // the bad one in the order of writing.
-func TestKernelRefusedLimitsChangeNothing(t *testing.T) {
+func TestSystemRefusedLimitsChangeNothing(t *testing.T) {
 	s := slice(t)
 	major, minor := disk(t)
 	good := cgroup.Limits{

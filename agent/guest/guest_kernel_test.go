@@ -229,7 +229,7 @@ func TestKernelIDsAreTheVMsOwn(t *testing.T) {
 	}
 }
 
-func TestKernelExitsSurviveTheAgent(t *testing.T) {
+func TestSystemExitsSurviveTheAgent(t *testing.T) {
 	v := newVM(t, nil)
 	if _, e := v.run("exit 7"); e.Code != 7 || e.Signal != 0 {
 		t.Errorf("%+v", e)
@@ -273,7 +273,7 @@ func TestKernelExitsSurviveTheAgent(t *testing.T) {
 }
 
 // An init that outlives its connection for longer than anybody waits for it is taken in all the same.
-func TestKernelInitThatDiesLateIsReaped(t *testing.T) {
+func TestSystemInitThatDiesLateIsReaped(t *testing.T) {
 	v := newVM(t, nil)
 	pid := v.PID()
 	_ = v.Close()
@@ -292,7 +292,7 @@ func TestKernelInitThatDiesLateIsReaped(t *testing.T) {
 	}
 }
 
-func TestKernelStartErrors(t *testing.T) {
+func TestSystemStartErrors(t *testing.T) {
 	v := newVM(t, nil)
 	var se *guest.StartError
 	if _, _, err := v.tryStart("/no/such"); !errors.As(err, &se) || se.Errno != syscall.ENOENT {

@@ -160,7 +160,7 @@ func TestKernelSampleUnderLoad(t *testing.T) {
 
 // VMs come and go while they are sampled: nothing fails, nothing is logged, and no
 // file stays open.
-func TestKernelVMsVanishMidSample(t *testing.T) {
+func TestSystemVMsVanishMidSample(t *testing.T) {
 	parent := cgrouptest.Kernel(t)
 	var log bytes.Buffer
 	m := New(Config{StateDir: t.TempDir(), Log: slog.New(slog.NewTextHandler(&log, nil))})

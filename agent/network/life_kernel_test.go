@@ -18,7 +18,7 @@ import (
 // steps are those of Attach.
 var steps = []string{"elements", "veth", "ifb", "shape", "port", "inside"}
 
-func TestKernelFailedAttachLeavesNothing(t *testing.T) {
+func TestSystemFailedAttachLeavesNothing(t *testing.T) {
 	h := newHost(t, nil)
 	v := newNamespace(t)
 	l := network.Link{ID: id(0), Slot: 0, Mode: network.Bridged, RateBPS: 10e6, PID: v.pid,
@@ -93,7 +93,7 @@ func killed(n *network.Network, at string, f func()) {
 	<-done
 }
 
-func TestKernelKilledBetweenSteps(t *testing.T) {
+func TestSystemKilledBetweenSteps(t *testing.T) {
 	h := newHost(t, nil)
 	h.outside.listen("tcp", ":80")
 	v := newNamespace(t)
@@ -137,7 +137,7 @@ func TestKernelKilledBetweenSteps(t *testing.T) {
 	}
 }
 
-func TestKernelSweep(t *testing.T) {
+func TestSystemSweep(t *testing.T) {
 	h := newHost(t, nil)
 	sh(t, fmt.Sprintf(`ip link add cfv%s type ifb; ip link add cfvolume type ifb; ip link add other group %d type ifb`, id(8), 0x0cf1b005))
 	t.Cleanup(func() { sh(t, "ip link del cfvolume; ip link del other; ip link del cfv"+id(8)) })
@@ -175,7 +175,7 @@ func TestKernelSweep(t *testing.T) {
 	}
 }
 
-func TestKernelCycles(t *testing.T) {
+func TestSystemCycles(t *testing.T) {
 	h := newHost(t, nil)
 	v := newNamespace(t)
 	l := network.Link{ID: id(0), Slot: 0, Mode: network.Bridged, RateBPS: 10e6, PID: v.pid,
@@ -194,7 +194,7 @@ func TestKernelCycles(t *testing.T) {
 	}
 }
 
-func TestKernelAtOnce(t *testing.T) {
+func TestSystemAtOnce(t *testing.T) {
 	h := newHost(t, nil)
 	before := state(t)
 	var wg sync.WaitGroup
@@ -224,7 +224,7 @@ func TestKernelAtOnce(t *testing.T) {
 	}
 }
 
-func TestKernelRefusals(t *testing.T) {
+func TestSystemRefusals(t *testing.T) {
 	h := newHost(t, func(c *network.Config) { c.Pool = netip.MustParsePrefix("10.88.0.0/29") })
 	a := h.vm(0, network.NAT)
 	with := state(t)
@@ -267,7 +267,7 @@ func TestKernelRefusals(t *testing.T) {
 	_ = a
 }
 
-func TestKernelInitIsReplaced(t *testing.T) {
+func TestSystemInitIsReplaced(t *testing.T) {
 	h := newHost(t, nil)
 	h.outside.listen("tcp", ":80")
 	v := h.vm(0, network.NAT)
@@ -288,7 +288,7 @@ func TestKernelInitIsReplaced(t *testing.T) {
 	last.reaches("tcp", "192.0.2.2:80")
 }
 
-func TestKernelFlushedRulesComeBack(t *testing.T) {
+func TestSystemFlushedRulesComeBack(t *testing.T) {
 	h := newHost(t, nil)
 	h.outside.listen("tcp", ":80")
 	v := h.vm(0, network.NAT, network.Publish{HostPort: 8081, GuestPort: 80, Protocol: "tcp"})

@@ -118,7 +118,7 @@ func TestKernelPublish(t *testing.T) {
 	})
 }
 
-func TestKernelResolver(t *testing.T) {
+func TestSystemResolver(t *testing.T) {
 	cases := map[string]struct {
 		conf, want string
 		listen     string // where the resolver is on the host; empty when it is outside

@@ -42,7 +42,7 @@ func settled(tb testing.TB, s *Storage, most int64) int64 {
 	return have
 }
 
-func TestKernelPoolShrinksAfterDeletes(t *testing.T) {
+func TestSystemPoolShrinksAfterDeletes(t *testing.T) {
 	s := openPool(t, Config{})
 	assign(t, s, "first", 0, 64*mib) // XFS makes its quota file and tables
 	remove(t, s, "first", 0)
@@ -75,7 +75,7 @@ func TestKernelPoolShrinksAfterDeletes(t *testing.T) {
 }
 
 // What was promised can be written, whatever the sizes.
-func TestKernelPoolGrowsToWhatIsPromised(t *testing.T) {
+func TestSystemPoolGrowsToWhatIsPromised(t *testing.T) {
 	s := openPool(t, Config{})
 	var sum int64
 	for i, limit := range []int64{64 * mib, gib, 2 * gib, 5 * gib, 10 * gib} {
@@ -114,7 +114,7 @@ func TestKernelPoolGrowsToWhatIsPromised(t *testing.T) {
 	assign(t, s, "again", 0, 20*gib)
 }
 
-func TestKernelOvercommitPromisesMore(t *testing.T) {
+func TestSystemOvercommitPromisesMore(t *testing.T) {
 	s := openPool(t, Config{Overcommit: 4})
 	for i := range 4 {
 		assign(t, s, name(i), i, 20*gib)
@@ -125,7 +125,7 @@ func TestKernelOvercommitPromisesMore(t *testing.T) {
 }
 
 // Every point at which the agent may be killed, and Open after it.
-func TestKernelOpenAfterACrash(t *testing.T) {
+func TestSystemOpenAfterACrash(t *testing.T) {
 	dir := stateDir(t)
 	p, err := newPool(Config{StateDir: dir})
 	if err != nil {
@@ -219,7 +219,7 @@ func TestKernelOpenAfterACrash(t *testing.T) {
 	unmount(t, reopen("a reboot"))
 }
 
-func TestKernelForeignMountIsRefused(t *testing.T) {
+func TestSystemForeignMountIsRefused(t *testing.T) {
 	dir := stateDir(t)
 	vms := filepath.Join(dir, "vms")
 	if err := errors.Join(os.Mkdir(vms, 0o711), unix.Mount("x", vms, "tmpfs", 0, "")); err != nil {
@@ -236,7 +236,7 @@ func TestKernelForeignMountIsRefused(t *testing.T) {
 	}
 }
 
-func TestKernelUnmountablePoolIsLeftAlone(t *testing.T) {
+func TestSystemUnmountablePoolIsLeftAlone(t *testing.T) {
 	dir := stateDir(t)
 	file := filepath.Join(dir, "pool.xfs")
 	garbage := bytes.Repeat([]byte("not XFS "), 1<<17)
@@ -291,7 +291,7 @@ func TestKernelQuotaThatIsNotInForceIsSeen(t *testing.T) {
 	}
 }
 
-func TestKernelReadOnlyStateDirSaysSo(t *testing.T) {
+func TestSystemReadOnlyStateDirSaysSo(t *testing.T) {
 	dir := hostDisk(t, 64*mib, "ext4", "", "mke2fs", "-q", "-F", "-t", "ext4", "-b", "4096")
 	if err := unix.Mount("", dir, "", unix.MS_REMOUNT|unix.MS_RDONLY, ""); err != nil {
 		t.Fatal(err)
@@ -301,7 +301,7 @@ func TestKernelReadOnlyStateDirSaysSo(t *testing.T) {
 	}
 }
 
-func TestKernelTooSmallADiskSaysSo(t *testing.T) {
+func TestSystemTooSmallADiskSaysSo(t *testing.T) {
 	dir := hostDisk(t, 400*mib, "ext4", "", "mke2fs", "-q", "-F", "-t", "ext4", "-b", "4096")
 	var room *RoomError
 	if _, err := Open(t.Context(), Config{StateDir: dir}); !errors.As(err, &room) || room.Need != 2*minGroup || room.Have >= room.Need {
@@ -314,7 +314,7 @@ func TestKernelTooSmallADiskSaysSo(t *testing.T) {
 
 // Others fill the disk below the pool. What was synced stays, and when there is
 // room again the file system is in order.
-func TestKernelFullDiskBelowDoesNoHarm(t *testing.T) {
+func TestSystemFullDiskBelowDoesNoHarm(t *testing.T) {
 	dir := hostDisk(t, gib, "ext4", "", "mke2fs", "-q", "-F", "-t", "ext4", "-m", "0")
 	s := openPool(t, Config{StateDir: dir, Reserve: 16 * mib})
 	vm := assign(t, s, "a", 0, 256*mib)

@@ -70,7 +70,7 @@ func TestKernelLimitMovesLive(t *testing.T) {
 	})
 }
 
-func TestKernelLimitsThatAreNoneAreRefused(t *testing.T) {
+func TestSystemLimitsThatAreNoneAreRefused(t *testing.T) {
 	s := openPool(t, Config{})
 	for _, limit := range []int64{-1, 0, blockSize - 1} {
 		if err := s.SetLimit(Project(0), limit); err == nil {

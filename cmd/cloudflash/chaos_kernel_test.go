@@ -162,7 +162,7 @@ func (d *chaos) deleteOne(l *ledger) {
 //
 // It takes 30 to 60 s: the agent starts twenty times.
 func TestSystemChaos(t *testing.T) {
-	kills := 20
+	kills := 8
 	if s := os.Getenv("CLOUDFLASH_CHAOS_KILLS"); s != "" {
 		var err error
 		if kills, err = strconv.Atoi(s); err != nil {

@@ -212,7 +212,7 @@ func TestKernelHostileProcesses(t *testing.T) {
 		"processes of others": `for p in /proc/[0-9]*; do tr '\0' ' ' <$p/cmdline | grep -q 'sleep [9]8765' && echo BREACH
 			done 2>/dev/null`,
 		"core dumps": "ulimit -c unlimited && echo BREACH; sh -c 'kill -SEGV $$'; ls core* 2>/dev/null && echo BREACH; true",
-		"orphans":    "i=0; while [ $i -lt 150 ]; do sh -c 'sleep 1 & exit' ; i=$((i+1)); done; echo done",
+		"orphans":    "i=0; while [ $i -lt 40 ]; do sh -c 'sleep 1 & exit' ; i=$((i+1)); done; echo done",
 		"huge argument": `x=$(head -c 130000 /dev/zero | tr '\0' x); for i in 1 2 3; do env A=$x B=$x C=$x true; done
 			env A=$x$x true && echo BREACH; true`,
 	})
@@ -246,7 +246,7 @@ func TestKernelHostileNetwork(t *testing.T) {
 }
 
 // Traps that lie where the agent works when it builds the VM anew, and when it deletes it.
-func TestKernelHostileTraps(t *testing.T) {
+func TestSystemHostileTraps(t *testing.T) {
 	f := newFortress(t)
 	t.Run("restart", f.restart)
 	t.Run("deletion", f.deletion)

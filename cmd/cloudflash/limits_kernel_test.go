@@ -16,7 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-func TestKernelNetworkReach(t *testing.T) {
+func TestSystemNetworkReach(t *testing.T) {
 	s := systemtest.Start(t)
 	world := systemtest.NewWorld(t)
 	world.Answers(80, "hello-from-outside")
@@ -79,7 +79,7 @@ func TestKernelNetworkReach(t *testing.T) {
 }
 
 // A resize during a transfer shows, and the connection lives.
-func TestKernelBandwidth(t *testing.T) {
+func TestSystemBandwidth(t *testing.T) {
 	s := systemtest.Start(t)
 	world := systemtest.NewWorld(t)
 	world.Start("socat", "-u", "TCP-LISTEN:9000,fork,reuseaddr", "OPEN:/dev/null,wronly")
@@ -109,7 +109,7 @@ func TestKernelBandwidth(t *testing.T) {
 	}
 }
 
-func TestKernelStorageQuota(t *testing.T) {
+func TestSystemStorageQuota(t *testing.T) {
 	s := systemtest.Start(t)
 	s.Out("vm", "create", "full", "--memory", "128MiB", "--storage", "64MiB")
 	s.Out("vm", "create", "neighbour", "--memory", "128MiB", "--storage", "64MiB")

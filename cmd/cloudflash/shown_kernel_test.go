@@ -114,7 +114,7 @@ func TestKernelForkBombStopsAtItsPIDs(t *testing.T) {
 	}
 }
 
-func TestKernelWriteLimit(t *testing.T) {
+func TestSystemWriteLimit(t *testing.T) {
 	s := systemtest.Start(t)
 	s.Out("vm", "create", "web", "--io-wbps", "5MiB/s", "--memory", "256MiB")
 	began := time.Now()
