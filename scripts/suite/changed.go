@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -20,6 +21,24 @@ type reach struct {
 	kernel     []string
 	browser    bool
 	monitoring bool
+}
+
+// String names the packages, and what else is to be tested.
+func (r reach) String() string {
+	var parts []string
+	if len(r.unit) > 0 {
+		parts = append(parts, "unit tests of "+strings.Join(r.unit, " "))
+	}
+	if len(r.kernel) > 0 {
+		parts = append(parts, "kernel tests of "+strings.Join(r.kernel, " "))
+	}
+	if r.browser {
+		parts = append(parts, "the dashboard")
+	}
+	if r.monitoring {
+		parts = append(parts, "the monitoring")
+	}
+	return cmp.Or(strings.Join(parts, "; "), "nothing that is tested")
 }
 
 // A goPackage is what go list says of one.
@@ -52,7 +71,7 @@ func findReach(ctx context.Context, o options) (reach, error) {
 		r.unit = append(r.unit, p.Dir)
 	}
 	if o.changed {
-		files, err := changedFiles(ctx, o.since)
+		files, err := changedFiles(ctx, cmp.Or(o.since, upstream(ctx)))
 		if err != nil {
 			return reach{}, err
 		}
@@ -122,6 +141,14 @@ func listPackages(ctx context.Context) ([]goPackage, error) {
 	}
 }
 
+// upstream is the branch that this one follows, or else HEAD.
+func upstream(ctx context.Context) string {
+	if err := exec.CommandContext(ctx, "git", "rev-parse", "--verify", "--quiet", "@{upstream}").Run(); err != nil {
+		return "HEAD"
+	}
+	return "@{upstream}"
+}
+
 // changedFiles is what differs from a revision, in commits, in the work tree
 // and in files that git does not know yet.
 func changedFiles(ctx context.Context, since string) ([]string, error) {
@@ -131,12 +158,6 @@ func changedFiles(ctx context.Context, since string) ([]string, error) {
 			return "", fmt.Errorf("git %s: %s", args[0], bytes.TrimSpace(exit.Stderr))
 		}
 		return string(out), err
-	}
-	if since == "" {
-		since = "HEAD"
-		if _, err := git("rev-parse", "--verify", "--quiet", "@{upstream}"); err == nil {
-			since = "@{upstream}"
-		}
 	}
 	if strings.HasPrefix(since, "-") {
 		return nil, fmt.Errorf("%q is not a revision", since)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -63,6 +64,9 @@ func start(ctx context.Context, args []string) int {
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "test: %v\n", err)
 		return 1
+	}
+	if o.changed {
+		s.report.say("a change since %s reaches: %s", cmp.Or(o.since, upstream(ctx)), s.reach)
 	}
 	for round := 1; round <= o.repeat && ctx.Err() == nil; round++ {
 		s.round = round
