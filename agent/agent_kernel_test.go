@@ -2,7 +2,6 @@ package agent
 
 import (
 	"context"
-	"io"
 	"log/slog"
 	"os"
 	"os/exec"
@@ -210,11 +209,11 @@ func (l *live) output(id, stream string) string {
 		return ""
 	}
 	defer f.Close()
-	b, err := io.ReadAll(io.LimitReader(f, 1<<20))
-	if err != nil {
+	var b strings.Builder
+	if err := f.CopyTo(l.t.Context(), &b); err != nil {
 		l.t.Fatal(err)
 	}
-	return string(b)
+	return b.String()
 }
 
 func small() Spec { return Spec{CPUs: 1, MemoryBytes: 128 * mib} }
@@ -572,7 +571,7 @@ func TestSystemEndlessOutputIsBounded(t *testing.T) {
 	l.create("loud", small())
 	c := l.submit(CloudletSubmit{VM: "loud", Argv: []string{"yes"}})
 	running := l.state(c.ID, CloudletRunning)
-	path := l.outputPath(running.VM, c.ID, "stdout")
+	path := filepath.Join(string(l.outputs(running.VM)), c.ID+".stdout")
 	l.until(func() bool { st, err := os.Stat(path); return err == nil && st.Size() > 16*mib }, "16 MiB written")
 	if _, err := l.CancelCloudlet(t.Context(), c.ID); err != nil {
 		t.Fatal(err)

@@ -14,7 +14,6 @@ import (
 	"cloudflash/agent/host"
 	"cloudflash/agent/schedule"
 	"cloudflash/agent/store"
-	"github.com/google/go-cmp/cmp"
 )
 
 // bare is an agent with a store and no kernel behind it.
@@ -223,32 +222,6 @@ func TestTokens(t *testing.T) {
 	}
 	if _, err := a.Authenticate(secret); !errors.Is(err, ErrAuth) {
 		t.Errorf("revoked token: %v", err)
-	}
-}
-
-func TestCapFileKeepsTheNewest(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "out")
-	const keep = 1 << 20
-	data := []byte(strings.Repeat("0123456789abcdef", 4*keep/16))
-	if err := os.WriteFile(path, data, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if err := capFile(path, keep); err != nil {
-		t.Fatal(err)
-	}
-	got, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(len(data), len(got)); diff != "" {
-		t.Error("length", diff)
-	}
-	if string(got[len(got)-keep:]) != string(data[len(data)-keep:]) {
-		t.Error("the newest part is damaged")
-	}
-	var st syscall.Stat_t
-	if err := syscall.Stat(path, &st); err != nil || st.Blocks*512 > 2*keep {
-		t.Errorf("%d bytes on disk, %v", st.Blocks*512, err)
 	}
 }
 

@@ -144,7 +144,7 @@ func (a *Agent) exited(ctx context.Context, v *vm, g *guest.Guest, e guest.Exit)
 		if !a.end(c, v, ending{code: e.Code, signal: e.Signal, oom: use.OOMKills > 0}, use, e.FinishedAt, e.StartedAt) {
 			return // not stored: the journal keeps it for the next start
 		}
-		a.capOutput(v.ID, e.ID)
+		a.boundOutput(v.ID, e.ID)
 	}
 	if err := scope.Remove(ctx); err != nil {
 		a.log.Warn("remove scope", "cloudlet", e.ID, "err", err)

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"os"
 	"slices"
 	"strconv"
 	"syscall"
@@ -135,12 +134,12 @@ func (a *Agent) launch(ctx context.Context, rec cloudletRecord, g *guest.Guest, 
 	if err := makeScope(scope, rec.SLA, base); err != nil {
 		return guest.Running{}, err
 	}
-	out, err := a.createOutput(rec, "stdout", base)
+	out, err := a.outputs(rec.VM).Create(rec.ID, "stdout", base)
 	if err != nil {
 		return guest.Running{}, err
 	}
 	defer out.Close()
-	errOut, err := a.createOutput(rec, "stderr", base)
+	errOut, err := a.outputs(rec.VM).Create(rec.ID, "stderr", base)
 	if err != nil {
 		return guest.Running{}, err
 	}
@@ -162,19 +161,6 @@ func makeScope(scope *cgroup.Scope, sla, base int) error {
 
 // slaWeight is the cpu.weight of a cloudlet among those of its VM.
 func slaWeight(sla int) int64 { return []int64{SLALow: 50, SLAMedium: 100, SLAHigh: 200}[sla] }
-
-// createOutput makes a file that the cloudlet may write and nobody in the VM
-// can name. The directory is root's: no link of theirs is ever followed.
-func (a *Agent) createOutput(rec cloudletRecord, stream string, base int) (*os.File, error) {
-	f, err := os.OpenFile(a.outputPath(rec.VM, rec.ID, stream), os.O_CREATE|os.O_WRONLY|os.O_APPEND|syscall.O_NOFOLLOW, 0o600)
-	if err != nil {
-		return nil, err
-	}
-	if err := f.Chown(base, base); err != nil { // so that /dev/stdout can be opened again inside
-		return nil, errors.Join(err, f.Close())
-	}
-	return f, nil
-}
 
 // argv is the command, or the built-in burn at the size of the request.
 func (r cloudletRecord) argv() []string {

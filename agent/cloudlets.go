@@ -3,12 +3,14 @@ package agent
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
 	"time"
 
+	"cloudflash/agent/output"
 	"cloudflash/agent/store"
 )
 
@@ -212,11 +214,10 @@ func (a *Agent) CancelCloudlet(_ context.Context, ref string) (Cloudlet, error) 
 	return a.viewCloudlet(c), nil
 }
 
-// OpenOutput opens what a cloudlet has written to stdout or stderr. The file
-// grows while it runs; of a long output only the newest part is kept and the
-// rest reads as zeros (OutputStart tells where it begins).
-func (a *Agent) OpenOutput(ref, stream string) (*os.File, error) {
-	if stream != "stdout" && stream != "stderr" {
+// OpenOutput opens what a cloudlet has written to stdout or stderr. It grows
+// while the cloudlet runs.
+func (a *Agent) OpenOutput(ref, stream string) (*output.Reader, error) {
+	if !slices.Contains(output.Streams, stream) {
 		var f faults
 		f.add("/stream", nil, nil, "must be stdout or stderr, not %s", quote(stream))
 		return nil, f.err("invalid_stream")
@@ -228,13 +229,14 @@ func (a *Agent) OpenOutput(ref, stream string) (*os.File, error) {
 	if c.VM == "" {
 		return nil, refuse(ErrConflict, "not_started", "", "cloudlet %s has no output yet: %s", c.Name, c.State)
 	}
-	f, err := os.Open(a.outputPath(c.VM, c.ID, stream))
-	if os.IsNotExist(err) {
+	r, err := a.outputs(c.VM).Open(c.ID, stream)
+	if errors.Is(err, os.ErrNotExist) {
 		return nil, refuse(ErrNotFound, "no_output", "output is kept as long as the VM", "cloudlet %s has no %s", c.Name, stream)
 	}
-	return f, err
+	return r, err
 }
 
-func (a *Agent) outputPath(vmID, cloudletID, stream string) string {
-	return filepath.Join(a.stateDir(vmID), "logs", cloudletID+"."+stream)
+// outputs is where the cloudlets of a VM write to.
+func (a *Agent) outputs(vmID string) output.Dir {
+	return output.Dir(filepath.Join(a.stateDir(vmID), "logs"))
 }

@@ -8,7 +8,6 @@ import (
 	"cloudflash/agent/meter"
 	"cloudflash/agent/network"
 	"cloudflash/cgroup"
-	"golang.org/x/sys/unix"
 )
 
 const (
@@ -42,7 +41,7 @@ func (a *Agent) runSampler(ctx context.Context) {
 		a.endThrash()
 		if now.Sub(limitsAt) >= a.cfg.UpkeepEvery {
 			a.refreshLimits()
-			a.capOutputs()
+			a.boundOutputs()
 			limitsAt = now
 		}
 		a.publish(now)
@@ -183,48 +182,27 @@ func (a *Agent) recentCloudlets() []Cloudlet {
 	return recent
 }
 
-// capOutputs gives back the disk space of all but the newest part of an
-// output that outgrows its share. The file keeps its length, so that offsets
-// stay valid and the writer is not disturbed.
-func (a *Agent) capOutputs() {
-	type output struct{ vm, cloudlet string }
-	var active []output
+// boundOutputs gives back the disk space of all but the newest part of outputs
+// that outgrow their share.
+func (a *Agent) boundOutputs() {
+	type owner struct{ vm, cloudlet string }
+	var active []owner
 	a.mu.Lock()
 	for _, c := range a.cloudlets {
 		if c.holds() {
-			active = append(active, output{c.VM, c.ID})
+			active = append(active, owner{c.VM, c.ID})
 		}
 	}
 	a.mu.Unlock()
+
 	for _, o := range active {
-		a.capOutput(o.vm, o.cloudlet)
+		a.boundOutput(o.vm, o.cloudlet)
 	}
 }
 
-// capOutput is capOutputs for one cloudlet.
-func (a *Agent) capOutput(vmID, cloudletID string) {
-	for _, stream := range []string{"stdout", "stderr"} {
-		path := a.outputPath(vmID, cloudletID, stream)
-		if err := capFile(path, a.cfg.OutputKeep); err != nil && !errors.Is(err, unix.ENOENT) {
-			a.log.Warn("cap output", "path", path, "err", err)
-		}
+// boundOutput is boundOutputs for one cloudlet.
+func (a *Agent) boundOutput(vmID, cloudletID string) {
+	if err := a.outputs(vmID).Bound(cloudletID, a.cfg.OutputKeep); err != nil {
+		a.log.Warn("bound output", "cloudlet", cloudletID, "err", err)
 	}
-}
-
-// capFile punches a hole over all but the last keep bytes of a file that
-// occupies more than twice that.
-func capFile(path string, keep int64) error {
-	fd, err := unix.Open(path, unix.O_WRONLY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return err
-	}
-	defer unix.Close(fd)
-	var st unix.Stat_t
-	if err := unix.Fstat(fd, &st); err != nil {
-		return err
-	}
-	if st.Blocks*512 <= 2*keep || st.Size <= keep {
-		return nil
-	}
-	return unix.Fallocate(fd, unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, 0, st.Size-keep)
 }

@@ -3,10 +3,10 @@ package api
 import (
 	"context"
 	"net/http"
-	"os"
 	"time"
 
 	"cloudflash/agent"
+	"cloudflash/agent/output"
 )
 
 // Agent is what the API needs of the agent, resource by resource.
@@ -37,7 +37,7 @@ type cloudletAgent interface {
 	Cloudlets() []agent.Cloudlet
 	Cloudlet(ref string) (agent.Cloudlet, error)
 	CancelCloudlet(ctx context.Context, ref string) (agent.Cloudlet, error)
-	OpenOutput(ref, stream string) (*os.File, error)
+	OpenOutput(ref, stream string) (*output.Reader, error)
 }
 
 type hostAgent interface {

@@ -27,11 +27,17 @@ func newStreamWriter(w http.ResponseWriter) *streamWriter {
 	return &streamWriter{w: w, control: http.NewResponseController(w)}
 }
 
-// write sends b at once.
-func (s *streamWriter) write(b []byte) error {
+// Write sends b at once.
+func (s *streamWriter) Write(b []byte) (int, error) {
 	_ = s.control.SetWriteDeadline(time.Now().Add(writeTimeout)) // not every writer has one
-	if _, err := s.w.Write(b); err != nil {
-		return err
+	n, err := s.w.Write(b)
+	if err != nil {
+		return n, err
 	}
-	return s.control.Flush()
+	return n, s.control.Flush()
+}
+
+func (s *streamWriter) write(b []byte) error {
+	_, err := s.Write(b)
+	return err
 }

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"cloudflash/agent"
+	"cloudflash/agent/output"
 )
 
 // Agent keeps everything in memory. What it holds and does is set before it is asked, or by Change.
@@ -278,7 +279,7 @@ func (f *Agent) CancelCloudlet(_ context.Context, ref string) (agent.Cloudlet, e
 	return c, nil
 }
 
-func (f *Agent) OpenOutput(ref, stream string) (*os.File, error) {
+func (f *Agent) OpenOutput(ref, stream string) (*output.Reader, error) {
 	c, err := f.Cloudlet(ref)
 	if err != nil {
 		return nil, err
@@ -286,11 +287,11 @@ func (f *Agent) OpenOutput(ref, stream string) (*os.File, error) {
 	if c.VM == "" {
 		return nil, &agent.Error{Kind: agent.ErrConflict, Code: "not_started", Detail: "cloudlet " + c.Name + " has not started"}
 	}
-	file, err := os.Open(f.Path(c.ID, stream))
-	if os.IsNotExist(err) {
+	r, err := output.Dir(f.dir).Open(c.ID, stream)
+	if errors.Is(err, os.ErrNotExist) {
 		return nil, &agent.Error{Kind: agent.ErrNotFound, Code: "no_output", Detail: "no " + stream}
 	}
-	return file, err
+	return r, err
 }
 
 // Path is where the output of a cloudlet is.
