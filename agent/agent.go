@@ -99,12 +99,15 @@ type cloudlet struct {
 
 // New opens the store and the delegated cgroup. It changes nothing but those.
 func New(cfg Config) (*Agent, error) {
+	if err := checkOwnerless(cfg); err != nil {
+		return nil, err
+	}
 	for _, dir := range []string{cfg.StateDir, cfg.RunDir, filepath.Join(cfg.StateDir, "vms"), filepath.Join(cfg.RunDir, "vms")} {
 		if err := os.MkdirAll(dir, 0o711); err != nil {
 			return nil, err
 		}
 	}
-	st, err := store.Open(filepath.Join(cfg.StateDir, "cloudflash.db"))
+	st, err := store.Open(filepath.Join(cfg.StateDir, databaseFile))
 	if err != nil {
 		return nil, err
 	}

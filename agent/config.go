@@ -15,6 +15,7 @@ type Config struct {
 	InitPath     string   // cloudflash-init
 	Binaries     []string // put on PATH inside every VM
 	Version      string
+	Erase        bool // VMs that are here although no database knows them
 
 	Defaults   Spec // for fields a VMCreate leaves at zero
 	Ranges     Ranges

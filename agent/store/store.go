@@ -12,10 +12,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
 	"time"
 
 	bolt "go.etcd.io/bbolt"
 	berrors "go.etcd.io/bbolt/errors"
+	"golang.org/x/sys/unix"
 )
 
 // Bucket names one kind of record.
@@ -41,13 +43,30 @@ type Store struct {
 	db *bolt.DB
 }
 
-// Open opens or creates the database. It waits one second for the file lock,
-// then returns ErrLocked.
+// ErrNewer means that a newer agent has written the database.
+var ErrNewer = errors.New("the database is of a newer version of cloudflash")
+
+// Schema is the version of what the records are like. An agent refuses a
+// database of a later one.
+const Schema = 1
+
+// schemaKey is where the version is, in Meta. A database without it is of
+// version 1.
+const schemaKey = "schema"
+
+// Without it a second agent hangs for ever. A child that an agent killed just
+// now was about to execute may hold the file for a moment longer.
+const lockTime = 5 * time.Second
+
+// Open opens or creates the database. It waits some seconds for the file lock,
+// then returns ErrLocked; a file that is damaged, or that a newer agent has
+// written, it leaves alone and returns ErrDamaged or ErrNewer.
 func Open(path string) (*Store, error) {
+	if err := check(path); err != nil {
+		return nil, fmt.Errorf("open %s: %w", path, err)
+	}
 	db, err := bolt.Open(path, 0o600, &bolt.Options{
-		// Without it a second agent hangs for ever. A child that an agent killed just
-		// now was about to execute may hold the file for a moment longer.
-		Timeout:        5 * time.Second,
+		Timeout:        lockTime,
 		NoFreelistSync: true,
 		FreelistType:   bolt.FreelistMapType,
 	})
@@ -57,11 +76,62 @@ func Open(path string) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", path, err)
 	}
+
 	s := &Store{db: db}
+	if err := s.checkSchema(); err != nil {
+		return nil, errors.Join(fmt.Errorf("open %s: %w", path, err), db.Close())
+	}
 	if err := db.Update(createBuckets); err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
 	return s, nil
+}
+
+// check verifies the file while nobody writes to it.
+func check(path string) error {
+	f, err := os.Open(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer f.Close() // and so the lock
+
+	for end := time.Now().Add(lockTime); ; time.Sleep(20 * time.Millisecond) {
+		err := unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB)
+		if err == nil {
+			return verify(f)
+		}
+		if !errors.Is(err, unix.EWOULDBLOCK) {
+			return os.NewSyscallError("flock", err)
+		}
+		if time.Now().After(end) {
+			return ErrLocked
+		}
+	}
+}
+
+// checkSchema reads the version before anything is written.
+func (s *Store) checkSchema() error {
+	return s.db.View(func(tx *bolt.Tx) error {
+		b := tx.Bucket([]byte(Meta))
+		if b == nil {
+			return nil
+		}
+		raw := b.Get([]byte(schemaKey))
+		if raw == nil {
+			return nil
+		}
+		var found int
+		if err := json.Unmarshal(raw, &found); err != nil {
+			return fmt.Errorf("%w: its version is %q", ErrDamaged, raw)
+		}
+		if found > Schema {
+			return fmt.Errorf("%w: its records are of version %d, this is version %d", ErrNewer, found, Schema)
+		}
+		return nil
+	})
 }
 
 func createBuckets(tx *bolt.Tx) error {
@@ -70,7 +140,7 @@ func createBuckets(tx *bolt.Tx) error {
 			return fmt.Errorf("create bucket %s: %w", b, err)
 		}
 	}
-	return nil
+	return apply(tx, Put(Meta, schemaKey, Schema))
 }
 
 // Close closes the file.

@@ -48,6 +48,7 @@ type options struct {
 	LogFormat    string        `yaml:"log-format"`
 	LogLevel     string        `yaml:"log-level"`
 	HistoryEvery time.Duration `yaml:"history-every"`
+	Erase        bool          `yaml:"-"`
 
 	// Hidden: for tests.
 	UpkeepEvery   time.Duration `yaml:"upkeep-every"`
@@ -148,6 +149,8 @@ func parseOptions(args []string, env func(string) string, out io.Writer) (option
 	if envErr != nil {
 		return o, envErr
 	}
+	// On the command line alone: one that stays in a file would erase again, next year.
+	fs.BoolVar(&o.Erase, "erase", false, "where the database is missing or empty: erase the VMs that are there, instead of refusing to start")
 	if err := fs.Parse(args); err != nil {
 		return o, err
 	}
@@ -308,5 +311,6 @@ func (o options) config(log *slog.Logger) (agent.Config, error) {
 	c.HistoryEvery, c.UpkeepEvery = o.HistoryEvery, o.UpkeepEvery
 	c.TrimAfter, c.FindingsAfter = o.TrimAfter, o.FindingsAfter
 	c.OutputKeep, c.Version, c.Log = keep, version, log
+	c.Erase = o.Erase
 	return c, nil
 }

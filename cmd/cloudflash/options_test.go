@@ -95,6 +95,20 @@ func TestEachOptionFromEachPlace(t *testing.T) {
 	}
 }
 
+// What erases data is asked for each time.
+func TestEraseIsOnlyAFlag(t *testing.T) {
+	env := map[string]string{"CLOUDFLASH_ERASE": "true"}
+	if o, err := parseOptions(nil, environment(env), io.Discard); err != nil || o.Erase {
+		t.Errorf("in the environment: %v %v", o.Erase, err)
+	}
+	if _, err := parseOptions([]string{"--config", file(t, "c.yaml", "erase: true\n", 0o600)}, noEnv, io.Discard); err == nil {
+		t.Error("it is taken from a file")
+	}
+	if o, err := parseOptions([]string{"--erase"}, noEnv, io.Discard); err != nil || !o.Erase {
+		t.Errorf("as a flag: %v %v", o.Erase, err)
+	}
+}
+
 func TestConfigFile(t *testing.T) {
 	config := file(t, "c.yaml", "listen: 127.0.0.1:7\nlog-level: warn\n", 0o600)
 	for name, args := range map[string][]string{"two words": {"--config", config}, "one word": {"--config=" + config}, "behind others": {"--log-format", "json", "--config", config}} {
