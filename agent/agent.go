@@ -38,6 +38,7 @@ type Agent struct {
 	advisor   advisor
 	scaling   scaling
 	startedAt time.Time
+	boot      string           // the id of this boot of the machine
 	disk      *storage.Storage // set before recovery; nil where storage is not enforced
 	diskErr   error            // why there is none
 
@@ -123,8 +124,12 @@ func New(cfg Config) (*Agent, error) {
 	if err != nil {
 		return nil, errors.Join(err, st.Close())
 	}
+	boot, err := bootID()
+	if err != nil {
+		return nil, errors.Join(err, st.Close())
+	}
 	a := &Agent{
-		network: net, worn: map[int]bool{}, trim: make(chan struct{}, 1),
+		boot: boot, network: net, worn: map[int]bool{}, trim: make(chan struct{}, 1),
 		cfg: cfg, log: cfg.Log, store: st, parent: parent, host: h,
 		meter: meter.New(meter.Config{StateDir: cfg.StateDir, File: filepath.Join(cfg.StateDir, "history"),
 			SaveEvery: cfg.HistoryEvery, Log: cfg.Log}),

@@ -325,8 +325,7 @@ func refusedForks(t *testing.T, l *live, id string) (n int) {
 // will have started.
 func (l *live) overdue(id string) {
 	l.mu.Lock()
-	now := time.Now()
-	l.cloudlets[id].DeadlineAt = &now
+	l.cloudlets[id].DeadlineBoot = now().boot
 	l.mu.Unlock()
 	l.poke()
 }

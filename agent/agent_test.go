@@ -31,7 +31,7 @@ func bare(t testing.TB) *Agent {
 	}
 	cfg := DefaultConfig()
 	cfg.StateDir, cfg.RunDir, cfg.Log = dir, dir, slog.New(slog.DiscardHandler)
-	return &Agent{cfg: cfg, log: cfg.Log, store: st, host: h, policy: schedule.FirstFit{}, outcomes: newOutcomes(),
+	return &Agent{boot: "this boot", cfg: cfg, log: cfg.Log, store: st, host: h, policy: schedule.FirstFit{}, outcomes: newOutcomes(),
 		vms: map[string]*vm{}, cloudlets: map[string]*cloudlet{}, operations: map[string]Operation{},
 		tokens: map[string]tokenRecord{}, updates: make(chan struct{}), wake: make(chan struct{}, 1)}
 }
@@ -124,7 +124,7 @@ func TestConclude(t *testing.T) {
 	deadline := time.Unix(100, 0)
 	plain := cloudletRecord{Cloudlet: Cloudlet{State: CloudletRunning}}
 	late := plain
-	late.DeadlineAt = &deadline
+	late.DeadlineAt, late.DeadlineBoot = &deadline, 100*time.Second
 	killed := late
 	killed.Stop = stopDeadline
 	cancelled := plain
@@ -154,7 +154,7 @@ func TestConclude(t *testing.T) {
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
 			r := tt.rec
-			r.conclude(tt.end, Usage{CPUSeconds: 7}, time.Unix(tt.at, 0))
+			r.conclude(tt.end, Usage{CPUSeconds: 7}, moment{time.Duration(tt.at) * time.Second, time.Unix(tt.at, 0)})
 			if r.State != tt.state || r.Reason != tt.reason || r.Signal != tt.signal || r.OverrunSeconds != tt.overrun {
 				t.Errorf("got %s %q signal %q overrun %v", r.State, r.Reason, r.Signal, r.OverrunSeconds)
 			}

@@ -18,13 +18,13 @@ const never = time.Hour
 
 // enforceDeadlines ends what is past its deadline or its grace, and returns how
 // long until the next is due.
-func (a *Agent) enforceDeadlines(now time.Time) time.Duration {
+func (a *Agent) enforceDeadlines(now time.Duration) time.Duration {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	next := never
 	for _, c := range a.cloudlets {
 		if due, ok := a.due(c); ok {
-			if wait := due.Sub(now); wait > 0 {
+			if wait := due - now; wait > 0 {
 				next = min(next, wait)
 				continue
 			}
@@ -34,22 +34,22 @@ func (a *Agent) enforceDeadlines(now time.Time) time.Duration {
 	return next
 }
 
-// due is when the agent has to act on a cloudlet, if ever.
-func (a *Agent) due(c *cloudlet) (time.Time, bool) {
+// due is when, since the machine booted, the agent has to act on a cloudlet, if ever.
+func (a *Agent) due(c *cloudlet) (time.Duration, bool) {
 	switch {
 	case c.State.Final() || c.killing || c.State == CloudletStarting:
-		return time.Time{}, false
-	case c.StopAt != nil:
-		return c.StopAt.Add(a.cfg.Grace), true
+		return 0, false
+	case c.Stop != "":
+		return c.StoppingBoot + a.cfg.Grace, true
 	case c.DeadlineAt != nil && c.OnDeadline == OnDeadlineKill:
-		return *c.DeadlineAt, true
+		return c.DeadlineBoot, true
 	}
-	return time.Time{}, false
+	return 0, false
 }
 
 // act does what is due. The caller holds a.mu.
 func (a *Agent) act(c *cloudlet) {
-	if c.StopAt == nil {
+	if c.Stop == "" {
 		_ = a.stop(c, stopDeadline) // commit has logged why; tried again at the next wake
 		return
 	}
@@ -76,8 +76,7 @@ func (a *Agent) stop(c *cloudlet, why string) error {
 		return nil
 	}
 	rec := c.cloudletRecord
-	now := time.Now().UTC()
-	rec.Stop, rec.StopAt = why, &now
+	rec.Stop, rec.StoppingBoot = why, now().boot
 	if err := a.commit([]store.Change{putCloudlet(rec)}, Event{Level: LevelInfo, Kind: "cloudlet.stopping", VM: c.VM, Cloudlet: c.ID,
 		Message: fmt.Sprintf("cloudlet %s gets SIGTERM: %s", c.Name, why)}); err != nil {
 		return err
@@ -102,12 +101,13 @@ func (a *Agent) sendTERM(ctx context.Context, g *guest.Guest, id string) {
 
 func (a *Agent) endQueued(c *cloudlet, why string) error {
 	rec := c.cloudletRecord
-	now := time.Now().UTC()
-	rec.FinishedAt, rec.State, rec.Reason = &now, CloudletCancelled, "cancelled while queued"
+	m := now()
+	rec.FinishedAt, rec.State, rec.Reason = &m.day, CloudletCancelled, "cancelled while queued"
 	if why == stopDeadline {
 		rec.State, rec.Reason = CloudletDeadlineExceeded, "not started before its deadline: "+c.Reason
-		rec.OverrunSeconds = overrun(rec, now)
+		rec.OverrunSeconds = rec.overrun(m)
 	}
+	rec.tellDeadline(m)
 	if err := a.commit([]store.Change{putCloudlet(rec)}, finishedEvent(rec)); err != nil {
 		return err
 	}
@@ -141,7 +141,7 @@ func (a *Agent) exited(ctx context.Context, v *vm, g *guest.Guest, e guest.Exit)
 	}
 	if known {
 		use := usageOf(meter.Read(scope))
-		if !a.end(c, v, ending{code: e.Code, signal: e.Signal, oom: use.OOMKills > 0}, use, e.FinishedAt, e.StartedAt) {
+		if !a.end(c, v, ending{code: e.Code, signal: e.Signal, oom: use.OOMKills > 0}, use, momentOf(e, c.SubmittedBoot), e.StartedAt) {
 			return // not stored: the journal keeps it for the next start
 		}
 		a.boundOutput(v.ID, e.ID)
@@ -155,7 +155,7 @@ func (a *Agent) exited(ctx context.Context, v *vm, g *guest.Guest, e guest.Exit)
 }
 
 // end stores how a cloudlet ended.
-func (a *Agent) end(c *cloudlet, v *vm, end ending, use Usage, at time.Time, startedAt ...time.Time) bool {
+func (a *Agent) end(c *cloudlet, v *vm, end ending, use Usage, at moment, startedAt ...time.Time) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if c.State.Final() {
@@ -166,8 +166,9 @@ func (a *Agent) end(c *cloudlet, v *vm, end ending, use Usage, at time.Time, sta
 	if unseen {
 		t := startedAt[0].UTC()
 		rec.StartedAt = &t
+		rec.StartedBoot = at.bootOf(t, rec.SubmittedBoot)
 	}
-	rec.conclude(end, use, at.UTC())
+	rec.conclude(end, use, at)
 	if a.commit([]store.Change{putCloudlet(rec)}, finishedEvent(rec)) != nil {
 		return false
 	}
@@ -191,12 +192,13 @@ func signalName(sig syscall.Signal) string {
 
 // conclude works out the final state. What the agent did on purpose comes
 // first, then the OOM killer, then the command's own code.
-func (r *cloudletRecord) conclude(end ending, use Usage, at time.Time) {
+func (r *cloudletRecord) conclude(end ending, use Usage, at moment) {
 	if r.Stop == stopOOM {
 		use.OOMKills = max(use.OOMKills, 1)
 	}
-	r.FinishedAt, r.PID, r.Usage = &at, 0, use
-	r.OverrunSeconds = overrun(*r, at)
+	r.FinishedAt, r.PID, r.Usage = new(at.day.UTC()), 0, use
+	r.OverrunSeconds = r.overrun(at)
+	r.tellDeadline(at)
 	r.Signal, r.ExitCode = "", nil
 	if end.signal != 0 {
 		r.Signal = signalName(end.signal)
@@ -227,11 +229,29 @@ func (r *cloudletRecord) conclude(end ending, use Usage, at time.Time) {
 }
 
 // overrun is how many seconds after its deadline a cloudlet ended, or 0.
-func overrun(r cloudletRecord, at time.Time) float64 {
+func (r *cloudletRecord) overrun(at moment) float64 {
 	if r.DeadlineAt == nil {
 		return 0
 	}
-	return max(at.Sub(*r.DeadlineAt).Seconds(), 0)
+	return max((at.boot - r.DeadlineBoot).Seconds(), 0)
+}
+
+// tellDeadline makes the deadline that is shown one of the clock by which the
+// end is shown, so that what lies between them is true.
+func (r *cloudletRecord) tellDeadline(at moment) {
+	if r.DeadlineAt != nil {
+		r.DeadlineAt = new(at.dayOf(r.DeadlineBoot, *r.DeadlineAt))
+	}
+}
+
+// momentOf is when a process ended, and was not there before from.
+func momentOf(e guest.Exit, from time.Duration) moment {
+	m := now()
+	at := moment{min(e.FinishedBoot, m.boot), e.FinishedAt}
+	if e.FinishedBoot == 0 { // an init of before knows the time of day only
+		at.boot = m.bootOf(e.FinishedAt, from)
+	}
+	return at
 }
 
 func finishedEvent(r cloudletRecord) Event {

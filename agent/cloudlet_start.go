@@ -20,7 +20,7 @@ import (
 // have changed.
 func (a *Agent) runQueue(ctx context.Context) {
 	for {
-		next := a.enforceDeadlines(time.Now())
+		next := a.enforceDeadlines(now().boot)
 		a.startQueued()
 		timer := time.NewTimer(next)
 		select {
@@ -58,12 +58,12 @@ func (a *Agent) queue() []schedule.Item {
 		if c.State != CloudletQueued {
 			continue
 		}
-		it := schedule.Item{ID: c.ID, SLA: c.SLA, Submitted: c.CreatedAt, CPUs: c.Request.CPUs, MemoryBytes: c.Request.MemoryBytes, GPUs: c.Request.GPUs}
+		it := schedule.Item{ID: c.ID, SLA: c.SLA, Submitted: c.SubmittedBoot, Deadline: schedule.NoDeadline, CPUs: c.Request.CPUs, MemoryBytes: c.Request.MemoryBytes, GPUs: c.Request.GPUs}
 		if c.Pinned {
 			it.VM = c.VM
 		}
 		if c.DeadlineAt != nil {
-			it.Deadline = *c.DeadlineAt
+			it.Deadline = c.DeadlineBoot
 		}
 		items = append(items, it)
 	}
@@ -204,6 +204,9 @@ func (a *Agent) started(c *cloudlet, v *vm, g *guest.Guest, scope *cgroup.Scope,
 	rec := c.cloudletRecord
 	at := run.StartedAt.UTC()
 	rec.State, rec.PID, rec.StartedAt, rec.Reason = CloudletRunning, run.PID, &at, ""
+	if c.State == CloudletStarting {
+		rec.StartedBoot = now().bootOf(at, rec.SubmittedBoot)
+	}
 	if v.State == VMFrozen {
 		rec.State = CloudletFrozen
 	}
@@ -252,7 +255,7 @@ func (a *Agent) startFailed(ctx context.Context, c *cloudlet, v *vm, scope *cgro
 	} else if errors.Is(cause, syscall.ENOSPC) || errors.Is(cause, syscall.EDQUOT) {
 		end.reason = "not started: the storage of VM " + v.Name + " is full, not even an output file fits: delete files with vm exec, or vm set --storage"
 	}
-	a.end(c, v, end, Usage{}, time.Now())
+	a.end(c, v, end, Usage{}, now())
 }
 
 func (a *Agent) isDeleting(v *vm) bool {

@@ -38,7 +38,7 @@ func (a *Agent) SubmitCloudlet(_ context.Context, req CloudletSubmit) (Cloudlet,
 	if err != nil {
 		return Cloudlet{}, err
 	}
-	rec := req.record(vmID)
+	rec := req.record(vmID, a.boot)
 	if rec.Name == "" {
 		rec.Name = "cl-" + rec.ID
 	}
@@ -75,19 +75,20 @@ func (r CloudletSubmit) withDefaults() CloudletSubmit {
 	return r
 }
 
-func (r CloudletSubmit) record(vmID string) cloudletRecord {
-	now := time.Now().UTC()
+func (r CloudletSubmit) record(vmID, boot string) cloudletRecord {
+	m := now()
 	rec := cloudletRecord{
 		Cloudlet: Cloudlet{
 			ID: newID(), Name: r.Name, VM: vmID, Argv: r.Argv, Env: r.Env, WorkDir: r.WorkDir,
 			State: CloudletQueued, SLA: r.SLA, DeadlineSeconds: r.DeadlineSeconds, OnDeadline: r.OnDeadline,
-			Request: r.Request, CreatedAt: now,
+			Request: r.Request, CreatedAt: m.day,
 		},
+		Boot: boot, SubmittedBoot: m.boot,
 		Pinned: vmID != "", Duration: r.DurationSeconds,
 	}
 	if r.DeadlineSeconds > 0 {
-		at := now.Add(time.Duration(r.DeadlineSeconds * float64(time.Second)))
-		rec.DeadlineAt = &at
+		rec.DeadlineBoot = m.boot + seconds(r.DeadlineSeconds)
+		rec.DeadlineAt = new(m.day.Add(seconds(r.DeadlineSeconds)))
 	}
 	return rec
 }
@@ -192,6 +193,9 @@ func (a *Agent) viewCloudlet(c *cloudlet) Cloudlet {
 	out := c.Cloudlet
 	if v := a.vms[out.VM]; v != nil {
 		out.VMName = v.Name
+	}
+	if out.DeadlineAt != nil && !out.State.Final() {
+		out.DeadlineAt = new(now().dayOf(c.DeadlineBoot, *out.DeadlineAt))
 	}
 	return out
 }

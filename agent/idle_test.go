@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// moment is one look of a table test: so long after the last, and what it finds.
-type moment struct {
+// instant is one look of a table test: so long after the last, and what it finds.
+type instant struct {
 	after time.Duration
 	signs signs
 	idle  time.Duration // it finds
@@ -16,7 +16,7 @@ type moment struct {
 
 func TestSignsOfLife(t *testing.T) {
 	quiet := signs{}
-	for name, looks := range map[string][]moment{
+	for name, looks := range map[string][]instant{
 		"nothing goes on":           {{0, quiet, 0}, {1 * time.Second, quiet, 1 * time.Second}, {time.Second, quiet, 2 * time.Second}},
 		"a cloudlet":                {{0, quiet, 0}, {time.Second, quiet, time.Second}, {time.Second, signs{busy: "a cloudlet is in it"}, 0}, {time.Second, quiet, time.Second}},
 		"1 % of a core":             {{0, quiet, 0}, {time.Second, signs{cpus: 0.01}, 0}, {time.Second, signs{cpus: 0.0099}, time.Second}},

@@ -21,6 +21,9 @@ const idleBatch = 8
 // holds, as is all that gives a VM work.
 func (a *Agent) watchIdle(now time.Time) {
 	slept := a.slept(now)
+	if slept {
+		a.poke() // timers stood still meanwhile, deadlines did not
+	}
 	busy := a.occupied()
 	for _, v := range a.vms {
 		v.idle.look(now, v.signs(now, busy[v.ID], slept))

@@ -85,7 +85,7 @@ func (o *Outcomes) began(c cloudletRecord) {
 		return
 	}
 	w := &o.Waiting[c.SLA]
-	waited := max(c.StartedAt.Sub(c.CreatedAt), 0).Seconds() // the clock may have been set back
+	waited := max(c.StartedBoot-c.SubmittedBoot, 0).Seconds()
 	i := 0
 	for i < len(WaitingBounds) && waited > WaitingBounds[i] {
 		i++

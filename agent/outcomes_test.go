@@ -14,6 +14,7 @@ import (
 func TestEveryEndHasAnOutcome(t *testing.T) {
 	now := time.Now()
 	past := now.Add(-time.Second)
+	end := moment{2 * time.Second, now}
 	for name, test := range map[string]struct {
 		rec  cloudletRecord
 		end  ending
@@ -30,7 +31,8 @@ func TestEveryEndHasAnOutcome(t *testing.T) {
 		"done after a deadline": {rec: record(now, "", &past), want: Outcome{CloudletDeadlineExceeded, "late"}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			test.rec.conclude(test.end, Usage{}, now)
+			test.rec.DeadlineBoot = time.Second
+			test.rec.conclude(test.end, Usage{}, end)
 			o := newOutcomes()
 			o.ended(test.rec)
 			if o.Ended[test.want] != 1 {
@@ -60,7 +62,7 @@ func TestWaitsFallIntoBuckets(t *testing.T) {
 	now := time.Now()
 	for _, waited := range []time.Duration{-time.Minute, 10 * time.Millisecond, 11 * time.Millisecond, time.Hour} {
 		r := record(now, "", nil)
-		r.CreatedAt = now.Add(-waited)
+		r.SubmittedBoot, r.StartedBoot = time.Hour, time.Hour+waited
 		o.began(r)
 	}
 	w := o.Waiting[SLAHigh]

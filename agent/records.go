@@ -35,8 +35,13 @@ type cloudletRecord struct {
 	Cloudlet
 	// Stop is why the agent is ending it: a constant below, or empty.
 	Stop string `json:"stop,omitempty"`
-	// StopAt is when SIGTERM was sent; cgroup.kill follows a grace later.
-	StopAt *time.Time `json:"stop_at,omitempty"`
+	// Times on CLOCK_BOOTTIME, for what must happen within a time (see moment), and the id of the boot
+	// that they are of. Stopping is when SIGTERM was sent; cgroup.kill follows a grace later.
+	Boot          string        `json:"boot,omitempty"`
+	SubmittedBoot time.Duration `json:"submitted_boot,omitempty"`
+	StartedBoot   time.Duration `json:"started_boot,omitempty"`
+	StoppingBoot  time.Duration `json:"stopping_boot,omitempty"`
+	DeadlineBoot  time.Duration `json:"deadline_boot,omitempty"` // means something where there is a DeadlineAt
 	// Pinned says that the user, not the scheduler, chose the VM.
 	Pinned bool `json:"pinned,omitempty"`
 	// Duration is how long the built-in burn runs when Argv is empty.

@@ -33,7 +33,9 @@ func (a *Agent) load() error {
 	for _, r := range vms {
 		a.vms[r.ID] = a.newVM(r)
 	}
+	m := now()
 	for _, r := range cloudlets {
+		r.rebase(m, a.boot)
 		a.cloudlets[r.ID] = &cloudlet{cloudletRecord: r}
 	}
 	a.events = events
@@ -51,10 +53,6 @@ func (a *Agent) load() error {
 // erased. Only then is swept what belongs to no VM.
 func (a *Agent) recover(ctx context.Context) error {
 	began := time.Now()
-	boot, err := bootID()
-	if err != nil {
-		return err
-	}
 	before, _, err := store.Get[string](a.store, store.Meta, bootKey)
 	if err != nil {
 		return err
@@ -68,8 +66,8 @@ func (a *Agent) recover(ctx context.Context) error {
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	rebooted := before != "" && before != boot
-	return a.commit([]store.Change{store.Put(store.Meta, bootKey, boot)}, Event{Level: LevelInfo, Kind: "agent.started",
+	rebooted := before != "" && before != a.boot
+	return a.commit([]store.Change{store.Put(store.Meta, bootKey, a.boot)}, Event{Level: LevelInfo, Kind: "agent.started",
 		Message: fmt.Sprintf("agent %s started with %d VMs and %d cloudlets", a.cfg.Version, len(a.vms), a.unfinished()),
 		Data:    map[string]any{"recovery_seconds": time.Since(began).Seconds(), "host_rebooted": rebooted}})
 }
@@ -212,7 +210,7 @@ func (a *Agent) settleDead(ctx context.Context, v *vm, past []guest.Exit) error 
 		scope := v.slice.Scope(scopeName(c.ID))
 		if e, ok := exits[c.ID]; ok {
 			use := usageOf(meter.Read(scope))
-			a.end(c, v, ending{code: e.Code, signal: e.Signal, oom: use.OOMKills > 0}, use, e.FinishedAt, e.StartedAt)
+			a.end(c, v, ending{code: e.Code, signal: e.Signal, oom: use.OOMKills > 0}, use, momentOf(e, c.SubmittedBoot), e.StartedAt)
 		} else {
 			a.lose(c, v, usageOf(meter.Read(scope)))
 		}

@@ -128,8 +128,8 @@ func (a *Agent) killThrashing(v *vm, id string, size int64) {
 	said := "VM %s stood still at its memory limit, reading its programs again and again: %s, with %d MiB, is killed"
 	switch {
 	case c != nil && c.probe != nil && !c.State.Final() && c.Stop == "":
-		rec, now := c.cloudletRecord, time.Now().UTC()
-		rec.Stop, rec.StopAt = stopOOM, &now
+		rec := c.cloudletRecord
+		rec.Stop, rec.StoppingBoot = stopOOM, now().boot
 		e.Cloudlet, e.Message = id, fmt.Sprintf(said, v.Name, "cloudlet "+c.Name, size>>20)
 		if a.commit(append(changes, putCloudlet(rec)), e) != nil {
 			return // tried again when it has thrashed on

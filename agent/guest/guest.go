@@ -89,12 +89,14 @@ type Exit struct {
 	Signal     syscall.Signal // 0 when it exited by itself
 	StartedAt  time.Time
 	FinishedAt time.Time
-	CPUTime    time.Duration // of the process and of the children it waited for
+	// FinishedBoot is the same on CLOCK_BOOTTIME; 0 when the init does not tell.
+	FinishedBoot time.Duration
+	CPUTime      time.Duration // of the process and of the children it waited for
 }
 
 func exitFrom(e wire.Exit) Exit {
 	return Exit{ID: e.ID, Code: int(e.Code), Signal: syscall.Signal(e.Signal), StartedAt: time.Unix(0, e.StartedAt),
-		FinishedAt: time.Unix(0, e.FinishedAt), CPUTime: time.Duration(e.CPUTime)}
+		FinishedAt: time.Unix(0, e.FinishedAt), CPUTime: time.Duration(e.CPUTime), FinishedBoot: time.Duration(e.FinishedBoot)}
 }
 
 // connectTimeout is how long an init may take to answer a new agent. One that is

@@ -8,10 +8,10 @@ import (
 )
 
 func TestParseJournal(t *testing.T) {
-	whole := "ab 0 0 1 2 3\ncd 3 9 10 20 30\n"
+	whole := "ab 0 0 1 2 3\ncd 3 9 10 20 30 40\n"
 	want := []Exit{
 		{ID: "ab", StartedAt: time.Unix(0, 1), FinishedAt: time.Unix(0, 2), CPUTime: 3},
-		{ID: "cd", Code: 3, Signal: 9, StartedAt: time.Unix(0, 10), FinishedAt: time.Unix(0, 20), CPUTime: 30},
+		{ID: "cd", Code: 3, Signal: 9, StartedAt: time.Unix(0, 10), FinishedAt: time.Unix(0, 20), CPUTime: 30, FinishedBoot: 40},
 	}
 	tests := map[string]struct {
 		text string

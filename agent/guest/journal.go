@@ -42,15 +42,15 @@ func parseJournal(b []byte) ([]Exit, error) {
 
 func parseExit(line []byte) (Exit, error) {
 	f := bytes.Fields(line)
-	if len(f) != 6 {
+	if len(f) != 6 && len(f) != 7 { // an init of before leaves out the last
 		return Exit{}, fmt.Errorf("parse journal: line %q", line)
 	}
-	var n [5]int64
-	for i := range n {
+	var n [6]int64
+	for i := range len(f) - 1 {
 		var err error
 		if n[i], err = strconv.ParseInt(string(f[i+1]), 10, 64); err != nil {
 			return Exit{}, fmt.Errorf("parse journal: line %q: %w", line, err)
 		}
 	}
-	return exitFrom(wire.Exit{ID: string(f[0]), Code: uint32(n[0]), Signal: uint32(n[1]), StartedAt: n[2], FinishedAt: n[3], CPUTime: n[4]}), nil
+	return exitFrom(wire.Exit{ID: string(f[0]), Code: uint32(n[0]), Signal: uint32(n[1]), StartedAt: n[2], FinishedAt: n[3], CPUTime: n[4], FinishedBoot: n[5]}), nil
 }

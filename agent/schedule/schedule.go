@@ -5,6 +5,7 @@ package schedule
 import (
 	"cmp"
 	"fmt"
+	"math"
 	"slices"
 	"time"
 )
@@ -12,14 +13,17 @@ import (
 // An Item is one queued cloudlet.
 type Item struct {
 	ID          string
-	VM          string    // id of the VM it is pinned to, empty for any
-	SLA         int       // 3 is the highest
-	Deadline    time.Time // zero when there is none
-	Submitted   time.Time
+	VM          string        // id of the VM it is pinned to, empty for any
+	SLA         int           // 3 is the highest
+	Deadline    time.Duration // since the machine booted; NoDeadline when there is none
+	Submitted   time.Duration
 	CPUs        float64
 	MemoryBytes int64
 	GPUs        int
 }
+
+// NoDeadline comes after every other.
+const NoDeadline = time.Duration(math.MaxInt64)
 
 // A Node is one running VM and what it has not promised yet.
 type Node struct {
@@ -73,23 +77,10 @@ func (FirstFit) Plan(queue []Item, nodes []Node) Plan {
 func order(a, b Item) int {
 	return cmp.Or(
 		cmp.Compare(b.SLA, a.SLA),
-		compareDeadlines(a.Deadline, b.Deadline),
-		a.Submitted.Compare(b.Submitted),
+		cmp.Compare(a.Deadline, b.Deadline),
+		cmp.Compare(a.Submitted, b.Submitted),
 		cmp.Compare(a.ID, b.ID),
 	)
-}
-
-// compareDeadlines puts "no deadline" last.
-func compareDeadlines(a, b time.Time) int {
-	switch {
-	case a.IsZero() && b.IsZero():
-		return 0
-	case a.IsZero():
-		return 1
-	case b.IsZero():
-		return -1
-	}
-	return a.Compare(b)
 }
 
 // slack forgives the rounding of sums of decimal fractions of a core.

@@ -8,7 +8,7 @@ import (
 	"pgregory.net/rapid"
 )
 
-func at(s int) time.Time { return time.Unix(int64(s), 0) }
+func at(s int) time.Duration { return time.Duration(s) * time.Second }
 
 func TestFirstFit(t *testing.T) {
 	small := Node{ID: "small", CPUs: 1, MemoryBytes: 1 << 30}
@@ -26,7 +26,7 @@ func TestFirstFit(t *testing.T) {
 			wait:  []string{"low"},
 		},
 		"earlier deadline goes first, none goes last": {
-			queue: []Item{{ID: "none", CPUs: 1}, {ID: "late", CPUs: 1, Deadline: at(90)}, {ID: "soon", CPUs: 1, Deadline: at(10)}},
+			queue: []Item{{ID: "none", CPUs: 1, Deadline: NoDeadline}, {ID: "late", CPUs: 1, Deadline: at(90)}, {ID: "soon", CPUs: 1, Deadline: at(10)}},
 			nodes: []Node{{ID: "n", CPUs: 2, MemoryBytes: 1}},
 			want:  []Placement{{"soon", "n"}, {"late", "n"}},
 			wait:  []string{"none"},

@@ -140,6 +140,7 @@ type Exit struct {
 	StartedAt    int64
 	FinishedAt   int64
 	CPUTime      int64 // nanoseconds, of the process and the children it waited for
+	FinishedBoot int64 // nanoseconds of CLOCK_BOOTTIME; 0 from an init that did not tell yet
 }
 
 // Put adds an exit to a message.
@@ -150,17 +151,22 @@ func (e Exit) Put(w *Writer) {
 	w.Int64(e.StartedAt)
 	w.Int64(e.FinishedAt)
 	w.Int64(e.CPUTime)
+	w.Int64(e.FinishedBoot)
 }
 
 // Exit reads an exit from a message.
 func (r *Reader) Exit() Exit {
-	return Exit{ID: r.String(), Code: r.Uint32(), Signal: r.Uint32(), StartedAt: r.Int64(), FinishedAt: r.Int64(), CPUTime: r.Int64()}
+	e := Exit{ID: r.String(), Code: r.Uint32(), Signal: r.Uint32(), StartedAt: r.Int64(), FinishedAt: r.Int64(), CPUTime: r.Int64()}
+	if len(r.B) > 0 { // it is the last field of its message
+		e.FinishedBoot = r.Int64()
+	}
+	return e
 }
 
-// AppendLine adds the journal's line of an exit: six fields and a newline.
+// AppendLine adds the journal's line of an exit: seven fields and a newline.
 func (e Exit) AppendLine(b []byte) []byte {
 	b = append(b, e.ID...)
-	for _, n := range [...]int64{int64(e.Code), int64(e.Signal), e.StartedAt, e.FinishedAt, e.CPUTime} {
+	for _, n := range [...]int64{int64(e.Code), int64(e.Signal), e.StartedAt, e.FinishedAt, e.CPUTime, e.FinishedBoot} {
 		b = appendInt(append(b, ' '), n)
 	}
 	return append(b, '\n')

@@ -10,7 +10,7 @@ func TestFieldsComeBackInOrder(t *testing.T) {
 	w.String("id")
 	w.Strings([]string{"a", "", "c"})
 	w.Int64(-5)
-	Exit{ID: "x", Code: 3, Signal: 9, StartedAt: 1, FinishedAt: 2, CPUTime: 1 << 40}.Put(&w)
+	Exit{ID: "x", Code: 3, Signal: 9, StartedAt: 1, FinishedAt: 2, CPUTime: 1 << 40, FinishedBoot: 7}.Put(&w)
 	r := Reader{B: w.B}
 	if kind, seq := r.Begin(); kind != Start || seq != 7 {
 		t.Errorf("begin: %d %d", kind, seq)

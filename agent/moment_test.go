@@ -1,0 +1,99 @@
+package agent
+
+import (
+	"testing"
+	"time"
+)
+
+var noon = time.Date(2026, 11, 29, 12, 0, 0, 0, time.UTC)
+
+// A clock that is set moves what is shown, and nothing that is due.
+func TestDeadlinesDoNotFollowTheClock(t *testing.T) {
+	a := bare(t)
+	a.cfg.Grace = 10 * time.Second
+	a.boot = "one"
+	rec := CloudletSubmit{Name: "c", DeadlineSeconds: 600}.withDefaults().record("", a.boot)
+	rec.State = CloudletRunning
+	c := &cloudlet{cloudletRecord: rec}
+
+	due, ok := a.due(c)
+	if !ok || due-rec.SubmittedBoot != 600*time.Second {
+		t.Errorf("due %v after it was submitted, %v", due-rec.SubmittedBoot, ok)
+	}
+	c.Stop, c.StoppingBoot = stopCancel, rec.SubmittedBoot+20*time.Second
+	if due, ok := a.due(c); !ok || due-rec.SubmittedBoot != 30*time.Second {
+		t.Errorf("killed %v after it was submitted, %v", due-rec.SubmittedBoot, ok)
+	}
+	c.Stop = ""
+
+	for what, set := range map[string]time.Duration{"forward": time.Hour, "back": -time.Hour, "hardly": 300 * time.Millisecond} {
+		r := c.cloudletRecord
+		end := moment{rec.SubmittedBoot + 590*time.Second, rec.CreatedAt.Add(590*time.Second + set)}
+		r.conclude(ending{}, Usage{}, end)
+		if r.State != CloudletSucceeded || r.OverrunSeconds != 0 {
+			t.Errorf("%s, in time: %s, overrun %v", what, r.State, r.OverrunSeconds)
+		}
+		if left := r.DeadlineAt.Sub(*r.FinishedAt); left < 9*time.Second || left > 11*time.Second {
+			t.Errorf("%s: %v were left by what is shown, of 10 s", what, left)
+		}
+		r = c.cloudletRecord
+		end.boot += 13 * time.Second
+		r.conclude(ending{}, Usage{}, end)
+		if r.State != CloudletDeadlineExceeded || r.OverrunSeconds != 3 {
+			t.Errorf("%s, late: %s, overrun %v", what, r.State, r.OverrunSeconds)
+		}
+	}
+}
+
+func TestRebase(t *testing.T) {
+	started := noon.Add(10 * time.Second)
+	stored := cloudletRecord{Boot: "before", SubmittedBoot: 5 * time.Hour, DeadlineBoot: 5*time.Hour + 100*time.Second}
+	stored.CreatedAt, stored.StartedAt, stored.DeadlineSeconds = noon, &started, 100
+	stored.DeadlineAt = new(noon.Add(100 * time.Second))
+	old := stored // by an agent that knew times of day only
+	old.Boot, old.SubmittedBoot, old.DeadlineBoot = "", 0, 0
+
+	for what, c := range map[string]struct {
+		rec  cloudletRecord
+		now  moment
+		left time.Duration
+	}{
+		"the same boot":                {stored, moment{5*time.Hour + 40*time.Second, noon.Add(time.Hour)}, 60 * time.Second},
+		"after a reboot":               {stored, moment{20 * time.Second, noon.Add(70 * time.Second)}, 30 * time.Second},
+		"too late after a reboot":      {stored, moment{20 * time.Second, noon.Add(170 * time.Second)}, -70 * time.Second},
+		"a clock set back by a reboot": {stored, moment{20 * time.Second, noon.Add(-24 * time.Hour)}, 100 * time.Second},
+		"of an agent of before":        {old, moment{7 * time.Hour, noon.Add(70 * time.Second)}, 30 * time.Second},
+	} {
+		r := c.rec
+		boot := "before"
+		if c.rec.Boot == "" || c.now.boot < time.Hour {
+			boot = "now"
+		}
+		r.rebase(c.now, boot)
+		if left := r.DeadlineBoot - c.now.boot; r.Boot != boot || left != c.left {
+			t.Errorf("%s: %v are left, want %v", what, left, c.left)
+		}
+		again := r
+		again.rebase(moment{c.now.boot + time.Hour, noon}, boot)
+		if again.DeadlineBoot != r.DeadlineBoot || again.SubmittedBoot != r.SubmittedBoot {
+			t.Errorf("%s: it is not left alone the second time", what)
+		}
+	}
+}
+
+func TestBootOf(t *testing.T) {
+	m := moment{time.Hour, noon}
+	for what, c := range map[string]struct {
+		day  time.Time
+		want time.Duration
+	}{
+		"a minute ago":           {noon.Add(-time.Minute), 59 * time.Minute},
+		"set back meanwhile":     {noon.Add(time.Minute), time.Hour},
+		"set forward meanwhile":  {noon.Add(-time.Hour), 50 * time.Minute},
+		"just when it was begun": {noon.Add(-10 * time.Minute), 50 * time.Minute},
+	} {
+		if got := m.bootOf(c.day, 50*time.Minute); got != c.want {
+			t.Errorf("%s: %v, want %v", what, got, c.want)
+		}
+	}
+}
