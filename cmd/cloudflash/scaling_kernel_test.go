@@ -115,6 +115,13 @@ func reaches(t *testing.T, limit *systemtest.Trail, least float64) {
 
 const nearly = 0.99
 
+// A VM that is to be saturated has so many cores, and grows to so many: four times its size is what the default allows,
+// and little enough that a processor which is emulated, and shared with other VMs, can give it.
+const (
+	modest = 0.1
+	grown  = 4 * modest
+)
+
 // followMemory follows both limits of a VM's memory.
 func followMemory(s *systemtest.Agent, v agent.VM) (high, most *systemtest.Trail) {
 	s.T.Helper()

@@ -17,18 +17,18 @@ import (
 // of each, and has its own again when that stops.
 func TestSystemScalingFoughtOver(t *testing.T) {
 	s := newScaled(t, "--upkeep-every", "2s")
-	v := s.Create("war", 0.25, 64, agent.PolicyLayer{})
+	v := s.Create("war", modest, 64, agent.PolicyLayer{})
 	quota := s.Follow(v, "cpu.max")
 	saturate(s, "war", "load")
 	const seconds = 6
 	began, used := time.Now(), s.ProcessTime()
 	for time.Since(began) < seconds*time.Second {
-		s.Write(v, "cpu.max", "20000 100000")
+		s.Write(v, "cpu.max", "8000 100000")
 		s.Write(v, "memory.max", strconv.Itoa(48<<20)) // below memory.high
 		time.Sleep(100 * time.Millisecond)
 	}
 	share := (s.ProcessTime() - used) / time.Since(began).Seconds()
-	reaches(t, quota, 1)
+	reaches(t, quota, grown)
 	drifts := s.Events(v.ID, "autoscale.drift")
 	t.Logf("told of it %d times in %d s; the agent took %.0f %% of a core; it had all it may %.1f s later", len(drifts), seconds, 100*share, time.Since(began).Seconds()-seconds)
 	if len(drifts) == 0 || len(drifts) > 3*seconds {

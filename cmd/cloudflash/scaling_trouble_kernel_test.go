@@ -27,19 +27,19 @@ func quiet(s *systemtest.Agent, v agent.VM, kind string) {
 // goes on from there.
 func TestSystemScalingByHand(t *testing.T) {
 	s := newScaled(t)
-	idle, busy := s.Create("calm", 0.25, 64, agent.PolicyLayer{}), s.Create("busy", 0.25, 64, agent.PolicyLayer{})
+	idle, busy := s.Create("calm", modest, 64, agent.PolicyLayer{}), s.Create("busy", modest, 64, agent.PolicyLayer{})
 	quota := s.Follow(busy, "cpu.max")
 	saturate(s, "busy", "load")
-	reaches(t, quota, 1)
+	reaches(t, quota, grown)
 	s.Looks(2) // autoscaling knows the limits of both
 
 	s.Write(idle, "cpu.max", "80000 100000")
 	s.Write(idle, "memory.max", strconv.Itoa(96<<20))
-	s.Write(busy, "cpu.max", "30000 100000")
+	s.Write(busy, "cpu.max", "15000 100000")
 	at := time.Now()
 	untouched := s.Follow(idle, "cpu.max")
-	systemtest.Until(t, "the busy VM grows again", func() bool { _, ok := quota.When(at, func(q float64) bool { return q > 0.3 }); return ok })
-	reaches(t, quota, 1)
+	systemtest.Until(t, "the busy VM grows again", func() bool { _, ok := quota.When(at, func(q float64) bool { return q > 0.15 }); return ok })
+	reaches(t, quota, grown)
 	systemtest.Until(t, "both changes of the idle VM are noticed", func() bool {
 		return len(s.Events(idle.ID, "autoscale.drift")) == 2
 	})
@@ -104,23 +104,23 @@ func goneWithoutErrors(s *systemtest.Agent, v agent.VM) {
 // A frozen VM uses nothing, and loses nothing for it.
 func TestSystemScalingFrozen(t *testing.T) {
 	s := newScaled(t)
-	v := s.Create("ice", 0.25, 64, brisk(1, 1))
+	v := s.Create("ice", modest, 64, brisk(1, 1))
 	quota := s.Follow(v, "cpu.max")
 	saturate(s, "ice", "load")
-	reaches(t, quota, 1)
+	reaches(t, quota, grown)
 	s.Out("vm", "freeze", "ice")
 	working, most := followMemory(s, v)
 	s.Looks(7) // six that show no use are evidence for a shrink
-	if quota.Now() < nearly || len(working.All()) > 1 || len(most.All()) > 1 {
+	if quota.Now() < nearly*grown || len(working.All()) > 1 || len(most.All()) > 1 {
 		t.Errorf("a frozen VM was resized: cpu.max %v, memory.high %v, memory.max %v%s", quota, working, most, told(s.Events(v.ID, "")))
 	}
 	s.Out("vm", "thaw", "ice")
 	s.Looks(3)
-	if quota.Now() < nearly {
+	if quota.Now() < nearly*grown {
 		t.Errorf("a busy VM that was frozen was shrunk: %v%s", quota, told(s.Events(v.ID, "")))
 	}
 	s.Cancel("load")
-	systemtest.Until(t, "the VM shrinks when it is idle", func() bool { return quota.Now() < nearly })
+	systemtest.Until(t, "the VM shrinks when it is idle", func() bool { return quota.Now() < nearly*grown })
 	t.Logf("cpu.max %v", quota)
 	quiet(s, v, "autoscale.")
 }
@@ -136,11 +136,11 @@ func TestSystemScalingKilled(t *testing.T) {
 	}
 	for i := range rounds {
 		name := fmt.Sprintf("k%d", i)
-		v := s.Create(name, 0.25, 64, agent.PolicyLayer{})
+		v := s.Create(name, modest, 64, agent.PolicyLayer{})
 		quota := s.Follow(v, "cpu.max")
 		saturate(s, name, "c"+name)
 		if i%2 == 0 { // right after a decision, or just anywhere
-			for end := time.Now().Add(30 * time.Second); quota.Now() == 0.25 && time.Now().Before(end); {
+			for end := time.Now().Add(30 * time.Second); quota.Now() == modest && time.Now().Before(end); {
 				time.Sleep(time.Millisecond)
 			}
 		} else {
@@ -149,7 +149,7 @@ func TestSystemScalingKilled(t *testing.T) {
 		s.Kill()
 		had := quota.Now()
 		s.Start()
-		reaches(t, quota, 1)
+		reaches(t, quota, grown)
 		if n := quota.Reversals(time.Time{}); n > 0 {
 			t.Errorf("killed at %.2f cores: %v%s", had, quota, told(s.Events(v.ID, "")))
 		}
@@ -164,7 +164,7 @@ func TestSystemScalingKilled(t *testing.T) {
 // It takes 20 to 40 s: the agent starts twice, and then looks only once a second.
 func TestSystemScalingWithoutPressure(t *testing.T) {
 	s := newScaled(t)
-	v := s.Create("blind", 0.25, 64, brisk(1, 1))
+	v := s.Create("blind", modest, 64, brisk(1, 1))
 	if status := status(s); status.Wakeups != "events" {
 		t.Errorf("wakeups by %s: %s", status.Wakeups, status.Note)
 	}
@@ -183,10 +183,10 @@ func TestSystemScalingWithoutPressure(t *testing.T) {
 	quota := s.Follow(v, "cpu.max")
 	at := time.Now()
 	saturate(s, "blind", "load")
-	reaches(t, quota, 1)
-	first, _ := quota.When(at, func(q float64) bool { return q > 0.25 })
+	reaches(t, quota, grown)
+	first, _ := quota.When(at, func(q float64) bool { return q > modest })
 	s.Cancel("load")
-	systemtest.Until(t, "the VM shrinks when it is idle", func() bool { return quota.Now() < nearly })
+	systemtest.Until(t, "the VM shrinks when it is idle", func() bool { return quota.Now() < nearly*grown })
 	t.Logf("first larger after %v, cpu.max %v", first.Sub(at).Round(time.Millisecond), quota)
 	hide("1")
 	systemtest.Until(t, "it is told of again", func() bool { return status(s).Wakeups == "events" })
