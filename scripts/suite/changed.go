@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 )
@@ -87,8 +88,34 @@ func findReach(ctx context.Context, o options) (reach, error) {
 		r.unit = slices.DeleteFunc(r.unit, others)
 		r.kernel = slices.DeleteFunc(r.kernel, others)
 	}
+	if o.run != nil {
+		r.kernel = slices.DeleteFunc(r.kernel, func(p string) bool { return !hasTest(p, o.run) })
+	}
 	return r, nil
 }
+
+// hasTest is whether a kernel test of a package has a name that matches: what
+// has none need not be compiled.
+func hasTest(dir string, name *regexp.Regexp) bool {
+	files, err := filepath.Glob(filepath.Join(dir, "*_kernel_test.go"))
+	if err != nil {
+		return false
+	}
+	for _, file := range files {
+		b, err := os.ReadFile(file)
+		if err != nil {
+			continue
+		}
+		for _, m := range testFunction.FindAllSubmatch(b, -1) {
+			if kernelTestName.Match(m[1]) && name.Match(m[1]) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+var testFunction = regexp.MustCompile(`(?m)^func (Test\w+)\(`)
 
 // kernelPackages is where kernel tests are.
 func kernelPackages() ([]string, error) {

@@ -223,6 +223,7 @@ func (r *report) summary(interrupted bool) bool {
 		p("nothing to run\n")
 		return true
 	}
+
 	p("%d passed, %d failed, %d skipped\n", passes, fails, r.skipped)
 	return fails == 0 && !interrupted
 }

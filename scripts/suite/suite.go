@@ -23,23 +23,32 @@ type suite struct {
 	round   int   // of --repeat, from 1
 }
 
+// errNothing is a selection that is empty: it cannot pass.
+var errNothing = errors.New("no kernel test matches what was asked for")
+
 func newSuite(o options) (*suite, error) {
-	dir, err := logDir()
+	reach, err := findReach(context.Background(), o)
 	if err != nil {
 		return nil, err
 	}
 	s := &suite{
 		options: o,
-		report:  newReport(os.Stdout, dir),
 		times:   loadTimes(),
-	}
-	if s.reach, err = findReach(context.Background(), o); err != nil {
-		return nil, err
+		reach:   reach,
 	}
 	s.options.unit = o.unit && len(s.reach.unit) > 0
 	s.options.kernel = o.kernel && len(s.reach.kernel) > 0
 	s.options.browser = o.browser && s.reach.browser
 	s.options.monitoring = o.monitoring && s.reach.monitoring
+	if o.kernel && !o.unit && !s.needVMs() && !o.changed {
+		return nil, errNothing
+	}
+
+	dir, err := logDir()
+	if err != nil {
+		return nil, err
+	}
+	s.report = newReport(os.Stdout, dir)
 	return s, nil
 }
 
@@ -66,6 +75,9 @@ func programs() string {
 // runAll runs what was selected, once. What fails stops nothing but what
 // builds on it.
 func (s *suite) runAll(ctx context.Context) {
+	if !s.needVMs() && !s.options.unit {
+		return
+	}
 	if !s.step(ctx, s.hostPackages()) {
 		return
 	}
@@ -160,7 +172,7 @@ func (s *suite) prepare(ctx context.Context, out io.Writer, dir string) ([]job, 
 		}
 		jobs = plan(tests, s.options)
 		if len(jobs) == 0 {
-			return nil, errors.New("no kernel test matches")
+			return nil, errNothing
 		}
 	}
 	if s.options.browser {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -334,6 +335,19 @@ func TestKernelTestOutcomes(t *testing.T) {
 		}
 		if got != want {
 			t.Errorf("%s: %q, want %q", script, got, want)
+		}
+	}
+}
+
+func TestHasTest(t *testing.T) {
+	dir := t.TempDir()
+	source := "package x\n\nfunc TestKernelOne(t *testing.T) {}\nfunc TestUnit(t *testing.T) {}\nfunc helper() {}\n"
+	if err := os.WriteFile(filepath.Join(dir, "x_kernel_test.go"), []byte(source), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for pattern, want := range map[string]bool{"^TestKernelOne$": true, "One": true, "Unit": false, "helper": false, "Two": false} {
+		if got := hasTest(dir, regexp.MustCompile(pattern)); got != want {
+			t.Errorf("%s: %v", pattern, got)
 		}
 	}
 }
