@@ -33,7 +33,7 @@ func TestSystemScalingByHand(t *testing.T) {
 	reaches(t, quota, grown)
 	s.Looks(2) // autoscaling knows the limits of both
 
-	s.Write(idle, "cpu.max", "80000 100000")
+	s.Write(idle, "cpu.max", "30000 100000") // within its bounds
 	s.Write(idle, "memory.max", strconv.Itoa(96<<20))
 	s.Write(busy, "cpu.max", "15000 100000")
 	at := time.Now()
