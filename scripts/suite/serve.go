@@ -2,8 +2,9 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
-	"io"
+	"os"
 	"strings"
 	"time"
 )
@@ -31,9 +32,9 @@ var (
 // serveTime is how long both sides may take together.
 const serveTime = 20 * time.Minute
 
-// serve runs both sides. An error of the second kind means that the VM is of no
-// use any more.
-func (vm *testVM) serve(ctx context.Context, s *served, log io.Writer) (failed, gone error) {
+// serve runs both sides, and ends the one on this host when the other has ended
+// before it. Both write to log. The second error means that the VM is of no use any more.
+func (vm *testVM) serve(ctx context.Context, s *served, log *os.File) (failed, gone error) {
 	ctx, cancel := context.WithTimeout(ctx, serveTime)
 	defer cancel()
 	host := make(chan error, 1)
@@ -46,7 +47,7 @@ func (vm *testVM) serve(ctx context.Context, s *served, log io.Writer) (failed, 
 		}()
 	}
 
-	status, gone := vm.do(ctx, fmt.Sprintf("bash /mnt/dir/%s %d", s.guest, vm.port), serveTime, func(line string) {
+	status, gone := vm.do(ctx, fmt.Sprintf("bash ./%s %d", s.guest, vm.port), serveTime, func(line string) {
 		fmt.Fprint(log, line)
 		if answer, ok := strings.CutPrefix(strings.TrimSpace(line), "answer "); ok && !asked {
 			answered(answer)
@@ -55,10 +56,13 @@ func (vm *testVM) serve(ctx context.Context, s *served, log io.Writer) (failed, 
 	if !asked {
 		return fmt.Errorf("the agent in the VM did not come up: exit status %d", status), gone
 	}
-	if gone != nil {
+
+	select {
+	case failed = <-host:
+	default: // it was not the one that said "end"
 		cancel()
+		failed = errors.Join(errors.New("the agent in the VM ended while it was used"), <-host)
 	}
-	failed = <-host
 	if failed == nil && gone == nil && status != 0 {
 		failed = fmt.Errorf("the agent in the VM did not end well: exit status %d", status)
 	}

@@ -351,3 +351,37 @@ func TestHasTest(t *testing.T) {
 		}
 	}
 }
+
+// An agent in a VM that ends early ends what uses it, and fails.
+func TestServe(t *testing.T) {
+	worker := func(t *testing.T) (*testVM, string) {
+		vm, dir := worker(t)
+		t.Chdir("../..") // what runs on this host does so in the root of the repository
+		return vm, dir
+	}
+	for what, c := range map[string]struct {
+		guest, host, want string
+	}{
+		"well":                 {`echo "answer 42"; read -r _`, `[[ $2 == 42 ]]`, ""},
+		"the host fails":       {`echo "answer 42"; read -r _`, `false`, "exit status 1"},
+		"no answer":            {`exit 3`, `true`, "did not come up: exit status 3"},
+		"the guest ends":       {`echo "answer 42"; exit 0`, `sleep 100`, "ended while it was used"},
+		"the guest ends badly": {`echo "answer 42"; read -r _; exit 4`, `true`, "did not end well: exit status 4"},
+	} {
+		t.Run(what, func(t *testing.T) {
+			vm, dir := worker(t)
+			if err := os.WriteFile(filepath.Join(dir, "guest"), []byte(c.guest+"\n"), 0o755); err != nil {
+				t.Fatal(err)
+			}
+			log, err := os.Create(filepath.Join(dir, "log"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer log.Close()
+			failed, gone := vm.serve(t.Context(), &served{guest: "guest", host: c.host}, log)
+			if gone != nil || (failed == nil) != (c.want == "") || failed != nil && !strings.Contains(failed.Error(), c.want) {
+				t.Errorf("%v, %v", failed, gone)
+			}
+		})
+	}
+}
