@@ -23,10 +23,14 @@ func TestNoWorkGoesWithAnIdleVM(t *testing.T) {
 			func() error { _, err := r.KeepVM(name); return err },
 			func() error { _, err := r.storeFreezer(v, VMRunning, VMFrozen, "frozen"); return err },
 		}
-		var wg sync.WaitGroup
+		var wg, working sync.WaitGroup
 		errs := make([]error, 4)
+		looked := make(chan struct{})
 		for i := range errs {
-			wg.Go(func() {
+			working.Go(func() {
+				if round%4 == 1 {
+					<-looked
+				}
 				time.Sleep(time.Duration((round*7+i*3)%11) * 20 * time.Microsecond)
 				if i == 3 {
 					r.startQueued()
@@ -36,10 +40,15 @@ func TestNoWorkGoesWithAnIdleVM(t *testing.T) {
 			})
 		}
 		wg.Go(func() {
+			defer close(looked)
+			if round%4 == 0 { // on one processor that is busy, one of them might always come first
+				working.Wait()
+			}
 			for range 3 {
 				r.look()
 			}
 		})
+		working.Wait()
 		wg.Wait()
 		for _, err := range errs {
 			if err != nil {
