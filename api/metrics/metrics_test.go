@@ -4,11 +4,13 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"reflect"
 	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -132,6 +134,31 @@ func TestValuesOfTheSnapshot(t *testing.T) {
 		`cloudflash_http_requests_total{method="other",route="other",status="405"} 1`)
 	if strings.Contains(text, "cloudflash_vm_pids_limit{") {
 		t.Error("a limit that is not set has a series")
+	}
+}
+
+// Whatever is called a timestamp is in seconds since 1970.
+func TestTimestampsAreSeconds(t *testing.T) {
+	m, _ := open(withVMs(1))
+	seen := 0
+	for line := range strings.Lines(scrape(m, "")) {
+		name, _, _ := strings.Cut(line, " ")
+		name, _, _ = strings.Cut(name, "{")
+		if !strings.HasPrefix(line, "cloudflash_") || !strings.HasSuffix(name, "_timestamp_seconds") {
+			continue
+		}
+		fields := strings.Fields(line)
+		at, err := strconv.ParseFloat(fields[len(fields)-1], 64)
+		if err != nil {
+			t.Fatalf("%q: %v", line, err)
+		}
+		if math.Abs(at-1e9) > 1e6 && time.Since(time.Unix(int64(at), 0)).Abs() > time.Hour { // what withVMs has set, or now
+			t.Errorf("%s", line)
+		}
+		seen++
+	}
+	if seen < 5 {
+		t.Errorf("only %d timestamps", seen)
 	}
 }
 

@@ -14,6 +14,10 @@ import (
 func TestSystemScalingMemoryGrows(t *testing.T) {
 	s := newScaled(t)
 	const limit, end = 192, 400 // MiB; four times the limit is allowed
+	allowed := 0.2              // of the time may be lost to waiting for memory: an agent that is starved comes late
+	if soak() {
+		allowed = 0.03
+	}
 	v := s.Create("grows", 1, limit, agent.PolicyLayer{})
 	working, most := followMemory(s, v)
 	s.Submit("grows", "there", "burn", "--cpus", "0", "--memory", strconv.Itoa(limit/4)+"MiB", "--seconds", "3600")
@@ -32,7 +36,7 @@ func TestSystemScalingMemoryGrows(t *testing.T) {
 		events["oom_kill"], 100*full/took.Seconds(), full, 100*some/took.Seconds())
 	t.Logf("memory.high %v", working)
 	t.Logf("memory.max %v", most)
-	if events["oom_kill"] > 0 || events["oom"] > 0 || full > 0.03*took.Seconds() || s.Number(v, "memory.current") < end<<20 {
+	if events["oom_kill"] > 0 || events["oom"] > 0 || full > allowed*took.Seconds() || s.Number(v, "memory.current") < end<<20 {
 		t.Errorf("memory did not grow freely%s", told(s.Events(v.ID, "")))
 	}
 }
