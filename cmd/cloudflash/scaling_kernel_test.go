@@ -155,9 +155,9 @@ func spread(all []time.Duration) string {
 func TestSystemScalingStep(t *testing.T) {
 	s := newScaled(t)
 	rng := rand.New(rand.NewPCG(seed(t), 1))
-	steps, tries, base, calm := 2, 2, 0.1, 35 // tenths of a second
+	steps, tries, size, base, calm := 2, 2, modest, 0.2*modest, 35 // tenths of a second
 	if soak() {
-		steps, tries, base, calm = 50, 100, 0.25, 60
+		steps, tries, size, base, calm = 50, 100, 0.5, 0.25, 60
 	}
 	if f, err := strconv.ParseFloat(os.Getenv("CLOUDFLASH_STEP_FROM"), 64); err == nil {
 		base = f // an emulator beside other work is seldom at rest with more
@@ -166,7 +166,7 @@ func TestSystemScalingStep(t *testing.T) {
 	signals, restless := map[string]int{}, 0
 	for i := 0; len(larger) < steps && i < tries; i++ {
 		name := fmt.Sprintf("step%d", i)
-		v := s.Create(name, 0.5, 64, rules(agent.RuleChange{Mode: new("off")})) // until burn has started, which takes more
+		v := s.Create(name, size, 64, rules(agent.RuleChange{Mode: new("off")})) // until burn has started, which takes more
 		quota := s.Follow(v, "cpu.max")
 		before := calm + rng.IntN(10) // at any time between two looks
 		cores := append(slices.Repeat([]float64{base}, before), slices.Repeat([]float64{2}, 600)...)
@@ -175,11 +175,11 @@ func TestSystemScalingStep(t *testing.T) {
 		setPolicy(s, name, agent.PolicyLayer{})
 		// All it may have is four times its size, or the host. What an emulator that is busy does not let
 		// it use, it does not get: a tenth is the dead band.
-		most := 0.9 * min(4*0.5, float64(hostCPUs(t)))
+		most := 0.9 * min(4*size, float64(hostCPUs(t)))
 		systemtest.Until(t, "the VM has all it may", func() bool { return quota.Now() >= most })
 		s.Cancel("c" + name)
 		stepped := burntBy(s, "c"+name).Began.Add(time.Duration(before) * 100 * time.Millisecond)
-		first, ok := quota.When(time.Time{}, func(q float64) bool { return q > 0.5 })
+		first, ok := quota.When(time.Time{}, func(q float64) bool { return q > size })
 		full, all := quota.When(stepped, func(q float64) bool { return q >= most })
 		switch {
 		case !ok || quota.Now() < most:
@@ -200,7 +200,7 @@ func TestSystemScalingStep(t *testing.T) {
 		}
 		s.MustRemove(name)
 	}
-	t.Logf("%d steps of demand from %.2f to 2 cores at a limit of 0.5, load %s; %d more VMs had grown before", len(larger), base, load1(), restless)
+	t.Logf("%d steps of demand from %.2f to 2 cores at a limit of %.1f, load %s; %d more VMs had grown before", len(larger), base, size, load1(), restless)
 	t.Logf("from the step to a larger cpu.max: %s", spread(larger))
 	t.Logf("to what is wanted or allowed:      %s", spread(enough))
 	t.Logf("from the agent's look to the kernel: %s; first signal %v", spread(inAgent), signals)

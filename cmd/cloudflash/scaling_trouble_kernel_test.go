@@ -275,25 +275,25 @@ func TestSystemScalingDryRun(t *testing.T) {
 // limits are what was asked for.
 func TestSystemScalingUserWins(t *testing.T) {
 	s := newScaled(t)
-	v := s.Create("web", 0.5, 128, agent.PolicyLayer{})
+	v := s.Create("web", 0.2, 128, agent.PolicyLayer{})
 	quota := s.Follow(v, "cpu.max")
 	working, most := followMemory(s, v)
 	saturate(s, "web", "load")
-	systemtest.Until(t, "the VM grows", func() bool { return quota.Now() > 0.5 })
+	systemtest.Until(t, "the VM grows", func() bool { return quota.Now() > 0.2 })
 	at := time.Now()
-	s.Out("vm", "set", "web", "--cpus", "0.3")
-	if _, ok := quota.When(at, func(q float64) bool { return q == 0.3 }); !ok {
+	s.Out("vm", "set", "web", "--cpus", "0.1")
+	if _, ok := quota.When(at, func(q float64) bool { return q == modest }); !ok {
 		t.Errorf("vm set: %v", quota)
 	}
-	systemtest.Until(t, "it grows to four times the new size", func() bool { return quota.Now() >= nearly*1.2 })
+	systemtest.Until(t, "it grows to four times the new size", func() bool { return quota.Now() >= nearly*grown })
 	s.Out("vm", "set", "web", "--memory", "100MiB")
 	s.Looks(2)
 	quiet(s, v, "autoscale.")
 	setPolicy(s, "web", rules(agent.RuleChange{Mode: new("off")}))
-	systemtest.Until(t, "limits are the spec's", func() bool { return quota.Now() == 0.3 && most.Now() == 100<<20 && working.Now() > 1<<60 })
+	systemtest.Until(t, "limits are the spec's", func() bool { return quota.Now() == modest && most.Now() == 100<<20 && working.Now() > 1<<60 })
 	s.Looks(3)
 	t.Logf("cpu.max %v; memory.high %v; memory.max %v", quota, working, most)
-	if quota.Now() != 0.3 {
+	if quota.Now() != modest {
 		t.Errorf("it goes on when turned off: %v%s", quota, told(s.Events(v.ID, "")))
 	}
 	quiet(s, v, "autoscale.drift")
