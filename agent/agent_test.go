@@ -251,3 +251,36 @@ func TestSlots(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// Whatever is asked of a VM that is not there is refused, and the agent goes on.
+func TestUnknownVMs(t *testing.T) {
+	a := bare(t)
+	asked := map[string]func() error{
+		"show":   func() error { _, err := a.VM("nosuch"); return err },
+		"change": func() error { _, err := a.ChangeVM(t.Context(), "nosuch", VMChange{}); return err },
+		"keep":   func() error { _, err := a.KeepVM("nosuch"); return err },
+		"delete": func() error { _, err := a.DeleteVM(t.Context(), "nosuch", 0); return err },
+		"submit": func() error { _, err := a.SubmitCloudlet(t.Context(), CloudletSubmit{VM: "nosuch"}); return err },
+		"cancel": func() error { _, err := a.CancelCloudlet(t.Context(), "nosuch"); return err },
+		"freeze": func() error { _, err := a.FreezeVM(t.Context(), "nosuch"); return err },
+		"thaw":   func() error { _, err := a.ThawVM(t.Context(), "nosuch"); return err },
+	}
+	for what, ask := range asked {
+		done := make(chan error, 2)
+		go func() {
+			done <- ask()
+			a.VMs() // wants the lock
+			done <- nil
+		}()
+		for range 2 {
+			select {
+			case err := <-done:
+				if err != nil && !errors.Is(err, ErrNotFound) {
+					t.Errorf("%s: %v", what, err)
+				}
+			case <-time.After(time.Minute):
+				t.Fatalf("%s: the agent holds its lock", what)
+			}
+		}
+	}
+}
