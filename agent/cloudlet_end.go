@@ -76,7 +76,7 @@ func (a *Agent) stop(c *cloudlet, why string) error {
 		return nil
 	}
 	rec := c.cloudletRecord
-	rec.Stop, rec.StoppingBoot = why, now().boot
+	rec.Stop, rec.StoppingBoot = why, sinceBoot()
 	if err := a.commit([]store.Change{putCloudlet(rec)}, Event{Level: LevelInfo, Kind: "cloudlet.stopping", VM: c.VM, Cloudlet: c.ID,
 		Message: fmt.Sprintf("cloudlet %s gets SIGTERM: %s", c.Name, why)}); err != nil {
 		return err

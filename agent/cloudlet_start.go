@@ -20,7 +20,7 @@ import (
 // have changed.
 func (a *Agent) runQueue(ctx context.Context) {
 	for {
-		next := a.enforceDeadlines(now().boot)
+		next := a.enforceDeadlines(sinceBoot())
 		a.startQueued()
 		timer := time.NewTimer(next)
 		select {

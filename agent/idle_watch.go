@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"cloudflash/agent/meter"
-	"golang.org/x/sys/unix"
 )
 
 // idleBatch is how many idle VMs at most are deleted in one second: each is a
@@ -38,11 +37,7 @@ func (a *Agent) watchIdle(now time.Time) {
 // slept reports whether the machine was suspended since the last call. The
 // monotonic clock stands still meanwhile, CLOCK_BOOTTIME does not.
 func (a *Agent) slept(now time.Time) bool {
-	var ts unix.Timespec
-	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts); err != nil {
-		return false // Linux has it since 2.6.39
-	}
-	boot := time.Duration(ts.Nano())
+	boot := sinceBoot()
 	before := a.woke
 	a.woke = awake{at: now, boot: boot}
 	return !before.at.IsZero() && (boot-before.boot)-now.Sub(before.at) > idleGap

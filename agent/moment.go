@@ -15,10 +15,13 @@ type moment struct {
 	day  time.Time     // UTC
 }
 
-func now() moment {
+func now() moment { return moment{sinceBoot(), time.Now().UTC()} }
+
+// sinceBoot reads the first clock.
+func sinceBoot() time.Duration {
 	var ts unix.Timespec
 	_ = unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts) // Linux has it since 2.6.39
-	return moment{time.Duration(ts.Nano()), time.Now().UTC()}
+	return time.Duration(ts.Nano())
 }
 
 // bootOf is when something was, on the first clock, of which only the time of

@@ -129,7 +129,7 @@ func (a *Agent) killThrashing(v *vm, id string, size int64) {
 	switch {
 	case c != nil && c.probe != nil && !c.State.Final() && c.Stop == "":
 		rec := c.cloudletRecord
-		rec.Stop, rec.StoppingBoot = stopOOM, now().boot
+		rec.Stop, rec.StoppingBoot = stopOOM, sinceBoot()
 		e.Cloudlet, e.Message = id, fmt.Sprintf(said, v.Name, "cloudlet "+c.Name, size>>20)
 		if a.commit(append(changes, putCloudlet(rec)), e) != nil {
 			return // tried again when it has thrashed on

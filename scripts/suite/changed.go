@@ -47,7 +47,6 @@ type goPackage struct {
 	Dir          string // ./agent/guest
 	ImportPath   string
 	Deps         []string
-	Imports      []string
 	TestImports  []string
 	XTestImports []string
 }
@@ -134,7 +133,7 @@ func kernelPackages() ([]string, error) {
 }
 
 func listPackages(ctx context.Context) ([]goPackage, error) {
-	cmd := exec.CommandContext(ctx, "go", "list", "-tags", "nomsgpack", "-json=Dir,ImportPath,Deps,Imports,TestImports,XTestImports", "./...")
+	cmd := exec.CommandContext(ctx, "go", "list", "-tags", "nomsgpack", "-json=Dir,ImportPath,Deps,TestImports,XTestImports", "./...")
 	cmd.Stderr = os.Stderr
 	out, err := cmd.Output()
 	if err != nil {

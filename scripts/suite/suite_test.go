@@ -125,7 +125,7 @@ func TestQueue(t *testing.T) {
 func packages() []goPackage {
 	p := func(dir string, deps, tests []string) goPackage {
 		path := strings.TrimSuffix("cloudflash/"+strings.TrimPrefix(dir, "./"), "/.")
-		return goPackage{Dir: dir, ImportPath: path, Deps: deps, Imports: deps, TestImports: tests}
+		return goPackage{Dir: dir, ImportPath: path, Deps: deps, TestImports: tests}
 	}
 	a, b := []string{"cloudflash/cgroup"}, []string{"cloudflash/agent", "cloudflash/cgroup"}
 	return []goPackage{
