@@ -248,7 +248,7 @@ func (r *cloudletRecord) tellDeadline(at moment) {
 func momentOf(e guest.Exit, from time.Duration) moment {
 	m := now()
 	at := moment{min(e.FinishedBoot, m.boot), e.FinishedAt}
-	if e.FinishedBoot == 0 { // an init of before knows the time of day only
+	if e.FinishedBoot == 0 { // an older init tells the time of day only
 		at.boot = m.bootOf(e.FinishedAt, from)
 	}
 	return at

@@ -58,7 +58,8 @@ func (a *Agent) queue() []schedule.Item {
 		if c.State != CloudletQueued {
 			continue
 		}
-		it := schedule.Item{ID: c.ID, SLA: c.SLA, Submitted: c.SubmittedBoot, Deadline: schedule.NoDeadline, CPUs: c.Request.CPUs, MemoryBytes: c.Request.MemoryBytes, GPUs: c.Request.GPUs}
+		it := schedule.Item{ID: c.ID, SLA: c.SLA, Submitted: c.SubmittedBoot, Deadline: schedule.NoDeadline,
+			CPUs: c.Request.CPUs, MemoryBytes: c.Request.MemoryBytes, GPUs: c.Request.GPUs}
 		if c.Pinned {
 			it.VM = c.VM
 		}

@@ -91,7 +91,8 @@ func TestVMsTakeAPolicy(t *testing.T) {
 
 func TestPolicyOfAVMIsPointedTo(t *testing.T) {
 	f := newFake(t)
-	f.Err = &agent.Error{Kind: agent.ErrInvalid, Code: "invalid_policy", Detail: "crossed", Fields: []agent.Field{{Pointer: "/rules/all/down", Detail: "must be below up"}}}
+	f.Err = &agent.Error{Kind: agent.ErrInvalid, Code: "invalid_policy", Detail: "crossed",
+		Fields: []agent.Field{{Pointer: "/rules/all/down", Detail: "must be below up"}}}
 	for _, r := range [][2]string{{"POST", base + "/vms"}, {"PATCH", base + "/vms/web"}} {
 		if p := parse(t, ask(New(f, options()), r[0], r[1], `{}`)); !hasPointer(p, "/autoscale/rules/all/down") {
 			t.Errorf("%v: %v", r, p)

@@ -42,7 +42,7 @@ func parseJournal(b []byte) ([]Exit, error) {
 
 func parseExit(line []byte) (Exit, error) {
 	f := bytes.Fields(line)
-	if len(f) != 6 && len(f) != 7 { // an init of before leaves out the last
+	if len(f) != 6 && len(f) != 7 { // an older init leaves out the last
 		return Exit{}, fmt.Errorf("parse journal: line %q", line)
 	}
 	var n [6]int64
@@ -52,5 +52,6 @@ func parseExit(line []byte) (Exit, error) {
 			return Exit{}, fmt.Errorf("parse journal: line %q: %w", line, err)
 		}
 	}
-	return exitFrom(wire.Exit{ID: string(f[0]), Code: uint32(n[0]), Signal: uint32(n[1]), StartedAt: n[2], FinishedAt: n[3], CPUTime: n[4], FinishedBoot: n[5]}), nil
+	return exitFrom(wire.Exit{ID: string(f[0]), Code: uint32(n[0]), Signal: uint32(n[1]), StartedAt: n[2],
+		FinishedAt: n[3], CPUTime: n[4], FinishedBoot: n[5]}), nil
 }

@@ -26,7 +26,8 @@ func TestFirstFit(t *testing.T) {
 			wait:  []string{"low"},
 		},
 		"earlier deadline goes first, none goes last": {
-			queue: []Item{{ID: "none", CPUs: 1, Deadline: NoDeadline}, {ID: "late", CPUs: 1, Deadline: at(90)}, {ID: "soon", CPUs: 1, Deadline: at(10)}},
+			queue: []Item{{ID: "none", CPUs: 1, Deadline: NoDeadline}, {ID: "late", CPUs: 1, Deadline: at(90)},
+				{ID: "soon", CPUs: 1, Deadline: at(10)}},
 			nodes: []Node{{ID: "n", CPUs: 2, MemoryBytes: 1}},
 			want:  []Placement{{"soon", "n"}, {"late", "n"}},
 			wait:  []string{"none"},

@@ -432,7 +432,8 @@ func (f *Agent) Tokens() []agent.Token {
 
 func (f *Agent) CreateToken(name, role string) (agent.Token, string, error) {
 	if role != agent.RoleAdmin && role != agent.RoleViewer {
-		return agent.Token{}, "", &agent.Error{Kind: agent.ErrInvalid, Code: "invalid_token", Detail: "role must be admin or viewer, not \"" + role + "\""}
+		return agent.Token{}, "", &agent.Error{Kind: agent.ErrInvalid, Code: "invalid_token",
+			Detail: "role must be admin or viewer, not \"" + role + "\""}
 	}
 	return agent.Token{ID: "t7", Name: name, Role: role, Kind: "token", CreatedAt: Ago(0)}, "s3cret", nil
 }
@@ -454,7 +455,8 @@ func (f *Agent) Authenticate(secret string) (agent.Token, error) {
 	if t, ok := f.Has.Secrets[secret]; ok {
 		return t, nil
 	}
-	return agent.Token{}, &agent.Error{Kind: agent.ErrAuth, Code: "bad_token", Detail: "token is unknown, revoked or expired", Hint: "cloudflash token create"}
+	return agent.Token{}, &agent.Error{Kind: agent.ErrAuth, Code: "bad_token",
+		Detail: "token is unknown, revoked or expired", Hint: "cloudflash token create"}
 }
 
 func (f *Agent) NewSession(string) (string, time.Time, error) {

@@ -255,7 +255,8 @@ func (s *server) reapOne(pid int) {
 		if p.pid != pid {
 			continue
 		}
-		e := wire.Exit{ID: p.id, StartedAt: p.startedAt, FinishedAt: time.Now().UnixNano(), CPUTime: use.Utime.Nano() + use.Stime.Nano(), FinishedBoot: sinceBoot()}
+		e := wire.Exit{ID: p.id, StartedAt: p.startedAt, FinishedAt: time.Now().UnixNano(),
+			CPUTime: use.Utime.Nano() + use.Stime.Nano(), FinishedBoot: sinceBoot()}
 		if status.Signaled() {
 			e.Signal = uint32(status.Signal())
 		} else {

@@ -87,7 +87,8 @@ func (d *chaos) createOne(l *ledger, n int) {
 		return
 	}
 	name := "vm" + strconv.Itoa(n)
-	v, err := systemtest.Call[agent.VM](d.Agent, "POST", "/api/v1/vms", map[string]any{"name": name, "cpus": 1, "memory_bytes": 64 << 20, "storage_bytes": 64 << 20})
+	v, err := systemtest.Call[agent.VM](d.Agent, "POST", "/api/v1/vms", map[string]any{"name": name, "cpus": 1,
+		"memory_bytes": 64 << 20, "storage_bytes": 64 << 20})
 	l.do(func() {
 		if err == nil {
 			l.vms[v.ID], l.spec[v.ID] = v, 1
@@ -105,7 +106,8 @@ func (d *chaos) submitOne(l *ledger, n int) {
 	}
 	code := rand.IntN(4)
 	script := fmt.Sprintf("echo $CLOUDFLASH_CLOUDLET >>/data/starts; sleep %.2f; echo end; exit %d", rand.Float64()*2, code)
-	c, err := systemtest.Call[agent.Cloudlet](d.Agent, "POST", "/api/v1/cloudlets", map[string]any{"vm": v.ID, "argv": []string{"/bin/sh", "-c", script}, "name": "c" + strconv.Itoa(n)})
+	c, err := systemtest.Call[agent.Cloudlet](d.Agent, "POST", "/api/v1/cloudlets", map[string]any{"vm": v.ID,
+		"argv": []string{"/bin/sh", "-c", script}, "name": "c" + strconv.Itoa(n)})
 	if l.answered(err) && err == nil {
 		l.do(func() { l.codes[c.ID] = code })
 	}

@@ -26,7 +26,8 @@ func TestSystemEndsUnderLoad(t *testing.T) {
 		for range 6 {
 			clients.Go(func() {
 				for !stop.Load() {
-					if c, err := systemtest.Call[agent.Cloudlet](d, "POST", "/api/v1/cloudlets", map[string]any{"vm": "a", "argv": []string{"sleep", "5"}}); err == nil {
+					if c, err := systemtest.Call[agent.Cloudlet](d, "POST", "/api/v1/cloudlets", map[string]any{"vm": "a",
+						"argv": []string{"sleep", "5"}}); err == nil {
 						_, _ = systemtest.Call[agent.Cloudlet](d, "DELETE", "/api/v1/cloudlets/"+c.ID, nil)
 						done.Add(1)
 					}

@@ -210,7 +210,8 @@ func TestSystemExecHeldOutput(t *testing.T) {
 	s := systemtest.Start(t)
 	s.Out("vm", "create", "web", "--memory", "128MiB")
 	for name, hold := range map[string]string{"silent": "sleep 1000", "loud": "yes >&9"} {
-		cmd := s.Command("vm", "exec", "web", "--", "sh", "-c", "echo $$ >/data/pid; while [ ! -e /data/held ]; do sleep 0.1; done; echo end; exit 3")
+		cmd := s.Command("vm", "exec", "web", "--", "sh", "-c",
+			"echo $$ >/data/pid; while [ ! -e /data/held ]; do sleep 0.1; done; echo end; exit 3")
 		var out strings.Builder
 		cmd.Stdout = &out
 		if err := cmd.Start(); err != nil {

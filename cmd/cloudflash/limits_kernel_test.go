@@ -27,7 +27,8 @@ func TestSystemNetworkReach(t *testing.T) {
 	s.Out("vm", "create", "d", "--memory", "64MiB", "--network", "bridge")
 	address := func(vm string) string { return s.VM(vm).Network.IPv4 }
 	reach := func(vm, addr string, port int) string {
-		out, _, _ := s.Run("vm", "exec", vm, "--", "timeout", "10", "socat", "-u", fmt.Sprintf("TCP:%s:%d,connect-timeout=3", addr, port), "STDOUT")
+		out, _, _ := s.Run("vm", "exec", vm, "--", "timeout", "10", "socat", "-u",
+			fmt.Sprintf("TCP:%s:%d,connect-timeout=3", addr, port), "STDOUT")
 		return strings.TrimSpace(out)
 	}
 	for _, vm := range []string{"a", "c"} {
@@ -84,7 +85,8 @@ func TestSystemBandwidth(t *testing.T) {
 	world := systemtest.NewWorld(t)
 	world.Start("socat", "-u", "TCP-LISTEN:9000,fork,reuseaddr", "OPEN:/dev/null,wronly")
 	s.Out("vm", "create", "web", "--memory", "128MiB", "--bandwidth", "10Mbit")
-	s.Out("cloudlet", "submit", "--vm", "web", "--name", "up", "--", "socat", "-u", "OPEN:/dev/zero", "TCP:"+world.Addr+":9000,retry=20,interval=0.2")
+	s.Out("cloudlet", "submit", "--vm", "web", "--name", "up", "--", "socat", "-u", "OPEN:/dev/zero",
+		"TCP:"+world.Addr+":9000,retry=20,interval=0.2")
 	s.Await("up", agent.CloudletRunning)
 	rate := func(over time.Duration) float64 { // what leaves the host is what passed the limit
 		began, before := time.Now(), world.Sent()

@@ -83,7 +83,8 @@ func everyPageOnce(s *systemtest.Agent, id string, pages int64) {
 		s.T.Errorf("owners have %d pages, %d are used", owned, m.Map.UsedPages)
 	}
 	if sum := owned + m.Map.FreePages + m.Map.UninitialisedPages; sum != m.TotalPages {
-		s.T.Errorf("owners %d, free %d, uninitialised %d are %d, not the %d there are", owned, m.Map.FreePages, m.Map.UninitialisedPages, sum, m.TotalPages)
+		s.T.Errorf("owners %d, free %d, uninitialised %d are %d, not the %d there are", owned, m.Map.FreePages,
+			m.Map.UninitialisedPages, sum, m.TotalPages)
 	}
 	picture := systemtest.JSON[agent.MemoryMap](s, "api", "GET", memory+"/map?cells=4096&owner="+id)
 	var all, of int64

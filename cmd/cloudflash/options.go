@@ -111,7 +111,8 @@ func (o *options) flags(out io.Writer) *flag.FlagSet {
 	fs.DurationVar(&o.IdleAfter, "idle-after", o.IdleAfter, "how long a VM shows no sign of life until its deletion is announced; 0 never deletes idle VMs")
 	fs.DurationVar(&o.IdleNotice, "idle-notice", o.IdleNotice, "and how long after that it is deleted, unless it gets busy or is kept")
 	fs.IntVar(&o.IdleMinVMs, "idle-min-vms", o.IdleMinVMs, "so many running VMs stay, idle or not")
-	fs.DurationVar(&o.HistoryEvery, "history-every", o.HistoryEvery, "how often the history of usage is saved: what a killed agent forgets at most")
+	fs.DurationVar(&o.HistoryEvery, "history-every", o.HistoryEvery,
+		"how often the history of usage is saved: what a killed agent forgets at most")
 	fs.DurationVar(&o.UpkeepEvery, "upkeep-every", o.UpkeepEvery, "how often limits are read back and the network is mended")
 	fs.DurationVar(&o.TrimAfter, "trim-after", o.TrimAfter, "how long deletes are waited for before their blocks are given back")
 	fs.DurationVar(&o.FindingsAfter, "findings-after", o.FindingsAfter, "how long a VM is watched until something is found about it")

@@ -80,14 +80,16 @@ func TestSystemRecommend(t *testing.T) {
 	if spec := s.VM("web").Spec; spec.CPUs != cores || spec.MemoryBytes != 64<<20 {
 		t.Errorf("spec %+v", spec)
 	}
-	if out := s.Out("recommend", "undo", "web"); !strings.Contains(out, fmt.Sprintf("web cpus %v → 2, takes ", cores)) || !strings.Contains(out, "web memory 64 MiB → 256 MiB, takes 192 MiB more\n") {
+	if out := s.Out("recommend", "undo", "web"); !strings.Contains(out, fmt.Sprintf("web cpus %v → 2, takes ",
+		cores)) || !strings.Contains(out, "web memory 64 MiB → 256 MiB, takes 192 MiB more\n") {
 		t.Errorf("it says %q", out)
 	}
 	limits("200000 100000", "268435456")
 	if _, msg, code := s.Run("recommend", "undo", "web"); code != 4 || !strings.Contains(msg, "has taken no advice") {
 		t.Errorf("undone twice: %d %s", code, msg)
 	}
-	if events := s.Out("events"); !strings.Contains(events, "has what is advised: cpus 2.00 cores → ") || !strings.Contains(events, "has again what it had") {
+	if events := s.Out("events"); !strings.Contains(events,
+		"has what is advised: cpus 2.00 cores → ") || !strings.Contains(events, "has again what it had") {
 		t.Errorf("events:\n%s", events)
 	}
 	throttledIsToldWithoutBlame(s)
@@ -126,7 +128,8 @@ func changedByHandIsNotUndone(s *systemtest.Agent) {
 		s.T.Error("another number of the spec was changed, and the advice cannot be undone")
 	}
 	s.Out("vm", "set", "web", "--cpus", "1.9")
-	if _, msg, code := s.Run("recommend", "undo", "web"); code != 4 || !strings.Contains(msg, "cpus is 1.90 cores, not ") || advice(s, "web").Applied != nil {
+	if _, msg, code := s.Run("recommend", "undo", "web"); code != 4 || !strings.Contains(msg,
+		"cpus is 1.90 cores, not ") || advice(s, "web").Applied != nil {
 		s.T.Errorf("what was set by hand is undone: %d %s", code, msg)
 	}
 	if got := s.ControlFile(s.VM("web"), "cpu.max"); got != "190000 100000" {

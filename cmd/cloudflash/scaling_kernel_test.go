@@ -191,7 +191,8 @@ func TestSystemScalingStep(t *testing.T) {
 			larger, enough = append(larger, first.Sub(stepped)), append(enough, full.Sub(stepped))
 			t.Logf("step %d: %v, %v", i, first.Sub(stepped).Round(time.Millisecond), full.Sub(stepped).Round(time.Millisecond))
 		}
-		grew := slices.DeleteFunc(s.Decisions(v.ID), func(d agent.Decision) bool { return d.Resource != "cpus" || d.Result != agent.DecisionApplied })
+		grew := slices.DeleteFunc(s.Decisions(v.ID),
+			func(d agent.Decision) bool { return d.Resource != "cpus" || d.Result != agent.DecisionApplied })
 		for _, d := range grew {
 			inAgent = append(inAgent, time.Duration(d.KernelSeconds*float64(time.Second)))
 		}
@@ -200,7 +201,8 @@ func TestSystemScalingStep(t *testing.T) {
 		}
 		s.MustRemove(name)
 	}
-	t.Logf("%d steps of demand from %.2f to 2 cores at a limit of %.1f, load %s; %d more VMs had grown before", len(larger), base, size, load1(), restless)
+	t.Logf("%d steps of demand from %.2f to 2 cores at a limit of %.1f, load %s; %d more VMs had grown before",
+		len(larger), base, size, load1(), restless)
 	t.Logf("from the step to a larger cpu.max: %s", spread(larger))
 	t.Logf("to what is wanted or allowed:      %s", spread(enough))
 	t.Logf("from the agent's look to the kernel: %s; first signal %v", spread(inAgent), signals)
@@ -248,7 +250,8 @@ func TestLongScalingSteady(t *testing.T) {
 	s.Cancel("noise")
 	b := burntBy(s, "noise")
 	t.Logf("demand of 0.5 ± 0.15 cores for %.0f s, load %s: cpu.max %v", b.Seconds, load1(), quota)
-	t.Logf("%d reversals, throttled in %.1f %% of the periods, %.2f of %.2f CPU seconds done, backlog at most %.2f s", quota.Reversals(time.Time{}),
+	t.Logf("%d reversals, throttled in %.1f %% of the periods, %.2f of %.2f CPU seconds done, backlog at most %.2f s",
+		quota.Reversals(time.Time{}),
 		100*(after["nr_throttled"]-before["nr_throttled"])/(after["nr_periods"]-before["nr_periods"]), b.CPUSeconds, b.Wanted, b.BacklogPeak)
 	if most := 1 + length/600; quota.Reversals(time.Time{}) > most {
 		t.Errorf("more than %d%s", most, told(s.Events(v.ID, "")))

@@ -25,13 +25,15 @@ func TestSystemScalingMemoryGrows(t *testing.T) {
 	s.Looks(2)
 	began, waited := time.Now(), s.Stalled(v, "memory.pressure", "full")
 	someBefore := s.Stalled(v, "memory.pressure", "some")
-	s.Submit("grows", "growing", "burn", "--cpus", "0", "--memory", strconv.Itoa(end-limit/4)+"MiB", "--memory-rate", "50MiB/s", "--seconds", "3600")
+	s.Submit("grows", "growing", "burn", "--cpus", "0", "--memory", strconv.Itoa(end-limit/4)+"MiB", "--memory-rate",
+		"50MiB/s", "--seconds", "3600")
 	systemtest.Until(t, "it has all it wants", func() bool { return s.Number(v, "memory.current") >= end<<20 })
 	took := time.Since(began)
 	full := s.Stalled(v, "memory.pressure", "full") - waited
 	some := s.Stalled(v, "memory.pressure", "some") - someBefore
 	events := s.Counters(v, "memory.events")
-	t.Logf("%d → %.0f MiB in %.1f s, %.1f MiB/s, load %s", limit/4, s.Number(v, "memory.current")/(1<<20), took.Seconds(), float64(end-limit/4)/took.Seconds(), load1())
+	t.Logf("%d → %.0f MiB in %.1f s, %.1f MiB/s, load %s", limit/4, s.Number(v, "memory.current")/(1<<20),
+		took.Seconds(), float64(end-limit/4)/took.Seconds(), load1())
 	t.Logf("memory.events: high %.0f, max %.0f, oom %.0f, oom_kill %.0f; all stalled %.2f %% of the time (%.3f s), some %.2f %%", events["high"], events["max"], events["oom"],
 		events["oom_kill"], 100*full/took.Seconds(), full, 100*some/took.Seconds())
 	t.Logf("memory.high %v", working)
@@ -88,7 +90,8 @@ func TestSystemScalingShrinksAfterTheLoad(t *testing.T) {
 	t.Logf("memory.high %v", working)
 	t.Logf("memory.max %v", most)
 	t.Logf("%.0f refaults in %.0f s (%.0f before), memory.high %.0f MiB, unreclaimable %.0f MiB, in use %.0f MiB, oom_kill %.0f, stalled %.3f s", now-refaults, time.Since(ended).Seconds(),
-		refaults, working.Now()/(1<<20), held/(1<<20), s.Number(v, "memory.current")/(1<<20), events["oom_kill"], s.Stalled(v, "memory.pressure", "full"))
+		refaults, working.Now()/(1<<20), held/(1<<20), s.Number(v,
+			"memory.current")/(1<<20), events["oom_kill"], s.Stalled(v, "memory.pressure", "full"))
 	if events["oom_kill"] > 0 || working.Now() <= held || now-refaults > 5e6/4096 {
 		t.Errorf("shrinking hurt%s", told(s.Events(v.ID, "")))
 	}

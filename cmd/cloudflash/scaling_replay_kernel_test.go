@@ -113,7 +113,8 @@ func (x *subject) tell() (throttled float64, b burnt) {
 	}
 	share := func(a, b float64) float64 { return 100 * (a - b) / wall }
 	s.T.Logf("%-22s slack %5.1f %%, throttled %5.2f %% of the time, %5.2f %% of periods, backlog at most %6.2f CPU s of %.1f, PSI cpu some %5.2f full %5.2f, memory some %.2f full %.2f %%, OOM kills %.0f, %d resizes, %d reversals, look to kernel %s",
-		x.name, 100*(1-used/held(x.quota, x.began)), 100*throttled, 100*grown(now.cpu, x.before.cpu, "nr_throttled")/max(grown(now.cpu, x.before.cpu, "nr_periods"), 1), b.BacklogPeak, b.Wanted,
+		x.name, 100*(1-used/held(x.quota, x.began)), 100*throttled, 100*grown(now.cpu, x.before.cpu,
+			"nr_throttled")/max(grown(now.cpu, x.before.cpu, "nr_periods"), 1), b.BacklogPeak, b.Wanted,
 		share(now.waiting, x.before.waiting), share(now.stalled, x.before.stalled), share(now.memory, x.before.memory), share(now.memFull, x.before.memFull),
 		grown(now.events, x.before.events, "oom_kill"), resizes, x.quota.Reversals(time.Time{}), spread(kernel))
 	s.T.Logf("%-22s cpu.max %v", "", x.quota)
@@ -164,7 +165,8 @@ func TestLongScalingReplay(t *testing.T) {
 			atPeak, _ := all[0].tell()
 			ours, _ := all[2].tell()
 			if ours > max(atMean, 0.05) {
-				t.Errorf("throttled %.1f %% of the time, %.1f %% at the mean, %.1f %% at the peak%s", 100*ours, 100*atMean, 100*atPeak, told(s.Events(all[2].v.ID, "")))
+				t.Errorf("throttled %.1f %% of the time, %.1f %% at the mean, %.1f %% at the peak%s", 100*ours, 100*atMean,
+					100*atPeak, told(s.Events(all[2].v.ID, "")))
 			}
 		})
 	}

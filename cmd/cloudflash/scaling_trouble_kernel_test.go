@@ -50,7 +50,11 @@ func TestSystemScalingByHand(t *testing.T) {
 	s.Write(busy, "cpu.max", "15000 100000")
 	at := time.Now()
 	untouched := s.Follow(idle, "cpu.max")
-	systemtest.Until(t, "the busy VM grows again", func() bool { _, ok := quota.When(at, func(q float64) bool { return q > 0.15 }); return ok })
+	systemtest.Until(t, "the busy VM grows again", func() bool {
+		_, ok := quota.When(at,
+			func(q float64) bool { return q > 0.15 })
+		return ok
+	})
 	reaches(t, quota, grown)
 	systemtest.Until(t, "both changes of the idle VM are noticed", func() bool {
 		return drifts() == known+2
@@ -272,7 +276,8 @@ func TestSystemScalingDryRun(t *testing.T) {
 	s.Looks(4)
 	s.Cancel("load")
 	systemtest.Until(t, "it would shrink", func() bool {
-		return slices.ContainsFunc(s.Events(v.ID, "autoscale.recommended"), func(e agent.Event) bool { return e.Data["to"].(float64) < e.Data["from"].(float64) })
+		return slices.ContainsFunc(s.Events(v.ID, "autoscale.recommended"),
+			func(e agent.Event) bool { return e.Data["to"].(float64) < e.Data["from"].(float64) })
 	})
 	s.Looks(2)
 	got := s.Events(v.ID, "autoscale.")
@@ -302,7 +307,8 @@ func TestSystemScalingUserWins(t *testing.T) {
 	s.Looks(2)
 	quiet(s, v, "autoscale.")
 	setPolicy(s, "web", rules(agent.RuleChange{Mode: new("off")}))
-	systemtest.Until(t, "limits are the spec's", func() bool { return quota.Now() == modest && most.Now() == 100<<20 && working.Now() > 1<<60 })
+	systemtest.Until(t, "limits are the spec's",
+		func() bool { return quota.Now() == modest && most.Now() == 100<<20 && working.Now() > 1<<60 })
 	s.Looks(3)
 	t.Logf("cpu.max %v; memory.high %v; memory.max %v", quota, working, most)
 	if quota.Now() != modest {
@@ -345,7 +351,8 @@ func TestLongScalingManyAtOnce(t *testing.T) {
 	}
 	time.Sleep(10 * time.Second)
 	took := time.Since(began).Seconds()
-	t.Logf("%d of %d VMs have their quota back: %s; the agent took %.1f %% of a core over %.0f s; load %s", len(answered), n, spread(answered), 100*(s.ProcessTime()-used)/took, took, load1())
+	t.Logf("%d of %d VMs have their quota back: %s; the agent took %.1f %% of a core over %.0f s; load %s",
+		len(answered), n, spread(answered), 100*(s.ProcessTime()-used)/took, took, load1())
 	flaps := 0
 	for _, q := range quotas {
 		flaps = max(flaps, q.Reversals(time.Time{}))

@@ -54,7 +54,8 @@ func TestKernelResizeTakesEffectAtOnce(t *testing.T) {
 			}
 			close(changed)
 		}()
-		if _, err := systemtest.Call[agent.VM](s, "PATCH", "/api/v1/vms/web", map[string]any{"cpus": map[string]float64{"1": 1, "0.5": 0.5}[cpus]}); err != nil {
+		if _, err := systemtest.Call[agent.VM](s, "PATCH", "/api/v1/vms/web",
+			map[string]any{"cpus": map[string]float64{"1": 1, "0.5": 0.5}[cpus]}); err != nil {
 			t.Fatal(err)
 		}
 		d, ok := <-changed
@@ -82,7 +83,8 @@ func TestKernelOOMSparesNeighbours(t *testing.T) {
 	for _, name := range []string{"inside", "outside"} {
 		pids[name] = s.Await(name, agent.CloudletRunning).PID
 	}
-	_, stderr, code := s.Run("cloudlet", "run", "--vm", "a", "--name", "hog", "--", "burn", "--cpus", "0", "--memory", "256MiB", "--seconds", "60")
+	_, stderr, code := s.Run("cloudlet", "run", "--vm", "a", "--name", "hog", "--", "burn", "--cpus", "0", "--memory",
+		"256MiB", "--seconds", "60")
 	hog := s.Cloudlet("hog")
 	t.Logf("hog: %s, reason %q, signal %s, peak %d MiB, exit code of run %d, stderr %q", hog.State, hog.Reason, hog.Signal, hog.Usage.MemoryPeakBytes>>20, code, stderr)
 	if hog.State != agent.CloudletFailed || hog.Reason != "oom" || code != 137 || !strings.Contains(stderr, "oom") {
@@ -98,7 +100,8 @@ func TestKernelOOMSparesNeighbours(t *testing.T) {
 func TestKernelForkBombStopsAtItsPIDs(t *testing.T) {
 	s := systemtest.Start(t)
 	s.Out("vm", "create", "web", "--pids", "50", "--memory", "256MiB")
-	s.Out("cloudlet", "submit", "--vm", "web", "--name", "bomb", "--", "sh", "-c", "f() { while :; do f & done; }; f 2>/dev/null & exec sleep 600")
+	s.Out("cloudlet", "submit", "--vm", "web", "--name", "bomb", "--", "sh", "-c",
+		"f() { while :; do f & done; }; f 2>/dev/null & exec sleep 600")
 	v, most := s.VM("web"), 0.0
 	scope := "cl-" + s.Await("bomb", agent.CloudletRunning).ID
 	systemtest.Until(t, "it is refused again and again", func() bool {

@@ -140,7 +140,7 @@ type Exit struct {
 	StartedAt    int64
 	FinishedAt   int64
 	CPUTime      int64 // nanoseconds, of the process and the children it waited for
-	FinishedBoot int64 // nanoseconds of CLOCK_BOOTTIME; 0 from an init that did not tell yet
+	FinishedBoot int64 // nanoseconds of CLOCK_BOOTTIME; 0 from an older init
 }
 
 // Put adds an exit to a message.

@@ -172,7 +172,8 @@ func TestUsage(t *testing.T) {
 
 func TestTokensOverTCP(t *testing.T) {
 	r := withVMs(t)
-	r.agent.Has.Secrets = map[string]agent.Token{"root": {Role: agent.RoleAdmin, Kind: "token"}, "guest": {Role: agent.RoleViewer, Kind: "token"}}
+	r.agent.Has.Secrets = map[string]agent.Token{"root": {Role: agent.RoleAdmin, Kind: "token"},
+		"guest": {Role: agent.RoleViewer, Kind: "token"}}
 	hint := "hint: cloudflash login prints a link for a browser; cloudflash token create makes a token\n"
 	for name, c := range map[string]struct {
 		token, args string
@@ -310,7 +311,8 @@ func TestWaitSeesTheEnd(t *testing.T) {
 
 func TestFailedCheckFails(t *testing.T) {
 	r := newRig(t)
-	r.agent.Has.Checks = []agent.Check{{Name: "cgroup", Detail: "no io controller", Fix: "boot with cgroup_no_v1=all"}, {Name: "store", OK: true, Detail: "fine"}}
+	r.agent.Has.Checks = []agent.Check{{Name: "cgroup", Detail: "no io controller", Fix: "boot with cgroup_no_v1=all"},
+		{Name: "store", OK: true, Detail: "fine"}}
 	want := result{Out: "CHECK   OK   FOUND             FIX\ncgroup  NO   no io controller  boot with cgroup_no_v1=all\nstore   yes  fine\n", Code: ExitFailure}
 	if diff := cmp.Diff(want, r.run("host", "check")); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)

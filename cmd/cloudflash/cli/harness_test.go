@@ -199,11 +199,13 @@ func ptr[T any](v T) *T { return &v }
 func withVMs(t testing.TB) *rig {
 	r := newRig(t)
 	r.agent.Has.VMs = []agent.VM{
-		{ID: "v0", Name: "db", State: agent.VMRunning, Image: "host", Network: agent.Network{Mode: "nat", IPv4: "10.88.0.2"}, CreatedAt: apitest.Ago(2*time.Hour + 10*time.Minute), Cloudlets: 1, InitPID: 42,
+		{ID: "v0", Name: "db", State: agent.VMRunning, Image: "host",
+			Network: agent.Network{Mode: "nat", IPv4: "10.88.0.2"}, CreatedAt: apitest.Ago(2*time.Hour + 10*time.Minute), Cloudlets: 1, InitPID: 42,
 			Spec:   agent.Spec{CPUs: 2, MemoryBytes: 1 << 30, IO: agent.IO{ReadBPS: 7, WriteBPS: 8}},
 			Limits: agent.Limits{CPUs: ptr(2.0), MemoryBytes: ptr(int64(1 << 30)), PIDs: ptr(int64(256)), IO: &agent.IO{ReadBPS: 5 << 20, WriteIOPS: 100}},
 			Usage:  agent.Usage{CPUs: 0.5, MemoryBytes: 100 << 20, PIDs: 3}},
-		{ID: "v1", Name: "web", State: agent.VMFailed, Reason: "init ended", Image: "host", CreatedAt: apitest.Ago(72 * time.Hour), IdleSince: ptr(apitest.Ago(0))},
+		{ID: "v1", Name: "web", State: agent.VMFailed, Reason: "init ended", Image: "host",
+			CreatedAt: apitest.Ago(72 * time.Hour), IdleSince: ptr(apitest.Ago(0))},
 	}
 	return r
 }
@@ -240,18 +242,23 @@ func (r *rig) tcpHandler(h http.HandlerFunc) string { return r.serve(nil, h).URL
 // someScaling is a VM that needs more than it may have, and one that is to go.
 func someScaling() apitest.Scaling {
 	at := time.Date(2026, 1, 2, 3, 4, 5, 6e6, time.Local)
-	grown := agent.Decision{Seq: 1, At: at, VM: "v0", VMName: "db", Resource: "cpus", Action: "grow", Signal: "throttled", Result: agent.DecisionApplied,
+	grown := agent.Decision{Seq: 1, At: at, VM: "v0", VMName: "db", Resource: "cpus", Action: "grow",
+		Signal: "throttled", Result: agent.DecisionApplied,
 		From: 0.5, To: 2, Use: 0.5, Value: 0.9, Limit: 0.1, Reason: "throttled in 90 % of periods", KernelSeconds: 0.043, Effect: &agent.Effect{Text: "calm"}}
-	short := agent.Decision{Seq: 2, At: at.Add(time.Second), VM: "v0", VMName: "db", Resource: "memory_bytes", Action: "grow", Signal: "memory.events", Result: agent.DecisionDeferred,
+	short := agent.Decision{Seq: 2, At: at.Add(time.Second), VM: "v0", VMName: "db", Resource: "memory_bytes",
+		Action: "grow", Signal: "memory.events", Result: agent.DecisionDeferred,
 		From: 1 << 30, To: 1 << 30, HighFrom: 900 << 20, HighTo: 960 << 20, Reason: "at its limit", Why: "the host is full"}
 	last := grown
 	last.At = apitest.Ago(2 * time.Hour)
 	return apitest.Scaling{Decisions: []agent.Decision{grown, short},
 		Status: []agent.VMScaling{
 			{VM: "v0", VMName: "db", Mode: "auto", Spent: 2, PerHour: 60, Activity: "1 cloudlet runs", Resources: []agent.Scaled{
-				{Resource: "cpus", Mode: "auto", State: "at_max", Spec: 2, Limit: 2, Use: 1.96, Min: 0.5, Max: 2, Up: .8, Down: .2, LastDecision: &last},
-				{Resource: "memory_bytes", Mode: "auto", State: "steady", Spec: 1 << 30, Limit: 1 << 30, High: 900 << 20, Use: 100 << 20, Min: 256 << 20, Max: 4 << 30, Up: .9, Down: .2, HoldSeconds: 3600},
+				{Resource: "cpus", Mode: "auto", State: "at_max", Spec: 2, Limit: 2, Use: 1.96, Min: 0.5, Max: 2, Up: .8,
+					Down: .2, LastDecision: &last},
+				{Resource: "memory_bytes", Mode: "auto", State: "steady", Spec: 1 << 30, Limit: 1 << 30, High: 900 << 20,
+					Use: 100 << 20, Min: 256 << 20, Max: 4 << 30, Up: .9, Down: .2, HoldSeconds: 3600},
 				{Resource: "rbps", Mode: "off", State: "off"}}},
-			{VM: "v1", VMName: "web", Mode: "off", PerHour: 60, IdleSince: new(apitest.Ago(3 * time.Hour)), Resources: []agent.Scaled{{Resource: "cpus", Mode: "off", State: "off", Limit: 1}}},
+			{VM: "v1", VMName: "web", Mode: "off", PerHour: 60, IdleSince: new(apitest.Ago(3 * time.Hour)),
+				Resources: []agent.Scaled{{Resource: "cpus", Mode: "off", State: "off", Limit: 1}}},
 		}}
 }

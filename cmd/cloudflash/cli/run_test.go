@@ -268,7 +268,8 @@ func TestEventsFollow(t *testing.T) {
 	table.out.await(t, "created\n")
 	lines.out.await(t, `"seq":2`)
 	r.agent.Change(func() {
-		r.agent.Has.Events = append(r.agent.Has.Events, agent.Event{Seq: 3, At: r.agent.Has.Events[0].At, Level: "error", Kind: "x", Message: "third"})
+		r.agent.Has.Events = append(r.agent.Has.Events, agent.Event{Seq: 3, At: r.agent.Has.Events[0].At, Level: "error",
+			Kind: "x", Message: "third"})
 	})
 	table.out.await(t, "third\n")
 	lines.out.await(t, "third")
@@ -285,7 +286,8 @@ func TestEventsFollow(t *testing.T) {
 func TestEventsThatAreGone(t *testing.T) {
 	r := withAll(t)
 	r.agent.Has.Oldest = 2
-	r.agent.Has.Events = append(r.agent.Has.Events, agent.Event{Seq: 3, At: r.agent.Has.Events[0].At, Level: "info", Kind: "x", Message: "third"})
+	r.agent.Has.Events = append(r.agent.Has.Events, agent.Event{Seq: 3, At: r.agent.Has.Events[0].At, Level: "info",
+		Kind: "x", Message: "third"})
 	if got := r.run("events", "--since", "1"); got.Code != ExitFailure || got.Err != "error: events up to 5 are gone\n" {
 		t.Errorf("%+v", got)
 	}

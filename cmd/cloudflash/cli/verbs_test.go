@@ -28,7 +28,8 @@ func withAll(t testing.TB) *rig {
 		{Seq: 1, At: time.Date(2026, 1, 2, 3, 4, 5, 6e6, time.Local), Level: "info", Kind: "vm.created", VM: "v0", Message: "VM db created"},
 		{Seq: 2, At: time.Date(2026, 1, 2, 3, 4, 6, 0, time.Local), Level: "warn", Kind: "cloudlet.finished", Cloudlet: "c1", Message: "cloudlet hog failed: oom"},
 	}
-	r.agent.Has.Operations = []agent.Operation{{ID: "o0", Kind: "vm.delete", Target: "v0", State: agent.OperationSucceeded, CreatedAt: apitest.Ago(0)}}
+	r.agent.Has.Operations = []agent.Operation{{ID: "o0", Kind: "vm.delete", Target: "v0",
+		State: agent.OperationSucceeded, CreatedAt: apitest.Ago(0)}}
 	r.agent.Has.Tokens = []agent.Token{{ID: "t0", Name: "ci", Role: "viewer", Kind: "token", CreatedAt: apitest.Ago(3 * 24 * time.Hour)}}
 	r.agent.Has.Checks = []agent.Check{{Name: "cgroup", OK: true, Detail: "writable"}, {Name: "store", OK: true, Detail: "fine"}}
 	r.agent.Has.Scaling = someScaling()
