@@ -60,19 +60,25 @@ func (s *suite) log(name string) (*os.File, error) {
 	return os.Create(filepath.Join(s.report.dir, name+".log"))
 }
 
-// style is what does not run the code.
-func (s *suite) style() []step {
-	return []step{
+// style checks what does not run the code.
+func (s *suite) style(ctx context.Context) {
+	for _, st := range []step{
 		{"gofmt", "", gofmt},
 		{"vet", "", vet},
-		{"shellcheck", "", func(ctx context.Context, out io.Writer) error {
-			return bash(ctx, out, "shellcheck scripts/{run,test,vm,bench,example,monitoring/run} scripts/lib/*").Run()
-		}},
-		{"lint", "", func(ctx context.Context, out io.Writer) error {
-			return command(ctx, out, "go", "tool", "-modfile=scripts/tools.mod", "golangci-lint", "run", "--allow-serial-runners",
-				"--config", "scripts/golangci.yml", "./...").Run()
-		}},
+		{"shellcheck", "", shellcheck},
+		{"lint", "", lint},
+	} {
+		s.step(ctx, st)
 	}
+}
+
+func shellcheck(ctx context.Context, out io.Writer) error {
+	return bash(ctx, out, "shellcheck scripts/{run,test,vm,bench,example,monitoring/run} scripts/lib/*").Run()
+}
+
+func lint(ctx context.Context, out io.Writer) error {
+	return command(ctx, out, "go", "tool", "-modfile=scripts/tools.mod", "golangci-lint", "run", "--allow-serial-runners",
+		"--config", "scripts/golangci.yml", "./...").Run()
 }
 
 func gofmt(ctx context.Context, out io.Writer) error {

@@ -73,7 +73,8 @@ func programs() string {
 }
 
 // runAll runs what was selected, once. What fails stops nothing but what
-// builds on it.
+// builds on it. What runs on this host comes before the VMs: compilers beside
+// them would take the processors from tests that measure time.
 func (s *suite) runAll(ctx context.Context) {
 	if !s.needVMs() && !s.options.unit {
 		return
@@ -81,30 +82,6 @@ func (s *suite) runAll(ctx context.Context) {
 	if !s.step(ctx, s.hostPackages()) {
 		return
 	}
-	var wg sync.WaitGroup
-	defer wg.Wait()
-
-	if s.needVMs() {
-		wg.Go(func() { s.inVMs(ctx) })
-	}
-	if s.options.unit {
-		for _, st := range s.style() {
-			s.step(ctx, st)
-		}
-		s.step(ctx, s.unit("unit tests", "nomsgpack", s.reach.unit))
-		if slices.Contains(s.reach.unit, "./agent/gpu") {
-			// Binding is lazy: the library is there only where its driver is.
-			s.step(ctx, s.unit("unit tests with NVML", "nomsgpack,nvml", []string{"./agent/gpu"}, "CGO_ENABLED=1",
-				"CGO_CFLAGS=-O2 -g -Wno-deprecated-declarations", "CGO_LDFLAGS=-Wl,-z,lazy"))
-		}
-	}
-	if s.options.monitoring {
-		s.step(ctx, monitoringFiles())
-	}
-}
-
-// inVMs runs what needs a test VM.
-func (s *suite) inVMs(ctx context.Context) {
 	dir, err := os.MkdirTemp("", "cloudflash-test-")
 	if err != nil {
 		s.report.step(result{Name: "a place for kernel tests", Err: err})
@@ -116,19 +93,57 @@ func (s *suite) inVMs(ctx context.Context) {
 		}
 	}()
 
+	var beside sync.WaitGroup
+	var jobs []job
+	beside.Go(func() { jobs = s.forVMs(ctx, dir) })
+	if s.options.unit {
+		beside.Go(func() { s.style(ctx) })
+		s.units(ctx)
+	}
+	if s.options.monitoring {
+		s.step(ctx, monitoringFiles())
+	}
+	beside.Wait()
+	s.inVMs(ctx, dir, jobs)
+}
+
+// units runs the unit tests.
+func (s *suite) units(ctx context.Context) {
+	s.step(ctx, s.unit("unit tests", "nomsgpack", s.reach.unit))
+	if slices.Contains(s.reach.unit, "./agent/gpu") {
+		// Binding is lazy: the library is there only where its driver is.
+		s.step(ctx, s.unit("unit tests with NVML", "nomsgpack,nvml", []string{"./agent/gpu"}, "CGO_ENABLED=1",
+			"CGO_CFLAGS=-O2 -g -Wno-deprecated-declarations", "CGO_LDFLAGS=-Wl,-z,lazy"))
+	}
+}
+
+// forVMs makes what test VMs need and returns what they are to do: nothing
+// where a part of it failed.
+func (s *suite) forVMs(ctx context.Context, dir string) []job {
+	if !s.needVMs() {
+		return nil
+	}
 	var images sync.WaitGroup
 	made := false
 	images.Go(func() { made = s.step(ctx, s.images()) })
 	var jobs []job
 	built := s.step(ctx, step{"build for the test VMs", "", func(ctx context.Context, out io.Writer) error {
+		var err error
 		jobs, err = s.prepare(ctx, out, dir)
 		return err
 	}})
 	images.Wait()
 	if !built || !made {
+		return nil
+	}
+	return jobs
+}
+
+// inVMs does the jobs in test VMs.
+func (s *suite) inVMs(ctx context.Context, dir string, jobs []job) {
+	if len(jobs) == 0 {
 		return
 	}
-
 	s.report.plan(len(jobs))
 	q := newQueue(jobs, s.times)
 	var wg sync.WaitGroup
