@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"bytes"
 	"context"
 	"log/slog"
 	"os"
@@ -8,6 +9,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -20,6 +22,7 @@ import (
 type live struct {
 	*Agent
 	t      testing.TB
+	log    *logTo
 	cfg    Config
 	cancel context.CancelFunc
 	done   chan error
@@ -37,8 +40,9 @@ func newLive(t testing.TB) *live {
 	cfg.Binaries = []string{binary(t, "burn")}
 	cfg.Idle = IdleConfig{} // VMs that idle stay
 	cfg.Overcommit = Overcommit{CPUs: 16, Memory: 4, Storage: 100}
-	cfg.Log = slog.New(slog.NewTextHandler(logTo{t}, nil))
-	l := &live{t: t, cfg: cfg}
+	log := &logTo{t: t}
+	cfg.Log = slog.New(slog.NewTextHandler(log, nil))
+	l := &live{t: t, log: log, cfg: cfg}
 	l.start()
 	t.Cleanup(func() {
 		for _, v := range l.VMs() {
@@ -49,14 +53,28 @@ func newLive(t testing.TB) *live {
 	return l
 }
 
-// logTo sends the agent's log to the test's.
-type logTo struct{ t testing.TB }
+// logTo sends the agent's log to the test's, and keeps it.
+type logTo struct {
+	t testing.TB
 
-func (l logTo) Write(p []byte) (int, error) {
+	mu  sync.Mutex
+	all bytes.Buffer
+}
+
+func (l *logTo) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.all.Write(p)
 	if _, bench := l.t.(*testing.B); !bench && l.t.Context().Err() == nil {
 		l.t.Log(strings.TrimSpace(string(p)))
 	}
 	return len(p), nil
+}
+
+func (l *logTo) said(what string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return bytes.Contains(l.all.Bytes(), []byte(what))
 }
 
 // stateDir is a directory on a block device, so that io limits have something

@@ -21,10 +21,14 @@ func TestKernelHostileExhausts(t *testing.T) {
 	f.holds(t)
 }
 
-// Every tmpfs is filled with files that have nothing in them.
-func TestKernelHostileFillsMemory(t *testing.T) {
+// A tmpfs is filled with files that have nothing in them.
+func TestKernelHostileFillsMemory(t *testing.T) { fillMemory(t, "/dev/shm") }
+
+func TestSystemHostileFillsMemory(t *testing.T) { fillMemory(t, "/tmp", "/run", "/dev") }
+
+func fillMemory(t *testing.T, dirs ...string) {
 	f := newFortress(t)
-	for _, dir := range []string{"/tmp", "/run", "/dev/shm", "/dev"} {
+	for _, dir := range dirs {
 		t.Run(dir, func(t *testing.T) { f.bomb(t, "files in memory", dir) })
 	}
 	f.holds(t)
@@ -32,15 +36,24 @@ func TestKernelHostileFillsMemory(t *testing.T) {
 
 // Bombs that a shell can make.
 func TestKernelHostileBombs(t *testing.T) {
-	f := newFortress(t)
-	for name, script := range map[string]string{
-		"fork bomb":     "f() { while :; do f & done; }; f 2>/dev/null & sleep 2",
-		"memory":        "exec burn --cpus 0 --memory 1GiB --seconds 20",
+	bombs(t, map[string]string{
+		"fork bomb": "f() { while :; do f & done; }; f 2>/dev/null & sleep 2",
+		"memory":    "exec burn --cpus 0 --memory 1GiB --seconds 20",
+	})
+}
+
+func TestSystemHostileBombs(t *testing.T) {
+	bombs(t, map[string]string{
 		"flood":         "timeout 2 yes; true",
 		"endless log":   "truncate -s 1T /proc/self/fd/1; echo end",
 		"pipe of cores": "i=0; while [ $i -lt 20 ]; do sh -c 'kill -ABRT $$' & i=$((i+1)); done; wait; true",
 		"big file":      "head -c 200M /dev/zero >/tmp/big; true",
-	} {
+	})
+}
+
+func bombs(t *testing.T, scripts map[string]string) {
+	f := newFortress(t)
+	for name, script := range scripts {
 		t.Run(name, func(t *testing.T) {
 			f.Run("cloudlet", "submit", "--vm", "evil", "--name", "bomb", "--deadline", "30s", "--", "sh", "-c", script)
 			f.Run("cloudlet", "wait", "bomb")

@@ -205,7 +205,7 @@ func TestKernelHostileCalls(t *testing.T) {
 }
 
 // The init, and processes of others and of its own.
-func TestKernelHostileProcesses(t *testing.T) {
+func TestSystemHostileProcesses(t *testing.T) {
 	f := newFortress(t)
 	f.attacks(t, "the init", "setuid")
 	f.scripts(t, map[string]string{
@@ -231,7 +231,7 @@ func TestKernelHostileFiles(t *testing.T) {
 }
 
 // Sockets of the host, and the VM's own network.
-func TestKernelHostileNetwork(t *testing.T) {
+func TestSystemHostileNetwork(t *testing.T) {
 	f := newFortress(t)
 	t.Run("sockets of the host", func(t *testing.T) { f.attack(t, "evil", false, "sockets", f.listen(t)...) })
 	f.scripts(t, map[string]string{

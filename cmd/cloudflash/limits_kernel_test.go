@@ -94,19 +94,22 @@ func TestSystemBandwidth(t *testing.T) {
 		return (world.Sent() - before) * 8 / time.Since(began).Seconds() / 1e6
 	}
 	systemtest.Until(t, "the transfer has begun", func() bool { return rate(200*time.Millisecond) > 1 })
-	for _, limit := range []float64{25, 5} {
+	for _, limit := range []float64{15, 3} {
 		s.Out("vm", "set", "web", "--bandwidth", fmt.Sprintf("%gMbit", limit))
 		// An emulator that is busy may let pass less for a while, but never more.
-		got := max(rate(2*time.Second), rate(2*time.Second))
-		t.Logf("%.2f Mbit/s on the wire, limit %g", got, limit)
-		if got > limit*1.05 || got < limit*0.85 { // frames have headers that the limit counts
-			t.Errorf("%.2f Mbit/s, limit %g", got, limit)
-		}
+		systemtest.Until(t, fmt.Sprintf("%g Mbit/s pass", limit), func() bool {
+			got := rate(2 * time.Second)
+			t.Logf("%.2f Mbit/s on the wire, limit %g", got, limit)
+			if got > limit*1.05 {
+				t.Errorf("%.2f Mbit/s, limit %g", got, limit)
+			}
+			return got >= limit*0.85 // frames have headers that the limit counts
+		})
 	}
 	if c := s.Cloudlet("up"); c.State != agent.CloudletRunning {
 		t.Errorf("the connection broke: %s %s", c.State, c.Reason)
 	}
-	if got := s.VM("web").Limits.BandwidthBPS; got == nil || *got < 4.9e6 || *got > 5.1e6 {
+	if got := s.VM("web").Limits.BandwidthBPS; got == nil || *got < 2.9e6 || *got > 3.1e6 {
 		t.Errorf("limit as the kernel has it: %v", got)
 	}
 }
@@ -124,19 +127,19 @@ func TestSystemStorageQuota(t *testing.T) {
 		}
 		return written
 	}
-	got := write("full", 100)
-	t.Logf("dd of 100 MiB into a VM of 64 MiB stopped at %d bytes", got)
+	got := write("full", 70)
+	t.Logf("dd of 70 MiB into a VM of 64 MiB stopped at %d bytes", got)
 	if got > 64<<20 || got < 63<<20 {
 		t.Errorf("stopped at %d", got)
 	}
-	if got := write("neighbour", 30); got != 30<<20 {
+	if got := write("neighbour", 10); got != 10<<20 {
 		t.Errorf("the neighbour wrote %d", got)
 	}
 	if _, msg, code := s.Run("vm", "set", "neighbour", "--storage", "16MiB"); code != 2 { // below the range
 		t.Errorf("%d %s", code, msg)
 	}
 	s.Out("vm", "set", "full", "--storage", "128MiB")
-	if got := write("full", 100); got != 100<<20 {
+	if got := write("full", 70); got != 70<<20 {
 		t.Errorf("after growing: %d", got)
 	}
 	if _, msg, code := s.Run("vm", "set", "full", "--storage", "64MiB"); code != 4 || !strings.Contains(msg, "storage_bytes") {

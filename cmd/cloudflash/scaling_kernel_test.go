@@ -101,6 +101,32 @@ func trace(s *systemtest.Agent, v agent.VM, cores []float64) string {
 	return "/data/trace"
 }
 
+// awaitedTrace is a trace that burn reads from a pipe: taken is closed once it has, and so has begun.
+func awaitedTrace(s *systemtest.Agent, v agent.VM, cores []float64) (path string, taken <-chan struct{}) {
+	s.T.Helper()
+	inVM := trace(s, v, cores)
+	file := filepath.Join(s.StateDir, "vms", v.ID, inVM)
+	lines, err := os.ReadFile(file)
+	if err != nil {
+		s.T.Fatal(err)
+	}
+	if err := os.Remove(file); err != nil {
+		s.T.Fatal(err)
+	}
+	if err := unix.Mkfifo(file, 0o644); err != nil {
+		s.T.Fatal(err)
+	}
+
+	read := make(chan struct{})
+	go func() {
+		defer close(read)
+		if err := os.WriteFile(file, lines, 0o644); err != nil { // waits for a reader
+			s.T.Error(err)
+		}
+	}()
+	return inVM, read
+}
+
 // reaches waits until a limit is so much or more, as near as the agent takes it: for the last half percent it changes
 // nothing.
 func reaches(t *testing.T, limit *systemtest.Trail, least float64) {
@@ -170,8 +196,9 @@ func TestSystemScalingStep(t *testing.T) {
 		quota := s.Follow(v, "cpu.max")
 		before := calm + rng.IntN(10) // at any time between two looks
 		cores := append(slices.Repeat([]float64{base}, before), slices.Repeat([]float64{2}, 600)...)
-		s.Submit(name, "c"+name, "burn", "--trace", trace(s, v, cores), "--step", "100ms", "--drop")
-		s.Looks(1)
+		demand, begun := awaitedTrace(s, v, cores)
+		s.Submit(name, "c"+name, "burn", "--trace", demand, "--step", "100ms", "--drop")
+		<-begun
 		setPolicy(s, name, agent.PolicyLayer{})
 		// All it may have is four times its size, or the host. What an emulator that is busy does not let
 		// it use, it does not get: a tenth is the dead band.

@@ -105,7 +105,7 @@ func parse(args []string) (options, error) {
 	flags.BoolVar(&o.changed, "changed", false, "only what a change since `REV` can reach: scripts/test --changed [REV];\n"+
 		"without REV, the branch that this one follows, or else HEAD")
 	flags.IntVar(&o.repeat, "repeat", 1, "run the selection `N` times and tell which ever failed")
-	flags.IntVar(&o.vms, "vms", 3, "how many test VMs at a time")
+	flags.IntVar(&o.vms, "vms", 4, "how many test VMs at a time")
 	if err := flags.Parse(args); err != nil {
 		return o, err
 	}

@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -75,7 +76,6 @@ func (r *report) plan(n int) {
 func (r *report) step(res result) {
 	r.add(res)
 	r.say("%-6s %-50s %6.1f s", verdict(res.Err), res.title(), res.Took.Seconds())
-	r.excerpt(res)
 }
 
 // kernelTest tells how one ended.
@@ -86,7 +86,6 @@ func (r *report) kernelTest(res result) {
 	ended, planned := r.ended, r.planned
 	r.mu.Unlock()
 	r.say("%-6s %-50s %6.1f s  (%d of %d)", verdict(res.Err), res.title(), res.Took.Seconds(), ended, planned)
-	r.excerpt(res)
 }
 
 // unitTest is told only when it fails: there are many.
@@ -94,7 +93,6 @@ func (r *report) unitTest(res result) {
 	r.add(res)
 	if res.Err != nil {
 		r.say("%-6s %-50s %6.1f s", verdict(res.Err), res.title(), res.Took.Seconds())
-		r.excerpt(res)
 	}
 }
 
@@ -126,25 +124,32 @@ func verdict(err error) string {
 	return "ok"
 }
 
-// excerptLines of a log are shown where its test failed.
-const excerptLines = 40
+// What is shown of the log of a failed test: what the test itself said, then the
+// end of everything. An agent says so much that the first may be far above.
+const (
+	ownLines = 12
+	endLines = 16
+)
 
-// excerpt shows the end of the log of what failed.
-func (r *report) excerpt(res result) {
-	if res.Err == nil {
-		return
+// ownLine is one that a test has written, or the runtime about it.
+var ownLine = regexp.MustCompile(`^\s*\w+_test\.go:\d+: |^panic: |^fatal error: |DATA RACE|^--- FAIL`)
+
+// excerpt is what tells most about a failure.
+func excerpt(log string) []string {
+	lines := lastLines(log, endLines+1000)
+	end := max(0, len(lines)-endLines)
+	var own []string
+	for _, line := range lines[:end] {
+		if ownLine.MatchString(line) {
+			own = append(own, line)
+		}
 	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	fmt.Fprintf(r.out, "        %v\n", res.Err)
-	for _, line := range lastLines(res.Log, excerptLines) {
-		fmt.Fprintf(r.out, "        | %s\n", line)
-	}
+	return slices.Concat(own[max(0, len(own)-ownLines):], lines[end:])
 }
 
 // lastLines of a file, shortened where they are very long.
 func lastLines(path string, n int) []string {
-	const most = 64 << 10
+	const most = 256 << 10
 	f, err := os.Open(path)
 	if err != nil {
 		return nil
@@ -200,6 +205,9 @@ func (r *report) summary(interrupted bool) bool {
 	for _, title := range order {
 		first := failed[title][0]
 		p("  %s (%d of %d): %v\n", title, len(failed[title]), runs[title], first.Err)
+		for _, line := range excerpt(first.Log) {
+			p("    | %s\n", line)
+		}
 		if first.Log != "" {
 			p("    all it said: %s\n", first.Log)
 		}

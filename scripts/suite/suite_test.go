@@ -385,3 +385,23 @@ func TestServe(t *testing.T) {
 		})
 	}
 }
+
+// What a test says itself is shown, however much the agent says after it.
+func TestExcerpt(t *testing.T) {
+	var log strings.Builder
+	fmt.Fprintln(&log, "=== RUN   TestX\n    x_test.go:12: 3 Mbit/s, limit 5\npanic: gone")
+	for n := range 200 {
+		fmt.Fprintf(&log, "        time=%d level=INFO\n", n)
+	}
+	fmt.Fprintln(&log, "--- FAIL: TestX (1.00s)\nFAIL")
+	file := filepath.Join(t.TempDir(), "log")
+	if err := os.WriteFile(file, []byte(log.String()), 0o644); err != nil {
+		t.Fatal(err)
+	}
+
+	got := excerpt(file)
+	want := []string{"    x_test.go:12: 3 Mbit/s, limit 5", "panic: gone"}
+	if len(got) != len(want)+endLines || !slices.Equal(got[:2], want) || got[len(got)-1] != "FAIL" {
+		t.Errorf("%q", got)
+	}
+}

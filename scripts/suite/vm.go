@@ -62,7 +62,7 @@ func boot(ctx context.Context, kernel, dir, log string) (*testVM, error) {
 		told:   told,
 	}
 
-	cmd := command(ctx, told, "scripts/vm", "--kernel", kernel, "--mem", vmMemory, "--timeout", "0", "--dir", dir,
+	cmd := command(ctx, told, "scripts/vm", "--kernel", kernel, "--mem", vmMemory, "--one-thread", "--timeout", "0", "--dir", dir,
 		"--publish", strconv.Itoa(port)+":5000", "--", "bash", "/mnt/dir/worker", "/mnt/dir", vm.mark)
 	if kernel == native {
 		cmd = with(command(ctx, told, "bash", filepath.Join(dir, "worker"), dir, vm.mark), "PATH="+programs()+":"+os.Getenv("PATH"))

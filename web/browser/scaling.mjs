@@ -120,7 +120,7 @@ async function growth({ page, step, eventually, shots, fits, vm, edit, save, sav
     await eventually("when the kernel had it, and its effect", async () => /in the kernel after \d.*s later\)/.test(await row()));
     console.log(`    ${before} → ${first.to} cores, ${/in the kernel after [\d.]+ m?s/.exec(await row())[0]}`);
     const label = () => page.locator("#chart-size canvas").getAttribute("aria-label");
-    await eventually("the chart tells of it", async () => /decisions?, the last: .*grow 0\.5 cores → /.test(await label()));
+    await eventually("the chart tells of it", async () => /decisions?, the last: .*grow 0\.1 cores → /.test(await label()));
     assert.match(await page.textContent("#chart-size .legend"), /grows above0?\.?\d.*shrinks below/);
     assert.match(await page.textContent("#size-legend"), /Grows above 70 % of the limit, shrinks below 20 %/);
     await page.locator("#chart-size").getByRole("button", { name: "Show table" }).click();
@@ -251,8 +251,8 @@ async function watching({ browser, page, origin, step, eventually, complaints, v
 
   await step("limits are left alone again", async () => {
     await call(page, "PUT", `/autoscale/policy?vm=${vm}`, {});
-    await call(page, "PATCH", "/vms/web", { cpus: 0.5 });
-    await eventually("half a core", async () => (await get(page, "/vms/web")).limits.cpus === 0.5);
+    await call(page, "PATCH", "/vms/web", { cpus: 0.1 });
+    await eventually("a tenth of a core", async () => (await get(page, "/vms/web")).limits.cpus === 0.1);
     await page.goto(origin);
   });
 }

@@ -27,10 +27,10 @@ type Reading struct {
 	Value float64
 }
 
-// Follow reads a limit of a VM every two milliseconds, until the test ends or the VM is gone.
+// Follow reads a limit of a VM every five milliseconds, until the test ends or the VM is gone.
 func (a *Agent) Follow(v agent.VM, file string) *Trail {
 	a.T.Helper()
-	return a.FollowEvery(v, file, 2*time.Millisecond)
+	return a.FollowEvery(v, file, 5*time.Millisecond)
 }
 
 // FollowEvery is Follow with a pause of its own.

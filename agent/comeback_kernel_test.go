@@ -1,0 +1,53 @@
+package agent
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+
+	"cloudflash/agent/guest"
+)
+
+// What an agent finds when it comes back that another, which was killed or could not write, has left.
+
+// Frozen by an agent that was killed before it had stored that: the store says running, so it runs.
+func TestSystemFrozenByAKilledAgentRunsOn(t *testing.T) {
+	l := newLive(t)
+	v := l.create("half", small())
+	c := l.sh("half", "while :; do :; done")
+	l.state(c.ID, CloudletRunning)
+	scope := l.parent.Slice(v.ID).Scope(scopeName(c.ID))
+	l.stop()
+	if err := scope.Freeze(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+
+	l.start()
+	l.state(c.ID, CloudletRunning)
+	before := cpuOf(t, l, v.ID)
+	l.until(func() bool { return cpuOf(t, l, v.ID) > before+0.1 }, "it runs on")
+}
+
+// An exit is acknowledged to the init only once it is stored: one that could not be is stored by the next agent.
+func TestSystemExitThatCannotBeStoredIsKept(t *testing.T) {
+	l := newLive(t)
+	v := l.create("unsaid", small())
+	c := l.sh("unsaid", "until [ -e /data/end ]; do sleep 0.05; done; exit 7")
+	l.state(c.ID, CloudletRunning)
+	if err := l.store.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(l.dataDir(v.ID), "end"), nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	l.until(func() bool { return l.log.said("msg=store") }, "the agent could not store it")
+	if kept, err := guest.ReadJournal(l.runDir(v.ID)); err != nil || len(kept) != 1 {
+		t.Errorf("the journal holds %v, %v", kept, err)
+	}
+
+	l.stop()
+	l.start()
+	if c := l.ended(c.ID); c.ExitCode == nil || *c.ExitCode != 7 {
+		t.Errorf("%+v", c)
+	}
+}
