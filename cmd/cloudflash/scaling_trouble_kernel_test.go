@@ -318,13 +318,10 @@ func TestSystemScalingUserWins(t *testing.T) {
 }
 
 // Many VMs are saturated at once. A quota of a hundredth core, by hand, lets two
-// processors saturate so many. CLOUDFLASH_SOAK takes 100.
+// processors saturate so many.
 func TestLongScalingManyAtOnce(t *testing.T) {
 	s := newScaled(t)
-	n := 16
-	if soak() {
-		n = 100
-	}
+	const n = 100
 	var vms []agent.VM
 	for i := range n {
 		v := s.Create(fmt.Sprintf("m%d", i), 0.4, 32, agent.PolicyLayer{}) // a quarter of it is the least it may have

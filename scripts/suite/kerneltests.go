@@ -31,7 +31,7 @@ func (j job) title() string {
 	return j.kernel + " " + j.test
 }
 
-// long forms are measurements and soaks of many minutes.
+// long forms are measurements of many minutes, on a machine that is not busy.
 func (j job) long() bool { return strings.HasPrefix(j.test, "TestLong") }
 
 // compileKernelTests compiles every package with kernel tests into dir, where
@@ -112,8 +112,7 @@ func plan(tests map[string][]string, o options) []job {
 // on is the kernels that a test runs on. A test that runs on one of them always
 // runs on the same.
 func on(name string, o options) []string {
-	once := strings.HasPrefix(name, "TestSystem") && !o.all && o.run == nil
-	if once || strings.HasPrefix(name, "TestLong") {
+	if strings.HasPrefix(name, "TestSystem") && !o.all && o.run == nil {
 		h := fnv.New32a()
 		_, _ = io.WriteString(h, name)
 		i := int(h.Sum32()) % len(o.kernels)

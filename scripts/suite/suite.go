@@ -21,6 +21,7 @@ type suite struct {
 	times   times
 	reach   reach // what is to be tested
 	round   int   // of --repeat, from 1
+	slots   int   // that have been begun
 }
 
 // errNothing is a selection that is empty: it cannot pass.
@@ -145,15 +146,29 @@ func (s *suite) inVMs(ctx context.Context, dir string, jobs []job) {
 		return
 	}
 	s.report.plan(len(jobs))
-	q := newQueue(jobs, s.times)
-	var wg sync.WaitGroup
-	for i := range min(s.options.vms, len(jobs)) {
-		wg.Go(func() { s.slot(ctx, q, dir, i) })
-	}
-	wg.Wait()
+	long := slices.DeleteFunc(slices.Clone(jobs), func(j job) bool { return !j.long() })
+	short := slices.DeleteFunc(jobs, job.long)
+	s.queue(ctx, dir, short, s.options.vms)
+	s.queue(ctx, dir, long, min(s.options.vms, longVMs)) // when the machine has nothing else to do
 	if err := s.times.save(s.report.results); err != nil {
 		s.report.say("%v", err)
 	}
+}
+
+// longVMs is how many VMs run long tests at a time: each emulates its processors
+// in one thread, and is not to share a processor of this host.
+const longVMs = 2
+
+// queue has so many VMs do the jobs.
+func (s *suite) queue(ctx context.Context, dir string, jobs []job, vms int) {
+	q := newQueue(jobs, s.times)
+	var wg sync.WaitGroup
+	for range min(vms, len(jobs)) {
+		i := s.slots
+		s.slots++
+		wg.Go(func() { s.slot(ctx, q, dir, i) })
+	}
+	wg.Wait()
 }
 
 // prepare puts into dir what VMs need, and returns what they are to do.
@@ -329,7 +344,7 @@ func (s *suite) kernelTest(ctx context.Context, vm *testVM, j job, log io.Writer
 // environment is what the kernel tests get of this run's.
 func (s *suite) environment() []string {
 	env := []string{"CLOUDFLASH_KERNEL_TESTS=1", "CLOUDFLASH_TRACES=$PWD/traces"}
-	long := map[string]string{"CLOUDFLASH_CHAOS_KILLS": "200", "CLOUDFLASH_SOAK": "1000"}
+	long := map[string]string{"CLOUDFLASH_CHAOS_KILLS": "200", "CLOUDFLASH_SOAK": "300"}
 	for _, name := range []string{"CLOUDFLASH_CHAOS_KILLS", "CLOUDFLASH_SOAK", "CLOUDFLASH_SEED"} {
 		value := os.Getenv(name)
 		if value == "" && s.options.all {

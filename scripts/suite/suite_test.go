@@ -69,8 +69,8 @@ func TestPlan(t *testing.T) {
 
 	for args, want := range map[string]map[string]int{
 		"":               {"TestKernelX": 2, "TestKernelFreshW": 2, "TestSystemY": 1},
-		"--all":          {"TestKernelX": 2, "TestKernelFreshW": 2, "TestSystemY": 2, "TestLongZ": 1},
-		"--run Y|Z":      {"TestSystemY": 2, "TestLongZ": 1},
+		"--all":          {"TestKernelX": 2, "TestKernelFreshW": 2, "TestSystemY": 2, "TestLongZ": 2},
+		"--run Y|Z":      {"TestSystemY": 2, "TestLongZ": 2},
 		"--kernels 6.12": {"TestKernelX": 1, "TestKernelFreshW": 1, "TestSystemY": 1},
 	} {
 		if diff := cmp.Diff(want, count(args)); diff != "" {
