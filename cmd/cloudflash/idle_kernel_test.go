@@ -182,8 +182,9 @@ func TestSystemIdleNoticeEndsWithACloudlet(t *testing.T) {
 
 func TestSystemIdlePoolMinimum(t *testing.T) {
 	a := systemtest.Start(t, "--idle-after", "1s", "--idle-notice", "1s", "--idle-min-vms", "1")
-	a.Create("old", 1, 64, agent.PolicyLayer{})
-	a.Create("young", 1, 64, agent.PolicyLayer{})
+	for _, name := range []string{"old", "young"} { // without a network: that of one is heard by the other
+		a.Out("vm", "create", name, "--memory", "64MiB", "--network", "isolated")
+	}
 	a.Out("cloudlet", "run", "--vm", "young", "--", "true")
 	gone(a, "old")
 	systemtest.Until(t, "the last one is idle for longer than it takes", func() bool {
