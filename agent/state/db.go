@@ -35,26 +35,33 @@ type change struct {
 	panicked any
 }
 
-// Load reads what is stored. Mend may bring what an earlier agent has written up to
-// date; that is not stored by itself. Heard is told of events right after they were
-// published, in their order, and before the changes that they tell of are answered;
-// it must not call Update.
-func Load(disk *store.Store, mend Mend, heard func([]Event)) (*DB, error) {
+// Config is what a DB needs beside the disk. Every field may be nil.
+type Config struct {
+	// MendVM and MendCloudlet may bring what an earlier agent has written up to date.
+	// That is not stored by itself.
+	MendVM       func(*VM)
+	MendCloudlet func(*Cloudlet)
+	// Heard is called right after changes were published and before they are answered,
+	// with the events that tell of them, in their order. It must not call Update.
+	Heard func([]Event)
+	// Commit stores changes in one synced transaction, in place of the disk's.
+	Commit func(...store.Change) error
+}
+
+// Load reads what is stored.
+func Load(disk *store.Store, cfg Config) (*DB, error) {
 	mem, err := memdb.NewMemDB(schema())
 	if err != nil {
 		return nil, err
 	}
-	d := &DB{mem: mem, keep: disk.Commit, heard: heard}
-	return d, d.load(disk, mend)
+	d := &DB{mem: mem, keep: disk.Commit, heard: cfg.Heard}
+	if cfg.Commit != nil {
+		d.keep = cfg.Commit
+	}
+	return d, d.load(disk, cfg)
 }
 
-// Mend changes records as they are read; nil leaves them alone.
-type Mend struct {
-	VM       func(*VM)
-	Cloudlet func(*Cloudlet)
-}
-
-func (d *DB) load(disk *store.Store, mend Mend) error {
+func (d *DB) load(disk *store.Store, cfg Config) error {
 	vms, err1 := store.All[VM](disk, store.VMs)
 	cloudlets, err2 := store.All[*Cloudlet](disk, store.Cloudlets)
 	events, err3 := store.All[Event](disk, store.Events)
@@ -70,15 +77,15 @@ func (d *DB) load(disk *store.Store, mend Mend) error {
 	t := &Tx{View: View{d.mem.Txn(true)}}
 	t.replace(tableRest, nil, &rest{policy: policy, boot: boot, events: events, decisions: decisions})
 	for _, r := range vms {
-		if mend.VM != nil {
-			mend.VM(&r)
+		if cfg.MendVM != nil {
+			cfg.MendVM(&r)
 		}
 		t.PutVM(r)
 	}
 	slices.SortFunc(cloudlets, byEnd)
 	for _, r := range cloudlets {
-		if mend.Cloudlet != nil {
-			mend.Cloudlet(r)
+		if cfg.MendCloudlet != nil {
+			cfg.MendCloudlet(r)
 		}
 		t.place(r)
 	}
@@ -147,7 +154,10 @@ func (d *DB) commit() {
 		t.txn.Abort()
 	} else {
 		t.txn.Commit()
-		if len(t.news) > 0 && d.heard != nil {
+		for _, do := range t.then {
+			do()
+		}
+		if len(t.disk) > 0 && d.heard != nil {
 			d.heard(t.news)
 		}
 	}

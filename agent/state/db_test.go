@@ -23,7 +23,7 @@ func fresh(t testing.TB) (*DB, *store.Store, *[]Event) {
 	}
 	t.Cleanup(func() { _ = disk.Close() })
 	var news []Event
-	db, err := Load(disk, Mend{}, func(some []Event) { news = append(news, some...) })
+	db, err := Load(disk, Config{Heard: func(some []Event) { news = append(news, some...) }})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -72,6 +72,7 @@ func TestWaitingChangesAreStoredTogether(t *testing.T) {
 		commits++
 		return disk.Commit(changes...)
 	}
+	then := 0
 	release := hold(db)
 	var wg sync.WaitGroup
 	const n = 16
@@ -81,6 +82,7 @@ func TestWaitingChangesAreStoredTogether(t *testing.T) {
 			err := db.Update(func(tx *Tx) error {
 				tx.PutVM(VM{ID: fmt.Sprint(i), Name: fmt.Sprint("vm", i), Slot: i})
 				tx.Tell(Event{Kind: "put", VM: fmt.Sprint(i)})
+				tx.Then(func() { then++ })
 				if i%4 == 1 {
 					return refusal
 				}
@@ -98,8 +100,8 @@ func TestWaitingChangesAreStoredTogether(t *testing.T) {
 	release()
 	wg.Wait()
 
-	if commits != 1 {
-		t.Errorf("%d commits", commits)
+	if commits != 1 || then != n*3/4 {
+		t.Errorf("%d commits, %d done then", commits, then)
 	}
 	v := db.View()
 	stored, err := store.All[VM](disk, store.VMs)
@@ -360,7 +362,7 @@ func TestLoadAgain(t *testing.T) {
 		tx.Tell(Event{Kind: "x"})
 		return nil
 	}))
-	again, err := Load(disk, Mend{VM: func(r *VM) { r.Image = "host" }}, nil)
+	again, err := Load(disk, Config{MendVM: func(r *VM) { r.Image = "host" }})
 	must(t, err)
 	v := again.View()
 	if r := v.FindVM("web"); r == nil || r.Slot != 3 || r.Image != "host" || v.VMCount() != 1 {

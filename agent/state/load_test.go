@@ -33,7 +33,7 @@ func old(t *testing.T) *store.Store {
 // What an earlier agent has written means the same, and is written the same.
 func TestOldDatabase(t *testing.T) {
 	disk := old(t)
-	db, err := Load(disk, Mend{}, nil)
+	db, err := Load(disk, Config{})
 	if err != nil {
 		t.Fatal(err)
 	}

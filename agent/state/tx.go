@@ -29,6 +29,7 @@ type Tx struct {
 	disk []store.Change
 	undo []replaced
 	news []Event
+	then []func()
 	err  error // the first record that could not be written
 }
 
@@ -211,6 +212,11 @@ func (t *Tx) SetBoot(id string) {
 	t.change(func(rest *rest) { rest.boot = id })
 }
 
+// Then has something done once the change is published, before it is answered and
+// told of. It is for what is counted, not for work: others wait meanwhile. It must not
+// call Update.
+func (t *Tx) Then(do func()) { t.then = append(t.then, do) }
+
 // change replaces what there is one of.
 func (t *Tx) change(do func(*rest)) {
 	old := t.rest()
@@ -255,16 +261,17 @@ func (t *Tx) forget(b store.Bucket, key string) {
 }
 
 // mark is where a change begins.
-type mark struct{ disk, undo, news int }
+type mark struct{ disk, undo, news, then int }
 
-func (t *Tx) mark() mark { return mark{len(t.disk), len(t.undo), len(t.news)} }
+func (t *Tx) mark() mark { return mark{len(t.disk), len(t.undo), len(t.news), len(t.then)} }
 
 // back takes everything back since the mark.
 func (t *Tx) back(to mark) {
 	for _, r := range slices.Backward(t.undo[to.undo:]) {
 		t.replace(r.table, r.new, r.old)
 	}
-	t.disk, t.undo, t.news, t.err = t.disk[:to.disk], t.undo[:to.undo], t.news[:to.news], nil
+	t.disk, t.undo, t.news, t.then = t.disk[:to.disk], t.undo[:to.undo], t.news[:to.news], t.then[:to.then]
+	t.err = nil
 }
 
 // orNil makes of a nil record a nil.
