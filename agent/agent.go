@@ -17,6 +17,7 @@ import (
 	"cloudflash/agent/meter"
 	"cloudflash/agent/network"
 	"cloudflash/agent/schedule"
+	"cloudflash/agent/state"
 	"cloudflash/agent/storage"
 	"cloudflash/agent/store"
 	"cloudflash/cgroup"
@@ -42,13 +43,19 @@ type Agent struct {
 	disk      *storage.Storage // set before recovery; nil where storage is not enforced
 	diskErr   error            // why there is none
 
-	mu         sync.Mutex // guards the fields below, and the order of commits
-	vms        map[string]*vm
-	cloudlets  map[string]*cloudlet
-	events     []Event // oldest first, the last keepEvents of them
-	operations map[string]Operation
+	state *state.DB // what is intended and what became of it
+
+	showing sync.Mutex // of who makes a snapshot; it is taken before held
+
+	// held guards the fields below: what the agent holds of VMs and cloudlets in the
+	// kernel, and what is only counted and shown. Nobody waits with it, for the disk,
+	// the kernel or a change; a change may take it, for a moment (see doc.go).
+	held       sync.Mutex
+	vms        map[string]*vm       // all that are stored, and one that is about to be
+	cloudlets  map[string]*cloudlet // those that have been seen to run
+	waiting    map[string]string    // why queued cloudlets wait, as last worked out
+	scans      map[string]Operation // full passes over memory: they do not outlive the agent
 	sessions   map[string]*session
-	tokens     map[string]tokenRecord
 	updates    chan struct{}
 	sampledAt  time.Time
 	snapshot   *Snapshot
@@ -56,10 +63,8 @@ type Agent struct {
 	worn       map[int]bool // slots whose storage ids still have files
 	woke       awake        // when idle VMs were last looked for
 	outcomes   Outcomes
-	ownPolicy  ownPolicy  // of the host
-	decisions  []Decision // oldest first, the last keepDecisions of them
-	networkErr error      // why VMs can only be isolated
-	bridge     int        // its index when all VMs were last seen to hang on it, 0 when there was none
+	networkErr error // why VMs can only be isolated
+	bridge     int   // its index when all VMs were last seen to hang on it, 0 when there was none
 
 	wake    chan struct{}              // the queue, a VM or a deadline changed
 	trim    chan struct{}              // files of VMs have been deleted
@@ -68,19 +73,22 @@ type Agent struct {
 	stopped chan struct{}
 }
 
-// vm is a stored VM and its hold on the kernel.
+// vm is the agent's hold on a VM in the kernel. What is stored of it and may change
+// is in its record.
 type vm struct {
-	vmRecord
+	identity
 	// work serialises what is done to the VM in the kernel. It is taken before
-	// Agent.mu, never while holding it.
-	work   sync.Mutex
-	slice  *cgroup.Slice
+	// anything is stored for that, and before Agent.held.
+	work  sync.Mutex
+	slice *cgroup.Slice
+
+	// Agent.held guards these.
 	guest  *guest.Guest // nil while its init cannot be reached
 	probe  *meter.Probe
 	limits Limits
 	usage  Usage
-	thrash thrash // of the sampler alone
 	idle   idler
+	thrash thrash // of the sampler alone
 
 	traffic meter.Traffic // as last counted
 	counted bool          // at the last sample
@@ -91,11 +99,61 @@ type vm struct {
 	gpuUse  gpuUse
 }
 
-// cloudlet is a stored cloudlet and its hold on the kernel.
+// identity is what never changes of a VM's record.
+type identity struct {
+	ID        string
+	Name      string
+	Image     string
+	Labels    map[string]string
+	Network   Network
+	GPUs      []string // ids of its units
+	Slot      int      // its id range, see uidBase
+	CreatedAt time.Time
+}
+
+func identityOf(r *vmRecord) identity {
+	return identity{
+		ID:        r.ID,
+		Name:      r.Name,
+		Image:     r.Image,
+		Labels:    r.Labels,
+		Network:   r.Network,
+		GPUs:      r.GPUs,
+		Slot:      r.Slot,
+		CreatedAt: r.CreatedAt,
+	}
+}
+
+func (v *vm) uidBase() uint32 { return uidBase(v.Slot) }
+
+// in is the VM's record. Of one that is gone, or is not stored yet, it says that it
+// is being deleted.
+func (v *vm) in(s state.View) *vmRecord {
+	if r := s.VM(v.ID); r != nil {
+		return r
+	}
+	return &vmRecord{
+		ID:        v.ID,
+		Name:      v.Name,
+		State:     VMDeleting,
+		Image:     v.Image,
+		Labels:    v.Labels,
+		Network:   v.Network,
+		GPUs:      v.GPUs,
+		Slot:      v.Slot,
+		CreatedAt: v.CreatedAt,
+	}
+}
+
+// record is what is stored of a VM now.
+func (a *Agent) record(v *vm) *vmRecord { return v.in(a.state.View()) }
+
+// cloudlet is the agent's hold on a cloudlet that runs.
 type cloudlet struct {
-	cloudletRecord
 	probe   *meter.Probe
-	killing bool // cgroup.kill is under way
+	usage   Usage
+	termed  time.Duration // since boot, when it got SIGTERM: storing that may have taken long
+	killing bool          // cgroup.kill is under way
 }
 
 // New opens the store and the delegated cgroup. It changes nothing but those.
@@ -128,17 +186,41 @@ func New(cfg Config) (*Agent, error) {
 	if err != nil {
 		return nil, errors.Join(err, st.Close())
 	}
+
 	a := &Agent{
-		boot: boot, network: net, worn: map[int]bool{}, trim: make(chan struct{}, 1),
-		cfg: cfg, log: cfg.Log, store: st, parent: parent, host: h,
-		meter: meter.New(meter.Config{StateDir: cfg.StateDir, File: filepath.Join(cfg.StateDir, "history"),
-			SaveEvery: cfg.HistoryEvery, Log: cfg.Log}),
-		policy: schedule.FirstFit{}, startedAt: time.Now(),
-		vms: map[string]*vm{}, cloudlets: map[string]*cloudlet{},
-		outcomes: newOutcomes(), scaling: newScaling(),
-		operations: map[string]Operation{}, sessions: map[string]*session{}, tokens: map[string]tokenRecord{},
-		updates: make(chan struct{}), wake: make(chan struct{}, 1),
-		tasks: make(chan func(context.Context)), ready: make(chan struct{}), stopped: make(chan struct{}),
+		cfg:       cfg,
+		log:       cfg.Log,
+		store:     st,
+		parent:    parent,
+		policy:    schedule.FirstFit{},
+		host:      h,
+		network:   net,
+		scaling:   newScaling(),
+		startedAt: time.Now(),
+		boot:      boot,
+		meter: meter.New(meter.Config{
+			StateDir:  cfg.StateDir,
+			File:      filepath.Join(cfg.StateDir, "history"),
+			SaveEvery: cfg.HistoryEvery,
+			Log:       cfg.Log,
+		}),
+
+		vms:       map[string]*vm{},
+		cloudlets: map[string]*cloudlet{},
+		scans:     map[string]Operation{},
+		sessions:  map[string]*session{},
+		updates:   make(chan struct{}),
+		worn:      map[int]bool{},
+		outcomes:  newOutcomes(),
+
+		wake:    make(chan struct{}, 1),
+		trim:    make(chan struct{}, 1),
+		tasks:   make(chan func(context.Context)),
+		ready:   make(chan struct{}),
+		stopped: make(chan struct{}),
+	}
+	if err := a.load(); err != nil {
+		return nil, errors.Join(fmt.Errorf("load state: %w", err), st.Close())
 	}
 	a.openMemory()
 	return a, nil
@@ -171,9 +253,6 @@ func (a *Agent) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 
-	if err := a.load(); err != nil {
-		return fmt.Errorf("load state: %w", err)
-	}
 	a.loadHistory()
 	a.loadProfiles()
 	recovered := make(chan error, 1)
@@ -209,8 +288,8 @@ func (a *Agent) Run(ctx context.Context) error {
 }
 
 // spawn hands a task to Run; it is dropped, and false returned, when the agent is
-// stopping, and recovery picks the work up at the next start. It may be called with a.mu held:
-// the loop that takes the task never wants it.
+// stopping, and recovery picks the work up at the next start. It may be called in a
+// change or with a.held: the loop that takes the task wants neither.
 func (a *Agent) spawn(task func(context.Context)) bool {
 	select {
 	case a.tasks <- task:
@@ -220,11 +299,12 @@ func (a *Agent) spawn(task func(context.Context)) bool {
 	}
 }
 
-// unmeter closes the kept files of a cloudlet that is not there any more.
-func (c *cloudlet) unmeter() {
-	if c.probe != nil {
+// unmeter closes the kept files of a cloudlet that is not there any more, and forgets
+// it. The caller has a.held.
+func (a *Agent) unmeter(id string) {
+	if c := a.cloudlets[id]; c != nil {
 		c.probe.Close()
-		c.probe = nil
+		delete(a.cloudlets, id)
 	}
 }
 
@@ -238,12 +318,12 @@ func (a *Agent) poke() {
 
 // Updates returns a channel that is closed at the next change of anything.
 func (a *Agent) Updates() <-chan struct{} {
-	a.mu.Lock()
-	defer a.mu.Unlock()
+	a.held.Lock()
+	defer a.held.Unlock()
 	return a.updates
 }
 
-// changed tells the waiters of Updates. The caller holds a.mu.
+// changed tells the waiters of Updates. The caller has a.held.
 func (a *Agent) changed() {
 	close(a.updates)
 	a.updates = make(chan struct{})

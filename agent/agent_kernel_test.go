@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"cloudflash/agent/guest"
+	"cloudflash/agent/state"
 	"cloudflash/cgroup/cgrouptest"
 	"golang.org/x/sys/unix"
 )
@@ -342,9 +343,11 @@ func refusedForks(t *testing.T, l *live, id string) (n int) {
 // overdue moves the deadline of a cloudlet to now: on a busy machine nobody knows when it
 // will have started.
 func (l *live) overdue(id string) {
-	l.mu.Lock()
-	l.cloudlets[id].DeadlineBoot = now().boot
-	l.mu.Unlock()
+	l.must(l.t, func(tx *state.Tx) {
+		c := *tx.Cloudlet(id)
+		c.DeadlineBoot = now().boot
+		tx.PutCloudlet(c)
+	})
 	l.poke()
 }
 

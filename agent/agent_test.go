@@ -2,18 +2,23 @@ package agent
 
 import (
 	"errors"
+	"fmt"
 	"log/slog"
 	"math"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"cloudflash/agent/host"
 	"cloudflash/agent/schedule"
+	"cloudflash/agent/state"
 	"cloudflash/agent/store"
+	"golang.org/x/sys/unix"
 )
 
 // bare is an agent with a store and no kernel behind it.
@@ -31,9 +36,60 @@ func bare(t testing.TB) *Agent {
 	}
 	cfg := DefaultConfig()
 	cfg.StateDir, cfg.RunDir, cfg.Log = dir, dir, slog.New(slog.DiscardHandler)
-	return &Agent{boot: "this boot", cfg: cfg, log: cfg.Log, store: st, host: h, policy: schedule.FirstFit{}, outcomes: newOutcomes(),
-		vms: map[string]*vm{}, cloudlets: map[string]*cloudlet{}, operations: map[string]Operation{},
-		tokens: map[string]tokenRecord{}, updates: make(chan struct{}), wake: make(chan struct{}, 1)}
+	a := &Agent{
+		boot:      "this boot",
+		cfg:       cfg,
+		log:       cfg.Log,
+		store:     st,
+		host:      h,
+		policy:    schedule.FirstFit{},
+		outcomes:  newOutcomes(),
+		vms:       map[string]*vm{},
+		cloudlets: map[string]*cloudlet{},
+		scans:     map[string]Operation{},
+		sessions:  map[string]*session{},
+		updates:   make(chan struct{}),
+		wake:      make(chan struct{}, 1),
+	}
+	if err := a.load(); err != nil {
+		t.Fatal(err)
+	}
+	return a
+}
+
+// must is a change that nobody refuses.
+func (a *Agent) must(t testing.TB, do func(*state.Tx)) {
+	t.Helper()
+	if err := a.state.Update(func(tx *state.Tx) error { do(tx); return nil }); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// add stores a VM, and returns the agent's hold on it.
+func (a *Agent) add(t testing.TB, r vmRecord) *vm {
+	t.Helper()
+	v := a.newVM(&r)
+	a.held.Lock()
+	a.vms[v.ID] = v
+	a.held.Unlock()
+	a.must(t, func(tx *state.Tx) { tx.PutVM(r) })
+	return v
+}
+
+// edit changes what is stored of a VM.
+func (a *Agent) edit(t testing.TB, id string, change func(*vmRecord)) {
+	t.Helper()
+	a.must(t, func(tx *state.Tx) {
+		r := *tx.VM(id)
+		change(&r)
+		tx.PutVM(r)
+	})
+}
+
+// own sets the host's policy.
+func (a *Agent) own(t testing.TB, p ownPolicy) {
+	t.Helper()
+	a.must(t, func(tx *state.Tx) { tx.SetPolicy(p) })
 }
 
 func TestRangesNameFieldValueAndLimit(t *testing.T) {
@@ -122,7 +178,7 @@ func TestSubmitChecksNameTheField(t *testing.T) {
 
 func TestConclude(t *testing.T) {
 	deadline := time.Unix(100, 0)
-	plain := cloudletRecord{Cloudlet: Cloudlet{State: CloudletRunning}}
+	plain := cloudletRecord{State: CloudletRunning}
 	late := plain
 	late.DeadlineAt, late.DeadlineBoot = &deadline, 100*time.Second
 	killed := late
@@ -154,7 +210,7 @@ func TestConclude(t *testing.T) {
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
 			r := tt.rec
-			r.conclude(tt.end, Usage{CPUSeconds: 7}, moment{time.Duration(tt.at) * time.Second, time.Unix(tt.at, 0)})
+			conclude(&r, tt.end, Usage{CPUSeconds: 7}, moment{time.Duration(tt.at) * time.Second, time.Unix(tt.at, 0)})
 			if r.State != tt.state || r.Reason != tt.reason || r.Signal != tt.signal || r.OverrunSeconds != tt.overrun {
 				t.Errorf("got %s %q signal %q overrun %v", r.State, r.Reason, r.Signal, r.OverrunSeconds)
 			}
@@ -170,19 +226,15 @@ func TestConclude(t *testing.T) {
 
 func TestEventsAreKeptInOrderAndBounded(t *testing.T) {
 	a := bare(t)
-	for range keepEvents/100 + 2 {
-		a.mu.Lock()
-		if err := a.commit(nil, make([]Event, 100)...); err != nil {
-			t.Fatal(err)
-		}
-		a.mu.Unlock()
+	for range state.KeepEvents/100 + 2 {
+		a.must(t, func(tx *state.Tx) { tx.Tell(make([]Event, 100)...) })
 	}
 	all, err := a.Events(0, math.MaxInt)
-	if err != nil || len(all) != keepEvents {
+	if err != nil || len(all) != state.KeepEvents {
 		t.Fatalf("%d events, %v", len(all), err)
 	}
 	stored, err := store.All[Event](a.store, store.Events)
-	if err != nil || len(stored) != keepEvents || stored[0].Seq != all[0].Seq {
+	if err != nil || len(stored) != state.KeepEvents || stored[0].Seq != all[0].Seq {
 		t.Errorf("%d stored from %d, %v", len(stored), stored[0].Seq, err)
 	}
 	if got, _ := a.Events(all[5].Seq, 2); len(got) != 2 || got[0].Seq != all[5].Seq+1 {
@@ -226,11 +278,10 @@ func TestTokens(t *testing.T) {
 }
 
 func TestIDRangesNeverOverlap(t *testing.T) {
-	last := vmRecord{Slot: maxSlots - 1}
-	if end := uint64(last.uidBase()) + uidCount; end > 1<<31 {
+	if end := uint64(uidBase(maxSlots-1)) + uidCount; end > 1<<31 {
 		t.Errorf("the last range ends at %#x, beyond 2^31", end)
 	}
-	if a, b := (vmRecord{Slot: 0}), (vmRecord{Slot: 1}); b.uidBase()-a.uidBase() != uidCount {
+	if uidBase(1)-uidBase(0) != uidCount {
 		t.Error("neighbouring ranges overlap or leave a gap")
 	}
 }
@@ -238,16 +289,17 @@ func TestIDRangesNeverOverlap(t *testing.T) {
 func TestSlots(t *testing.T) {
 	a := bare(t)
 	a.worn = map[int]bool{1: true}
-	a.vms["a"], a.vms["b"] = &vm{vmRecord: vmRecord{Slot: 0}}, &vm{vmRecord: vmRecord{Slot: maxSlots - 1}}
+	a.add(t, vmRecord{ID: "a", Slot: 0})
+	a.add(t, vmRecord{ID: "b", Slot: maxSlots - 1})
 	for last, want := range map[bool]int{false: 2, true: maxSlots - 2} {
-		if got, err := a.freeSlot(last); err != nil || got != want {
+		if got, err := a.freeSlot(a.state.View(), last); err != nil || got != want {
 			t.Errorf("last %v: %d %v, want %d", last, got, err, want)
 		}
 	}
 	for slot := range maxSlots {
 		a.worn[slot] = true
 	}
-	if _, err := a.freeSlot(false); !errors.Is(err, ErrCapacity) {
+	if _, err := a.freeSlot(a.state.View(), false); !errors.Is(err, ErrCapacity) {
 		t.Error(err)
 	}
 }
@@ -283,4 +335,52 @@ func TestUnknownVMs(t *testing.T) {
 			}
 		}
 	}
+}
+
+// What the disk has no room for is refused in words, and what has ended all the same is
+// stored once it has.
+func TestFullDisk(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newIdleRig(t, IdleConfig{})
+		v := r.vm("web")
+		r.submit("web")
+		id := r.Cloudlets()[0].ID
+		var full atomic.Bool
+		full.Store(true)
+		var err error
+		r.state, err = state.Load(r.store, state.Config{Commit: func(changes ...store.Change) error {
+			if full.Load() {
+				return fmt.Errorf("write: %w", unix.ENOSPC)
+			}
+			return r.store.Commit(changes...)
+		}})
+		r.ok(err)
+
+		var e *Error
+		if _, err := r.SubmitCloudlet(t.Context(), CloudletSubmit{VM: "web"}); !errors.As(err, &e) || !errors.Is(err, ErrFull) || e.Code != "disk_full" || e.Hint == "" {
+			t.Errorf("submit: %v", err)
+		}
+		if _, err := r.CancelCloudlet(t.Context(), id); !errors.Is(err, ErrFull) {
+			t.Errorf("cancel: %v", err)
+		}
+		if c := r.Cloudlets(); len(c) != 1 || c[0].State != CloudletQueued {
+			t.Errorf("it was changed: %+v", c)
+		}
+
+		stored := make(chan bool)
+		go func() {
+			stored <- untilStored(t.Context(), func() bool { return r.end(id, v, ending{code: 3}, Usage{}, now()) })
+		}()
+		time.Sleep(5 * time.Second)
+		if c, _ := r.Cloudlet(id); c.State != CloudletQueued {
+			t.Errorf("%s", c.State)
+		}
+		full.Store(false)
+		if !<-stored {
+			t.Error("it was given up")
+		}
+		if c, _ := r.Cloudlet(id); c.State != CloudletFailed || *c.ExitCode != 3 {
+			t.Errorf("%+v", c)
+		}
+	})
 }

@@ -1,13 +1,20 @@
 package agent
 
-import "fmt"
+import (
+	"fmt"
 
-// capacity is what all VMs together may be promised. The caller holds a.mu.
+	"cloudflash/agent/state"
+)
+
+// capacity is what all VMs together may be promised.
 func (a *Agent) capacity() Capacity {
 	f, o := a.host.Facts(), a.cfg.Overcommit
+	a.held.Lock()
+	disk, units := a.disk, a.gpus.Units()
+	a.held.Unlock()
 	bytes := f.StorageBytes
-	if a.disk != nil {
-		if c, err := a.disk.Capacity(); err == nil {
+	if disk != nil {
+		if c, err := disk.Capacity(); err == nil {
 			bytes = c.Total
 		}
 	}
@@ -15,16 +22,16 @@ func (a *Agent) capacity() Capacity {
 		CPUs:         float64(f.CPUs) * o.CPUs,
 		MemoryBytes:  int64(float64(f.MemoryBytes) * o.Memory),
 		StorageBytes: int64(float64(bytes) * o.Storage),
-		GPUs:         len(a.gpus.Units()),
+		GPUs:         len(units),
 	}
 }
 
 // reserved is what VMs have been promised, those being deleted included: they
 // hold it until they are gone.
-func (a *Agent) reserved() Capacity {
+func reserved(s state.View) Capacity {
 	var r Capacity
-	for _, v := range a.vms {
-		h := v.held()
+	for v := range s.VMs() {
+		h := v.Held()
 		r.CPUs += h.CPUs
 		r.MemoryBytes += h.MemoryBytes
 		r.StorageBytes += h.StorageBytes
@@ -43,9 +50,9 @@ func (c Capacity) minus(d Capacity) Capacity {
 }
 
 // fits refuses a change from old to new that the host has no room for. Only
-// what grows is checked. The caller holds a.mu.
-func (a *Agent) fits(old, new Spec) error {
-	free := a.capacity().minus(a.reserved())
+// what grows is checked.
+func (a *Agent) fits(s state.View, old, new Spec) error {
+	free := a.capacity().minus(reserved(s))
 	var fields []Field
 	short := func(pointer string, need, have any, unit string) {
 		fields = append(fields, Field{Pointer: pointer, Max: have,
@@ -79,17 +86,17 @@ func (a *Agent) fits(old, new Spec) error {
 		detail += f.Pointer[1:] + " " + f.Detail
 	}
 	hint := "ask for less, delete or shrink a VM; cloudflash host info shows what is free"
-	if lent := a.lent(); lent.MemoryBytes > 0 || lent.StorageBytes > 0 {
+	if lent := lent(s); lent.MemoryBytes > 0 || lent.StorageBytes > 0 {
 		hint += fmt.Sprintf("; autoscaling has lent VMs %d MiB of memory and %d MiB of storage above their specs, which come back as they shrink", lent.MemoryBytes>>20, lent.StorageBytes>>20)
 	}
 	return &Error{Kind: ErrCapacity, Code: code, Fields: fields, Detail: detail, Hint: hint}
 }
 
 // lent is what autoscaling has given VMs above their specs.
-func (a *Agent) lent() Spec {
+func lent(s state.View) Spec {
 	var all Spec
-	for _, v := range a.vms {
-		l := v.lent()
+	for v := range s.VMs() {
+		l := v.Lent()
 		all.MemoryBytes += l.MemoryBytes
 		all.StorageBytes += l.StorageBytes
 	}

@@ -2,53 +2,12 @@ package agent
 
 import "time"
 
-// CloudletState is where a cloudlet is in its life.
-type CloudletState string
-
-// The states of a cloudlet. Those from Succeeded on are final.
-const (
-	CloudletQueued           CloudletState = "queued"
-	CloudletStarting         CloudletState = "starting"
-	CloudletRunning          CloudletState = "running"
-	CloudletFrozen           CloudletState = "frozen"
-	CloudletSucceeded        CloudletState = "succeeded"
-	CloudletFailed           CloudletState = "failed"
-	CloudletCancelled        CloudletState = "cancelled"
-	CloudletDeadlineExceeded CloudletState = "deadline_exceeded"
-	CloudletLost             CloudletState = "lost"
-)
-
-// Final reports whether a cloudlet in state s has ended for good.
-func (s CloudletState) Final() bool {
-	switch s {
-	case CloudletSucceeded, CloudletFailed, CloudletCancelled, CloudletDeadlineExceeded, CloudletLost:
-		return true
-	}
-	return false
-}
-
-// What happens to a cloudlet that is not done at its deadline.
-const (
-	OnDeadlineKill     = "kill"
-	OnDeadlineContinue = "continue"
-)
-
 // SLA priorities.
 const (
 	SLALow    = 1
 	SLAMedium = 2
 	SLAHigh   = 3
 )
-
-// Request is what a cloudlet asks of the VM that runs it. It decides
-// placement; the hard limits are the VM's.
-type Request struct {
-	CPUs         float64 `json:"cpus" required:"false"`
-	MemoryBytes  int64   `json:"memory_bytes" required:"false"`
-	StorageBytes int64   `json:"storage_bytes" required:"false"`
-	BandwidthBPS int64   `json:"bandwidth_bps" required:"false"`
-	GPUs         int     `json:"gpus" required:"false"`
-}
 
 // CloudletSubmit asks for one command to be run.
 type CloudletSubmit struct {

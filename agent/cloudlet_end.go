@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"strconv"
@@ -9,84 +10,131 @@ import (
 
 	"cloudflash/agent/guest"
 	"cloudflash/agent/meter"
-	"cloudflash/agent/store"
+	"cloudflash/agent/state"
+	"cloudflash/cgroup"
 	"golang.org/x/sys/unix"
 )
 
 // never is how long the queue loop sleeps when nothing is due.
 const never = time.Hour
 
+// storeAgain is when what could not be stored is tried again.
+const storeAgain = time.Second
+
 // enforceDeadlines ends what is past its deadline or its grace, and returns how
 // long until the next is due.
 func (a *Agent) enforceDeadlines(now time.Duration) time.Duration {
-	a.mu.Lock()
-	defer a.mu.Unlock()
+	s := a.state.View()
 	next := never
-	for _, c := range a.cloudlets {
-		if due, ok := a.due(c); ok {
-			if wait := due - now; wait > 0 {
-				next = min(next, wait)
-				continue
-			}
-			a.act(c)
+	var late []string
+	for c := range s.Deadlines() {
+		if wait := c.DeadlineBoot - now; wait > 0 {
+			next = min(next, wait)
+			break
+		}
+		late = append(late, c.ID)
+	}
+	if len(late) > 0 && a.stop(stopDeadline, theseStill(late)) != nil {
+		next = min(next, storeAgain)
+	}
+
+	for c := range s.Stopping() {
+		wait := c.StoppingBoot + a.cfg.Grace - now
+		if wait <= 0 {
+			wait = a.kill(c, now)
+		}
+		if wait > 0 {
+			next = min(next, wait)
+		}
+		if c.StoppingBoot+a.cfg.Grace > now {
+			break
 		}
 	}
 	return next
 }
 
-// due is when, since the machine booted, the agent has to act on a cloudlet, if ever.
-func (a *Agent) due(c *cloudlet) (time.Duration, bool) {
-	switch {
-	case c.State.Final() || c.killing || c.State == CloudletStarting:
-		return 0, false
-	case c.Stop != "":
-		return c.StoppingBoot + a.cfg.Grace, true
-	case c.DeadlineAt != nil && c.OnDeadline == OnDeadlineKill:
-		return c.DeadlineBoot, true
+// theseStill are those that have not ended meanwhile.
+func theseStill(ids []string) func(state.View) ([]*cloudletRecord, error) {
+	return func(s state.View) (live []*cloudletRecord, _ error) {
+		for _, id := range ids {
+			if c := s.Cloudlet(id); c != nil && !c.State.Final() {
+				live = append(live, c)
+			}
+		}
+		return live, nil
 	}
-	return 0, false
 }
 
-// act does what is due. The caller holds a.mu.
-func (a *Agent) act(c *cloudlet) {
-	if c.Stop == "" {
-		_ = a.stop(c, stopDeadline) // commit has logged why; tried again at the next wake
-		return
+// kill ends a cloudlet whose grace is over; else it returns what is left of that.
+func (a *Agent) kill(c *cloudletRecord, now time.Duration) time.Duration {
+	a.held.Lock()
+	v, hold := a.vms[c.VM], a.cloudlets[c.ID]
+	again := false
+	if hold != nil {
+		if wait := hold.termed + a.cfg.Grace - now; wait > 0 {
+			a.held.Unlock()
+			return wait
+		}
+		again, hold.killing = hold.killing, true
 	}
-	v := a.vms[c.VM]
-	if v == nil {
-		return
+	a.held.Unlock()
+	if v == nil || again {
+		return 0
 	}
-	c.killing = true
 	scope := v.slice.Scope(scopeName(c.ID))
 	a.spawn(func(ctx context.Context) {
 		if err := ignoreGone(scope.Kill(ctx)); err != nil {
 			a.log.Error("kill cloudlet", "cloudlet", c.Name, "err", err)
 		}
 	})
+	return 0
 }
 
-// stop begins to end a cloudlet: a queued one is over at once, a running one
-// gets SIGTERM and then, from the queue loop, cgroup.kill. The caller holds a.mu.
-func (a *Agent) stop(c *cloudlet, why string) error {
-	if c.State == CloudletQueued {
-		return a.endQueued(c, why)
-	}
-	if c.Stop != "" {
-		return nil
-	}
-	rec := c.cloudletRecord
-	rec.Stop, rec.StoppingBoot = why, sinceBoot()
-	if err := a.commit([]store.Change{putCloudlet(rec)}, Event{Level: LevelInfo, Kind: "cloudlet.stopping", VM: c.VM, Cloudlet: c.ID,
-		Message: fmt.Sprintf("cloudlet %s gets SIGTERM: %s", c.Name, why)}); err != nil {
+// stop begins to end cloudlets: a queued one is over at once, a running one gets
+// SIGTERM and then, from the queue loop, cgroup.kill. Which says whom, or refuses.
+func (a *Agent) stop(why string, which func(state.View) ([]*cloudletRecord, error)) error {
+	var told []cloudletRecord
+	err := a.commit(func(tx *state.Tx) error {
+		some, err := which(tx.View)
+		m := now()
+		for _, c := range some {
+			switch {
+			case c.State != CloudletQueued && c.Stop != "": // it was told before
+			case c.State == CloudletQueued:
+				rec := a.endedQueued(c, why, m)
+				tx.PutCloudlet(rec)
+				tx.Tell(finishedEvent(&rec))
+				tx.Then(func() { a.over(&rec, false) })
+			default:
+				rec := *c
+				rec.Stop, rec.StoppingBoot = why, m.boot
+				tx.PutCloudlet(rec)
+				tx.Tell(Event{Level: LevelInfo, Kind: "cloudlet.stopping", VM: c.VM, Cloudlet: c.ID,
+					Message: fmt.Sprintf("cloudlet %s gets SIGTERM: %s", c.Name, why)})
+				told = append(told, rec)
+			}
+		}
+		return err
+	})
+	if err != nil {
 		return err
 	}
-	c.cloudletRecord = rec
-	if v := a.vms[c.VM]; v != nil && v.guest != nil {
-		g := v.guest
-		a.spawn(func(ctx context.Context) { a.sendTERM(ctx, g, c.ID) })
+
+	for _, c := range told {
+		a.held.Lock()
+		if hold := a.cloudlets[c.ID]; hold != nil {
+			hold.termed = sinceBoot()
+		}
+		a.held.Unlock()
+		if v := a.known(c.VM); v != nil {
+			if g := a.guestOf(v); g != nil {
+				a.spawn(func(ctx context.Context) { a.sendTERM(ctx, g, c.ID) })
+			}
+		}
 	}
-	a.poke()
+	if len(told) > 0 {
+		a.poke()
+	}
 	return nil
 }
 
@@ -99,21 +147,19 @@ func (a *Agent) sendTERM(ctx context.Context, g *guest.Guest, id string) {
 	_ = g.Signal(ctx, id, syscall.SIGTERM) // one that has ended meanwhile is fine
 }
 
-func (a *Agent) endQueued(c *cloudlet, why string) error {
-	rec := c.cloudletRecord
-	m := now()
+// endedQueued is the last state of a cloudlet that has not started.
+func (a *Agent) endedQueued(c *cloudletRecord, why string, m moment) cloudletRecord {
+	rec := *c
 	rec.FinishedAt, rec.State, rec.Reason = &m.day, CloudletCancelled, "cancelled while queued"
 	if why == stopDeadline {
-		rec.State, rec.Reason = CloudletDeadlineExceeded, "not started before its deadline: "+c.Reason
-		rec.OverrunSeconds = rec.overrun(m)
+		a.held.Lock()
+		waits := cmp.Or(a.waiting[c.ID], c.Reason)
+		a.held.Unlock()
+		rec.State, rec.Reason = CloudletDeadlineExceeded, "not started before its deadline: "+waits
+		rec.OverrunSeconds = overrun(&rec, m)
 	}
-	rec.tellDeadline(m)
-	if err := a.commit([]store.Change{putCloudlet(rec)}, finishedEvent(rec)); err != nil {
-		return err
-	}
-	c.cloudletRecord = rec
-	a.outcomes.ended(rec)
-	return nil
+	tellDeadline(&rec, m)
+	return rec
 }
 
 // ending is how a cloudlet's process ended.
@@ -127,10 +173,7 @@ type ending struct {
 // exited is called for every exit in a VM's journal, perhaps more than once for
 // the same. What the command left running goes down with it.
 func (a *Agent) exited(ctx context.Context, v *vm, g *guest.Guest, e guest.Exit) {
-	a.mu.Lock()
-	c := a.cloudlets[e.ID]
-	known := c != nil && !c.State.Final()
-	a.mu.Unlock()
+	c := a.state.View().Cloudlet(e.ID)
 	scope := v.slice.Scope(scopeName(e.ID))
 	if err := ignoreGone(scope.Kill(ctx)); err != nil {
 		a.log.Warn("clear scope", "cloudlet", e.ID, "err", err)
@@ -139,13 +182,32 @@ func (a *Agent) exited(ctx context.Context, v *vm, g *guest.Guest, e guest.Exit)
 		_ = g.Acknowledge(ctx, e.ID)
 		return
 	}
-	if known {
-		use := usageOf(meter.Read(scope))
-		if !a.end(c, v, ending{code: e.Code, signal: e.Signal, oom: use.OOMKills > 0}, use, momentOf(e, c.SubmittedBoot), e.StartedAt) {
-			return // not stored: the journal keeps it for the next start
-		}
-		a.boundOutput(v.ID, e.ID)
+	if c == nil || c.State.Final() {
+		a.cleared(ctx, g, e, scope)
+		return
 	}
+
+	use := usageOf(meter.Read(scope))
+	end := ending{code: e.Code, signal: e.Signal, oom: use.OOMKills > 0}
+	at := momentOf(e, c.SubmittedBoot)
+	stored := func() bool { return a.end(e.ID, v, end, use, at, e.StartedAt) }
+	if stored() {
+		a.boundOutput(v.ID, e.ID)
+		a.cleared(ctx, g, e, scope)
+		return
+	}
+	// Others may be able to end: they do not wait for this one. The journal keeps it
+	// until then, also for an agent to come.
+	a.spawn(func(ctx context.Context) {
+		if untilStored(ctx, stored) {
+			a.boundOutput(v.ID, e.ID)
+			a.cleared(ctx, g, e, scope)
+		}
+	})
+}
+
+// cleared removes what is left of a cloudlet whose end is stored.
+func (a *Agent) cleared(ctx context.Context, g *guest.Guest, e guest.Exit, scope *cgroup.Scope) {
 	if err := scope.Remove(ctx); err != nil {
 		a.log.Warn("remove scope", "cloudlet", e.ID, "err", err)
 	}
@@ -154,33 +216,60 @@ func (a *Agent) exited(ctx context.Context, v *vm, g *guest.Guest, e guest.Exit)
 	}
 }
 
-// end stores how a cloudlet ended.
-func (a *Agent) end(c *cloudlet, v *vm, end ending, use Usage, at moment, startedAt ...time.Time) bool {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if c.State.Final() {
-		return true
+// untilStored does something again and again until it is stored: the disk may be full.
+// False means that ctx has ended before.
+func untilStored(ctx context.Context, do func() bool) bool {
+	for wait := storeAgain; !do(); wait = min(2*wait, 30*storeAgain) {
+		select {
+		case <-ctx.Done():
+			return false
+		case <-time.After(wait):
+		}
 	}
-	rec := c.cloudletRecord
-	unseen := rec.StartedAt == nil && len(startedAt) == 1 // it ended before its start was stored
-	if unseen {
-		t := startedAt[0].UTC()
-		rec.StartedAt = &t
-		rec.StartedBoot = at.bootOf(t, rec.SubmittedBoot)
-	}
-	rec.conclude(end, use, at)
-	if a.commit([]store.Change{putCloudlet(rec)}, finishedEvent(rec)) != nil {
+	return true
+}
+
+// end stores how a cloudlet ended; false means that it could not.
+func (a *Agent) end(id string, v *vm, end ending, use Usage, at moment, startedAt ...time.Time) bool {
+	over := false
+	err := a.commit(func(tx *state.Tx) error {
+		c := tx.Cloudlet(id)
+		if over = c == nil || c.State.Final(); over {
+			return nil
+		}
+		rec := *c
+		unseen := rec.StartedAt == nil && len(startedAt) == 1 // it ended before its start was stored
+		if unseen {
+			t := startedAt[0].UTC()
+			rec.StartedAt = &t
+			rec.StartedBoot = at.bootOf(t, rec.SubmittedBoot)
+		}
+		conclude(&rec, end, use, at)
+		tx.PutCloudlet(rec)
+		tx.Tell(finishedEvent(&rec))
+		a.touch(v.ID, "a cloudlet has ended in it")
+		tx.Then(func() { a.over(&rec, unseen) })
+		return nil
+	})
+	if err != nil {
 		return false
 	}
-	c.cloudletRecord = rec
-	v.idle.touch(time.Now(), "a cloudlet has ended in it")
-	if unseen {
-		a.outcomes.began(rec)
+	if !over {
+		a.poke()
 	}
-	a.outcomes.ended(rec)
-	c.unmeter()
-	a.poke()
 	return true
+}
+
+// over counts a cloudlet that has ended, also as one that began where nobody has seen
+// that, and lets go of it.
+func (a *Agent) over(r *cloudletRecord, began bool) {
+	a.held.Lock()
+	defer a.held.Unlock()
+	if began {
+		a.outcomes.began(r)
+	}
+	a.outcomes.ended(r)
+	a.unmeter(r.ID)
 }
 
 func signalName(sig syscall.Signal) string {
@@ -192,13 +281,13 @@ func signalName(sig syscall.Signal) string {
 
 // conclude works out the final state. What the agent did on purpose comes
 // first, then the OOM killer, then the command's own code.
-func (r *cloudletRecord) conclude(end ending, use Usage, at moment) {
+func conclude(r *cloudletRecord, end ending, use Usage, at moment) {
 	if r.Stop == stopOOM {
 		use.OOMKills = max(use.OOMKills, 1)
 	}
 	r.FinishedAt, r.PID, r.Usage = new(at.day.UTC()), 0, use
-	r.OverrunSeconds = r.overrun(at)
-	r.tellDeadline(at)
+	r.OverrunSeconds = overrun(r, at)
+	tellDeadline(r, at)
 	r.Signal, r.ExitCode = "", nil
 	if end.signal != 0 {
 		r.Signal = signalName(end.signal)
@@ -229,7 +318,7 @@ func (r *cloudletRecord) conclude(end ending, use Usage, at moment) {
 }
 
 // overrun is how many seconds after its deadline a cloudlet ended, or 0.
-func (r *cloudletRecord) overrun(at moment) float64 {
+func overrun(r *cloudletRecord, at moment) float64 {
 	if r.DeadlineAt == nil {
 		return 0
 	}
@@ -238,7 +327,7 @@ func (r *cloudletRecord) overrun(at moment) float64 {
 
 // tellDeadline makes the deadline that is shown one of the clock by which the
 // end is shown, so that what lies between them is true.
-func (r *cloudletRecord) tellDeadline(at moment) {
+func tellDeadline(r *cloudletRecord, at moment) {
 	if r.DeadlineAt != nil {
 		r.DeadlineAt = new(at.dayOf(r.DeadlineBoot, *r.DeadlineAt))
 	}
@@ -254,7 +343,7 @@ func momentOf(e guest.Exit, from time.Duration) moment {
 	return at
 }
 
-func finishedEvent(r cloudletRecord) Event {
+func finishedEvent(r *cloudletRecord) Event {
 	e := Event{Level: LevelInfo, Kind: "cloudlet.finished", VM: r.VM, Cloudlet: r.ID,
 		Message: fmt.Sprintf("cloudlet %s %s", r.Name, r.State),
 		Data: map[string]any{"state": r.State, "exit_code": r.ExitCode, "signal": r.Signal, "cpu_seconds": r.Usage.CPUSeconds,

@@ -12,7 +12,7 @@ import (
 
 	"cloudflash/agent/guest"
 	"cloudflash/agent/schedule"
-	"cloudflash/agent/store"
+	"cloudflash/agent/state"
 	"cloudflash/cgroup"
 )
 
@@ -36,30 +36,60 @@ func (a *Agent) runQueue(ctx context.Context) {
 
 // startQueued asks the policy who goes where, and starts them.
 func (a *Agent) startQueued() {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.serveQueue()
-}
-
-// serveQueue is startQueued for callers that hold a.mu.
-func (a *Agent) serveQueue() {
-	plan := a.policy.Plan(a.queue(), a.nodes())
-	for _, p := range plan.Placements {
-		a.place(a.cloudlets[p.Item], a.vms[p.VM])
-	}
-	for id, why := range plan.Waiting {
-		a.cloudlets[id].Reason = why // shown, not stored: it is worked out anew
-	}
-}
-
-func (a *Agent) queue() []schedule.Item {
-	var items []schedule.Item
-	for _, c := range a.cloudlets {
-		if c.State != CloudletQueued {
-			continue
+	s := a.state.View()
+	for range s.LiveAs(CloudletQueued) {
+		var placed []placement
+		if a.commit(func(tx *state.Tx) error { placed = a.placeQueued(tx); return nil }) == nil {
+			a.startPlaced(placed)
 		}
-		it := schedule.Item{ID: c.ID, SLA: c.SLA, Submitted: c.SubmittedBoot, Deadline: schedule.NoDeadline,
-			CPUs: c.Request.CPUs, MemoryBytes: c.Request.MemoryBytes, GPUs: c.Request.GPUs}
+		return
+	}
+}
+
+// placement is a cloudlet that is to start in a VM.
+type placement struct {
+	id string
+	v  *vm
+}
+
+// placeQueued stores who goes where. What waits learns why; that is shown, not stored:
+// it is worked out anew.
+func (a *Agent) placeQueued(tx *state.Tx) []placement {
+	plan := a.policy.Plan(queue(tx.View), a.nodes(tx.View))
+	var placed []placement
+	a.held.Lock()
+	defer a.held.Unlock()
+	a.waiting = plan.Waiting
+	for _, p := range plan.Placements {
+		v := a.vms[p.VM]
+		rec := *tx.Cloudlet(p.Item)
+		rec.State, rec.VM, rec.VMName, rec.Reason = CloudletStarting, v.ID, v.Name, ""
+		tx.PutCloudlet(rec)
+		v.idle.touch(time.Now(), "a cloudlet was started in it")
+		placed = append(placed, placement{rec.ID, v})
+	}
+	return placed
+}
+
+// startPlaced starts what was placed.
+func (a *Agent) startPlaced(placed []placement) {
+	for _, p := range placed {
+		a.spawn(func(ctx context.Context) { a.start(ctx, p.id, p.v) })
+	}
+}
+
+func queue(s state.View) []schedule.Item {
+	var items []schedule.Item
+	for c := range s.LiveAs(CloudletQueued) {
+		it := schedule.Item{
+			ID:          c.ID,
+			SLA:         c.SLA,
+			Submitted:   c.SubmittedBoot,
+			Deadline:    schedule.NoDeadline,
+			CPUs:        c.Request.CPUs,
+			MemoryBytes: c.Request.MemoryBytes,
+			GPUs:        c.Request.GPUs,
+		}
 		if c.Pinned {
 			it.VM = c.VM
 		}
@@ -72,63 +102,56 @@ func (a *Agent) queue() []schedule.Item {
 }
 
 // nodes are the running VMs by name, with what they have not promised.
-func (a *Agent) nodes() []schedule.Node {
-	free := map[string]*schedule.Node{}
-	for _, v := range a.vms {
-		if v.State == VMRunning && v.guest != nil {
-			free[v.ID] = &schedule.Node{ID: v.ID, Name: v.Name, CPUs: v.Spec.CPUs, MemoryBytes: v.Spec.MemoryBytes, GPUs: len(v.GPUs)}
+func (a *Agent) nodes(s state.View) []schedule.Node {
+	var nodes []schedule.Node
+	for r := range s.VMs() {
+		if v := a.known(r.ID); r.State != VMRunning || v == nil || a.guestOf(v) == nil {
+			continue
 		}
-	}
-	for _, c := range a.cloudlets {
-		if n := free[c.VM]; n != nil && c.holds() {
+		n := schedule.Node{
+			ID:          r.ID,
+			Name:        r.Name,
+			CPUs:        r.Spec.CPUs,
+			MemoryBytes: r.Spec.MemoryBytes,
+			GPUs:        len(r.GPUs),
+		}
+		for c := range s.HoldIn(r.ID) {
 			n.CPUs -= c.Request.CPUs
 			n.MemoryBytes -= c.Request.MemoryBytes
 			n.GPUs -= c.Request.GPUs
 		}
+		nodes = append(nodes, n)
 	}
-	nodes := make([]schedule.Node, 0, len(free))
-	for _, n := range free {
-		nodes = append(nodes, *n)
-	}
-	slices.SortFunc(nodes, func(x, y schedule.Node) int {
-		if x.Name < y.Name {
-			return -1
-		}
-		return 1
-	})
 	return nodes
 }
 
-// place stores that a cloudlet starts in a VM, then starts it.
-func (a *Agent) place(c *cloudlet, v *vm) {
-	rec := c.cloudletRecord
-	rec.State, rec.VM, rec.VMName, rec.Reason = CloudletStarting, v.ID, v.Name, ""
-	if a.commit([]store.Change{putCloudlet(rec)}) != nil {
-		return
-	}
-	c.cloudletRecord = rec
-	v.idle.touch(time.Now(), "a cloudlet was started in it")
-	a.spawn(func(ctx context.Context) { a.start(ctx, c, v) })
+// guestOf is the connection to a VM's init, or nil.
+func (a *Agent) guestOf(v *vm) *guest.Guest {
+	a.held.Lock()
+	defer a.held.Unlock()
+	return v.guest
 }
 
 // start makes the scope of a cloudlet and its process. When the agent dies in
 // it, recovery asks the init whether the process came to be.
-func (a *Agent) start(ctx context.Context, c *cloudlet, v *vm) {
-	a.mu.Lock()
-	rec, g, base := c.cloudletRecord, v.guest, int(v.uidBase())
-	a.mu.Unlock()
-	scope := v.slice.Scope(scopeName(rec.ID))
-	run, err := a.launch(ctx, rec, g, scope, base)
+func (a *Agent) start(ctx context.Context, id string, v *vm) {
+	rec := a.state.View().Cloudlet(id)
+	if rec == nil || rec.State != CloudletStarting {
+		return
+	}
+	g := a.guestOf(v)
+	scope := v.slice.Scope(scopeName(id))
+	run, err := a.launch(ctx, rec, g, scope, int(v.uidBase()))
 	if err != nil {
 		if ctx.Err() == nil {
-			a.startFailed(ctx, c, v, scope, err)
+			a.startFailed(ctx, rec, v, scope, err)
 		}
 		return
 	}
-	a.started(c, v, g, scope, run)
+	a.started(id, v, g, scope, run)
 }
 
-func (a *Agent) launch(ctx context.Context, rec cloudletRecord, g *guest.Guest, scope *cgroup.Scope, base int) (guest.Running, error) {
+func (a *Agent) launch(ctx context.Context, rec *cloudletRecord, g *guest.Guest, scope *cgroup.Scope, base int) (guest.Running, error) {
 	if g == nil {
 		return guest.Running{}, fmt.Errorf("reach the init: %w", guest.ErrGone)
 	}
@@ -145,7 +168,7 @@ func (a *Agent) launch(ctx context.Context, rec cloudletRecord, g *guest.Guest, 
 		return guest.Running{}, err
 	}
 	defer errOut.Close()
-	return g.Start(ctx, guest.Process{ID: rec.ID, Argv: rec.argv(), Env: rec.environ(), WorkDir: rec.WorkDir,
+	return g.Start(ctx, guest.Process{ID: rec.ID, Argv: argvOf(rec), Env: environOf(rec), WorkDir: rec.WorkDir,
 		Scope: scope, Stdout: out, Stderr: errOut})
 }
 
@@ -163,8 +186,8 @@ func makeScope(scope *cgroup.Scope, sla, base int) error {
 // slaWeight is the cpu.weight of a cloudlet among those of its VM.
 func slaWeight(sla int) int64 { return []int64{SLALow: 50, SLAMedium: 100, SLAHigh: 200}[sla] }
 
-// argv is the command, or the built-in burn at the size of the request.
-func (r cloudletRecord) argv() []string {
+// argvOf is the command, or the built-in burn at the size of the request.
+func argvOf(r *cloudletRecord) []string {
 	if len(r.Argv) > 0 {
 		return r.Argv
 	}
@@ -174,8 +197,8 @@ func (r cloudletRecord) argv() []string {
 		"--seconds", strconv.FormatFloat(r.Duration, 'f', -1, 64)}
 }
 
-// environ is what the cloudlet gets: nothing of the host's.
-func (r cloudletRecord) environ() []string {
+// environOf is what the cloudlet gets: nothing of the host's.
+func environOf(r *cloudletRecord) []string {
 	env := map[string]string{
 		"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/opt/cloudflash/bin",
 		"HOME": "/data", "USER": "root", "LANG": "C.UTF-8",
@@ -191,40 +214,55 @@ func (r cloudletRecord) environ() []string {
 
 // started stores that a cloudlet runs: it has just begun, or a new agent has found
 // it.
-func (a *Agent) started(c *cloudlet, v *vm, g *guest.Guest, scope *cgroup.Scope, run guest.Running) {
-	p, err := a.meter.Scope(c.ID, scope)
+func (a *Agent) started(id string, v *vm, g *guest.Guest, scope *cgroup.Scope, run guest.Running) {
+	p, err := a.meter.Scope(id, scope)
 	if err != nil {
-		a.log.Warn("meter cloudlet", "cloudlet", c.Name, "err", err)
+		a.log.Warn("meter cloudlet", "cloudlet", id, "err", err)
 	}
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if c.State.Final() { // it ended before this line
+
+	var rec cloudletRecord
+	began, over := false, false
+	err = a.commit(func(tx *state.Tx) error {
+		c := tx.Cloudlet(id)
+		if over = c == nil || c.State.Final(); over { // it ended before this line
+			return nil
+		}
+		rec, began = *c, c.State == CloudletStarting // else it was found again
+		rec.State, rec.PID, rec.StartedAt, rec.Reason = CloudletRunning, run.PID, new(run.StartedAt.UTC()), ""
+		if v.in(tx.View).State == VMFrozen {
+			rec.State = CloudletFrozen
+		}
+		if began {
+			rec.StartedBoot = now().bootOf(*rec.StartedAt, rec.SubmittedBoot)
+			tx.Tell(Event{Level: LevelInfo, Kind: "cloudlet.started", VM: v.ID, Cloudlet: rec.ID,
+				Message: fmt.Sprintf("cloudlet %s started in VM %s", rec.Name, v.Name)})
+		}
+		tx.PutCloudlet(rec)
+		tx.Then(func() {
+			if began {
+				a.held.Lock()
+				defer a.held.Unlock()
+				a.outcomes.began(&rec)
+			}
+		})
+
+		a.held.Lock() // before its end can be stored: that closes the probe
+		defer a.held.Unlock()
+		a.unmeter(id) // it may have been known before
+		a.cloudlets[id] = &cloudlet{probe: p}
+		return nil
+	})
+	switch {
+	case over:
 		p.Close()
 		return
-	}
-	rec := c.cloudletRecord
-	at := run.StartedAt.UTC()
-	rec.State, rec.PID, rec.StartedAt, rec.Reason = CloudletRunning, run.PID, &at, ""
-	if c.State == CloudletStarting {
-		rec.StartedBoot = now().bootOf(at, rec.SubmittedBoot)
-	}
-	if v.State == VMFrozen {
-		rec.State = CloudletFrozen
-	}
-	var news []Event
-	if c.State == CloudletStarting { // not found again by a new agent
-		news = []Event{{Level: LevelInfo, Kind: "cloudlet.started", VM: v.ID, Cloudlet: rec.ID,
-			Message: fmt.Sprintf("cloudlet %s started in VM %s", rec.Name, v.Name)}}
-	}
-	if a.commit([]store.Change{putCloudlet(rec)}, news...) != nil {
-		p.Close()
+	case err != nil:
+		a.held.Lock()
+		a.unmeter(id)
+		a.held.Unlock()
 		return
 	}
-	if c.State == CloudletStarting {
-		a.outcomes.began(rec)
-	}
-	c.unmeter() // it may have been known before
-	c.cloudletRecord, c.probe = rec, p
+
 	if rec.State == CloudletFrozen { // the VM was frozen while it started
 		a.spawn(func(ctx context.Context) { _ = scope.Freeze(ctx) })
 	}
@@ -236,7 +274,7 @@ func (a *Agent) started(c *cloudlet, v *vm, g *guest.Guest, scope *cgroup.Scope,
 
 // startFailed ends a cloudlet that never ran, or queues it again when that is
 // its VM's fault.
-func (a *Agent) startFailed(ctx context.Context, c *cloudlet, v *vm, scope *cgroup.Scope, cause error) {
+func (a *Agent) startFailed(ctx context.Context, c *cloudletRecord, v *vm, scope *cgroup.Scope, cause error) {
 	if err := ignoreGone(scope.Kill(ctx)); err != nil {
 		a.log.Warn("clear scope", "cloudlet", c.Name, "err", err)
 	}
@@ -247,7 +285,7 @@ func (a *Agent) startFailed(ctx context.Context, c *cloudlet, v *vm, scope *cgro
 	if errors.Is(cause, guest.ErrGone) && !errors.As(cause, &se) {
 		return // initGone is on its way and decides
 	}
-	if a.isDeleting(v) {
+	if a.record(v).State == VMDeleting {
 		return // delete ends it with the VM
 	}
 	end := ending{code: 125, reason: "not started: " + cause.Error()}
@@ -256,13 +294,8 @@ func (a *Agent) startFailed(ctx context.Context, c *cloudlet, v *vm, scope *cgro
 	} else if errors.Is(cause, syscall.ENOSPC) || errors.Is(cause, syscall.EDQUOT) {
 		end.reason = "not started: the storage of VM " + v.Name + " is full, not even an output file fits: delete files with vm exec, or vm set --storage"
 	}
-	a.end(c, v, end, Usage{}, now())
-}
-
-func (a *Agent) isDeleting(v *vm) bool {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return v.State == VMDeleting
+	at := now()
+	untilStored(ctx, func() bool { return a.end(c.ID, v, end, Usage{}, at) })
 }
 
 // startEnding gives a command that cannot be executed the codes shells use.

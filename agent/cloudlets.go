@@ -8,10 +8,9 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"time"
 
 	"cloudflash/agent/output"
-	"cloudflash/agent/store"
+	"cloudflash/agent/state"
 )
 
 // What a cloudlet that asks for nothing is counted as.
@@ -23,47 +22,41 @@ const (
 // defaultDuration is how long the built-in burn runs.
 const defaultDuration = 60
 
-// keepCloudlets is how many cloudlets that have ended are remembered.
-const keepCloudlets = 10000
-
 // SubmitCloudlet queues a command and returns at once.
 func (a *Agent) SubmitCloudlet(_ context.Context, req CloudletSubmit) (Cloudlet, error) {
 	req = req.withDefaults()
 	if err := req.check(); err != nil {
 		return Cloudlet{}, err
 	}
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	vmID, err := a.pin(req)
+
+	var rec cloudletRecord
+	err := a.commit(func(tx *state.Tx) error {
+		vmID, err := pin(tx.View, req)
+		if err != nil {
+			return err
+		}
+		rec = req.record(vmID, a.boot)
+		if rec.Name == "" {
+			rec.Name = state.DefaultName(rec.ID)
+		}
+		for other := range tx.LiveNamed(rec.Name) {
+			return refuse(ErrExists, "name_taken", "choose another name, or wait until it has ended",
+				"a cloudlet named %s is %s (%s)", quote(rec.Name), other.State, other.ID)
+		}
+		tx.PutCloudlet(rec)
+		tx.Tell(Event{Level: LevelInfo, Kind: "cloudlet.queued", VM: vmID, Cloudlet: rec.ID,
+			Message: fmt.Sprintf("cloudlet %s queued, SLA %d", rec.Name, rec.SLA)})
+		a.touch(vmID, "a cloudlet waits for it")
+		return nil
+	})
 	if err != nil {
 		return Cloudlet{}, err
 	}
-	rec := req.record(vmID, a.boot)
-	if rec.Name == "" {
-		rec.Name = "cl-" + rec.ID
-	}
-	if other := a.findCloudlet(rec.Name); other != nil && !other.State.Final() {
-		return Cloudlet{}, refuse(ErrExists, "name_taken", "choose another name, or wait until it has ended", "a cloudlet named %s is %s (%s)", quote(rec.Name), other.State, other.ID)
-	}
-	forget := a.forgettable()
-	changes := []store.Change{putCloudlet(rec)}
-	for _, id := range forget {
-		changes = append(changes, store.Delete(store.Cloudlets, id))
-	}
-	if err := a.commit(changes, Event{Level: LevelInfo, Kind: "cloudlet.queued", VM: vmID, Cloudlet: rec.ID,
-		Message: fmt.Sprintf("cloudlet %s queued, SLA %d", rec.Name, rec.SLA)}); err != nil {
-		return Cloudlet{}, err
-	}
-	for _, id := range forget {
-		delete(a.cloudlets, id)
-	}
-	c := &cloudlet{cloudletRecord: rec}
-	a.cloudlets[rec.ID] = c
-	if v := a.vms[vmID]; v != nil {
-		v.idle.touch(time.Now(), "a cloudlet waits for it")
-	}
-	a.poke()
-	return a.viewCloudlet(c), nil
+	defer a.poke()
+	s := a.state.View()
+	a.held.Lock()
+	defer a.held.Unlock()
+	return a.viewCloudlet(s, &rec, now()), nil
 }
 
 func (r CloudletSubmit) withDefaults() CloudletSubmit {
@@ -78,13 +71,22 @@ func (r CloudletSubmit) withDefaults() CloudletSubmit {
 func (r CloudletSubmit) record(vmID, boot string) cloudletRecord {
 	m := now()
 	rec := cloudletRecord{
-		Cloudlet: Cloudlet{
-			ID: newID(), Name: r.Name, VM: vmID, Argv: r.Argv, Env: r.Env, WorkDir: r.WorkDir,
-			State: CloudletQueued, SLA: r.SLA, DeadlineSeconds: r.DeadlineSeconds, OnDeadline: r.OnDeadline,
-			Request: r.Request, CreatedAt: m.day,
-		},
-		Boot: boot, SubmittedBoot: m.boot,
-		Pinned: vmID != "", Duration: r.DurationSeconds,
+		ID:              newID(),
+		Name:            r.Name,
+		VM:              vmID,
+		Argv:            r.Argv,
+		Env:             r.Env,
+		WorkDir:         r.WorkDir,
+		State:           CloudletQueued,
+		SLA:             r.SLA,
+		DeadlineSeconds: r.DeadlineSeconds,
+		OnDeadline:      r.OnDeadline,
+		Request:         r.Request,
+		CreatedAt:       m.day,
+		Boot:            boot,
+		SubmittedBoot:   m.boot,
+		Pinned:          vmID != "",
+		Duration:        r.DurationSeconds,
 	}
 	if r.DeadlineSeconds > 0 {
 		rec.DeadlineBoot = m.boot + seconds(r.DeadlineSeconds)
@@ -94,12 +96,11 @@ func (r CloudletSubmit) record(vmID, boot string) cloudletRecord {
 }
 
 // pin resolves the VM a cloudlet asks for and refuses what it can never hold.
-// The caller holds a.mu.
-func (a *Agent) pin(req CloudletSubmit) (string, error) {
+func pin(s state.View, req CloudletSubmit) (string, error) {
 	if req.VM == "" || req.VM == "auto" {
 		return "", nil
 	}
-	v := a.find(req.VM)
+	v := s.FindVM(req.VM)
 	if v == nil {
 		return "", vmNotFound(req.VM)
 	}
@@ -123,65 +124,43 @@ func (a *Agent) pin(req CloudletSubmit) (string, error) {
 	return v.ID, nil
 }
 
-// forgettable names the oldest ended cloudlets beyond keepCloudlets.
-func (a *Agent) forgettable() []string {
-	if len(a.cloudlets) < keepCloudlets {
-		return nil
-	}
-	var ended []*cloudlet
-	for _, c := range a.cloudlets {
-		if c.State.Final() {
-			ended = append(ended, c)
-		}
-	}
-	slices.SortFunc(ended, func(x, y *cloudlet) int { return x.CreatedAt.Compare(y.CreatedAt) })
-	var ids []string
-	for _, c := range ended[:min(len(ended), len(a.cloudlets)-keepCloudlets+1)] {
-		ids = append(ids, c.ID)
-	}
-	return ids
-}
-
-// findCloudlet returns the cloudlet with that id, or the newest of that name.
-func (a *Agent) findCloudlet(ref string) *cloudlet {
-	if c, ok := a.cloudlets[ref]; ok {
-		return c
-	}
-	var newest *cloudlet
-	for _, c := range a.cloudlets {
-		if c.Name == ref && (newest == nil || c.CreatedAt.After(newest.CreatedAt)) {
-			newest = c
-		}
-	}
-	return newest
-}
-
 func cloudletNotFound(ref string) error {
 	return refuse(ErrNotFound, "cloudlet_not_found", "cloudflash cloudlet list shows what there is", "cloudlet %s not found", quote(ref))
 }
 
 // Cloudlet returns the cloudlet with that id, or the newest of that name.
 func (a *Agent) Cloudlet(ref string) (Cloudlet, error) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	c := a.findCloudlet(ref)
-	if c == nil {
+	s := a.state.View()
+	r := s.FindCloudlet(ref)
+	if r == nil {
 		return Cloudlet{}, cloudletNotFound(ref)
 	}
-	return a.viewCloudlet(c), nil
+	a.held.Lock()
+	defer a.held.Unlock()
+	return a.viewCloudlet(s, r, now()), nil
 }
 
 // Cloudlets returns all that are remembered, newest first.
 func (a *Agent) Cloudlets() []Cloudlet {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return a.viewCloudlets()
+	s := a.state.View()
+	a.held.Lock()
+	defer a.held.Unlock()
+	return a.viewCloudlets(s, s.CloudletCount())
 }
 
-func (a *Agent) viewCloudlets() []Cloudlet {
-	all := make([]Cloudlet, 0, len(a.cloudlets))
-	for _, c := range a.cloudlets {
-		all = append(all, a.viewCloudlet(c))
+// viewCloudlets are all that have not ended and at most so many of those that ended
+// last, newest first. The caller has a.held.
+func (a *Agent) viewCloudlets(s state.View, ended int) []Cloudlet {
+	m := now()
+	all := make([]Cloudlet, 0, s.LiveCount()+min(ended, s.CloudletCount()-s.LiveCount()))
+	for r := range s.Live() {
+		all = append(all, a.viewCloudlet(s, r, m))
+	}
+	for r := range s.Ended() {
+		if ended--; ended < 0 {
+			break
+		}
+		all = append(all, a.viewCloudlet(s, r, m))
 	}
 	slices.SortFunc(all, func(x, y Cloudlet) int {
 		return cmp.Or(y.CreatedAt.Compare(x.CreatedAt), cmp.Compare(x.ID, y.ID))
@@ -189,13 +168,47 @@ func (a *Agent) viewCloudlets() []Cloudlet {
 	return all
 }
 
-func (a *Agent) viewCloudlet(c *cloudlet) Cloudlet {
-	out := c.Cloudlet
-	if v := a.vms[out.VM]; v != nil {
+// viewCloudlet is how the world sees a cloudlet. The caller has a.held.
+func (a *Agent) viewCloudlet(s state.View, r *cloudletRecord, m moment) Cloudlet {
+	out := Cloudlet{
+		ID:              r.ID,
+		Name:            r.Name,
+		VM:              r.VM,
+		VMName:          r.VMName,
+		Argv:            r.Argv,
+		Env:             r.Env,
+		WorkDir:         r.WorkDir,
+		State:           r.State,
+		SLA:             r.SLA,
+		DeadlineSeconds: r.DeadlineSeconds,
+		DeadlineAt:      r.DeadlineAt,
+		OnDeadline:      r.OnDeadline,
+		OverrunSeconds:  r.OverrunSeconds,
+		Request:         r.Request,
+		Usage:           r.Usage,
+		CreatedAt:       r.CreatedAt,
+		StartedAt:       r.StartedAt,
+		FinishedAt:      r.FinishedAt,
+		PID:             r.PID,
+		ExitCode:        r.ExitCode,
+		Signal:          r.Signal,
+		Reason:          r.Reason,
+	}
+	if v := s.VM(r.VM); v != nil {
 		out.VMName = v.Name
 	}
-	if out.DeadlineAt != nil && !out.State.Final() {
-		out.DeadlineAt = new(now().dayOf(c.DeadlineBoot, *out.DeadlineAt))
+	if r.State.Final() {
+		return out
+	}
+
+	if c := a.cloudlets[r.ID]; c != nil {
+		out.Usage = c.usage
+	}
+	if r.State == CloudletQueued {
+		out.Reason = cmp.Or(a.waiting[r.ID], r.Reason)
+	}
+	if r.DeadlineAt != nil {
+		out.DeadlineAt = new(m.dayOf(r.DeadlineBoot, *r.DeadlineAt))
 	}
 	return out
 }
@@ -203,19 +216,22 @@ func (a *Agent) viewCloudlet(c *cloudlet) Cloudlet {
 // CancelCloudlet ends a cloudlet: at once while it is queued, else by SIGTERM
 // and, a grace later, cgroup.kill.
 func (a *Agent) CancelCloudlet(_ context.Context, ref string) (Cloudlet, error) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	c := a.findCloudlet(ref)
-	if c == nil {
-		return Cloudlet{}, cloudletNotFound(ref)
-	}
-	if c.State.Final() {
-		return Cloudlet{}, refuse(ErrConflict, "already_finished", "", "cloudlet %s has ended: %s", c.Name, c.State)
-	}
-	if err := a.stop(c, stopCancel); err != nil {
+	id := ""
+	err := a.stop(stopCancel, func(s state.View) ([]*cloudletRecord, error) {
+		r := s.FindCloudlet(ref)
+		if r == nil {
+			return nil, cloudletNotFound(ref)
+		}
+		if r.State.Final() {
+			return nil, refuse(ErrConflict, "already_finished", "", "cloudlet %s has ended: %s", r.Name, r.State)
+		}
+		id = r.ID
+		return []*cloudletRecord{r}, nil
+	})
+	if err != nil {
 		return Cloudlet{}, err
 	}
-	return a.viewCloudlet(c), nil
+	return a.Cloudlet(id)
 }
 
 // OpenOutput opens what a cloudlet has written to stdout or stderr. It grows

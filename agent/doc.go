@@ -5,5 +5,44 @@
 // Rules that hold everywhere in it: intent is stored before it is acted on;
 // every step can be repeated or undone; nothing a cloudlet controls is followed
 // as root. Limits live in package cgroup, namespaces in agent/guest, records in
-// agent/store, samples in agent/meter, queue order in agent/schedule.
+// agent/state, their file in agent/store, samples in agent/meter, queue order in
+// agent/schedule.
+//
+// # Who owns what
+//
+// What is intended, and what became of it, is in agent/state and nowhere else:
+// records of VMs and cloudlets, events, decisions, operations, tokens, the host's
+// policy. It has one writer: Agent.commit runs a change alone, after all before it
+// and before all after it, and returns once it is on the disk. Everybody reads a
+// view (Agent.state.View), which costs no lock and never changes; a record in it is
+// as old as the view, and who decides on one does so in a change.
+//
+// What the agent holds of a VM or cloudlet in the kernel, and what is only measured,
+// shown or counted, is in the fields of Agent, vm and cloudlet under Agent.held: the
+// connection to an init, probes, limits and usage as last read, sessions, how long a
+// VM has been idle. None of it is stored; all of it is found again after a start.
+//
+// What is done to a VM in the kernel is done by who has vm.work: create, resize,
+// freeze, delete, recover, and the loop of autoscaling, which hands it on to the
+// goroutine that writes the limits. Agent.scaling.mu guards what that loop knows of
+// VMs, memory.view the map of pages, and the advisor has a lock of its own.
+//
+// # In which order
+//
+// vm.work, then scaling.mu, then Agent.showing, then a change, then Agent.held, then
+// the advisor's. A change may take held for a moment, so nobody calls commit with it.
+// What gives a VM work (a cloudlet placed or submitted, a session, a change of its
+// spec) and what takes an idle VM away are changes, even those that store nothing: so
+// one comes before the other, and the second sees the first.
+//
+// # What may block
+//
+// With vm.work: anything the kernel does, bounded by a timeout. In commit: one synced
+// write, for all changes that wait. Never with held, nor in a change: they touch
+// memory, and read facts of the host. A reader waits for nobody but the holder of held.
+//
+// What cannot be stored has not happened: the change is refused (state.ErrFull where
+// the disk has no room) and memory is as before. What has happened all the same, such
+// as the end of a cloudlet, is tried again until it is stored; the journal of the VM's
+// init keeps it until then.
 package agent

@@ -3,6 +3,8 @@ package agent
 import (
 	"errors"
 	"fmt"
+
+	"cloudflash/agent/state"
 )
 
 // Sentinels the API turns into status codes and the CLI into exit codes.
@@ -19,6 +21,10 @@ var (
 	ErrPrecondition = errors.New("precondition failed")
 
 	ErrUnsupported = errors.New("not supported by this host")
+
+	// ErrFull means that the disk of the state directory has no room for what was asked
+	// for to be stored.
+	ErrFull = state.ErrFull
 )
 
 // Error is a refusal a person can act on. It wraps one of the sentinels.

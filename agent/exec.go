@@ -12,6 +12,7 @@ import (
 
 	"cloudflash/agent/guest"
 	"cloudflash/agent/meter"
+	"cloudflash/agent/state"
 	"cloudflash/cgroup"
 	"golang.org/x/sys/unix"
 )
@@ -69,8 +70,8 @@ func (a *Agent) Exec(ctx context.Context, ref string, req ExecRequest) (ExecResu
 	if err := makeScope(scope, SLAMedium, int(v.uidBase())); err != nil {
 		return ExecResult{}, err
 	}
-	rec := cloudletRecord{Cloudlet: Cloudlet{ID: id, VM: v.ID, Env: req.Env}}
-	p := guest.Process{ID: id, Argv: req.Argv, Env: rec.environ(), WorkDir: req.WorkDir, Scope: scope, Terminal: req.Terminal}
+	env := environOf(&cloudletRecord{ID: id, VM: v.ID, Env: req.Env})
+	p := guest.Process{ID: id, Argv: req.Argv, Env: env, WorkDir: req.WorkDir, Scope: scope, Terminal: req.Terminal}
 	pumps, err := a.startSession(ctx, g, p, req, int(v.uidBase()))
 	var se *guest.StartError
 	if errors.As(err, &se) {
@@ -110,40 +111,49 @@ func (r ExecRequest) check() error {
 }
 
 // openSession registers a command before it starts, so that its end is not missed.
-func (a *Agent) openSession(ref string) (*vm, *guest.Guest, string, *session, error) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	v := a.find(ref)
-	if v == nil {
-		return nil, nil, "", nil, vmNotFound(ref)
+// It is a change, of nothing that is stored: an idle VM is deleted before it, and the
+// command refused, or is not idle any more.
+func (a *Agent) openSession(ref string) (v *vm, g *guest.Guest, id string, s *session, err error) {
+	err = a.commit(func(tx *state.Tx) error {
+		r := tx.FindVM(ref)
+		if r == nil {
+			return vmNotFound(ref)
+		}
+		a.held.Lock()
+		defer a.held.Unlock()
+		if v = a.vms[r.ID]; r.State != VMRunning || v == nil || v.guest == nil {
+			return wrongState(r, "entered")
+		}
+		v.idle.touch(time.Now(), "a command of vm exec was run in it")
+		a.changed()
+		id, g = newID(), v.guest
+		s = &session{vm: v.ID, starting: true, exit: make(chan guest.Exit, 1)}
+		a.sessions[id] = s
+		return nil
+	})
+	if err != nil {
+		if s != nil { // something else could not be stored
+			a.held.Lock()
+			delete(a.sessions, id)
+			a.held.Unlock()
+		}
+		return nil, nil, "", nil, err
 	}
-	if v.State != VMRunning || v.guest == nil {
-		return nil, nil, "", nil, wrongState(v, "entered")
-	}
-	v.idle.touch(time.Now(), "a command of vm exec was run in it")
-	a.changed()
-	id := newID()
-	s := &session{vm: v.ID, starting: true, exit: make(chan guest.Exit, 1)}
-	a.sessions[id] = s
-	return v, v.guest, id, s, nil
+	return v, g, id, s, nil
 }
 
 // sessionStarted freezes a command whose VM was frozen while it started: until
 // then its scope was left out (eachScope).
 func (a *Agent) sessionStarted(ctx context.Context, v *vm, s *session, scope *cgroup.Scope) error {
-	a.mu.Lock()
+	a.held.Lock()
 	s.starting = false
-	frozen := v.State == VMFrozen
-	a.mu.Unlock()
-	if !frozen {
+	a.held.Unlock()
+	if a.record(v).State != VMFrozen {
 		return nil
 	}
 	v.work.Lock() // or it could be thawed between the look and the act
 	defer v.work.Unlock()
-	a.mu.Lock()
-	frozen = v.State == VMFrozen
-	a.mu.Unlock()
-	if !frozen {
+	if a.record(v).State != VMFrozen {
 		return nil
 	}
 	return ignoreGone(scope.Freeze(ctx))
@@ -158,14 +168,14 @@ func (a *Agent) closeSession(v *vm, id string, scope *cgroup.Scope) {
 			a.log.Warn("clear scope", "session", id, "err", err)
 		}
 	}
-	a.mu.Lock()
-	defer a.mu.Unlock()
+	a.held.Lock()
+	defer a.held.Unlock()
 	delete(a.sessions, id)
 	v.idle.touch(time.Now(), "a command of vm exec was run in it")
 }
 
 // dropSessions tells the sessions of a VM that its init is gone. The caller holds
-// a.mu.
+// a.held.
 func (a *Agent) dropSessions(vmID string) {
 	for id, s := range a.sessions {
 		if s.vm == vmID {
@@ -177,8 +187,8 @@ func (a *Agent) dropSessions(vmID string) {
 
 // sessionEnded reports whether an exit was that of a session, and tells it.
 func (a *Agent) sessionEnded(e guest.Exit) bool {
-	a.mu.Lock()
-	defer a.mu.Unlock()
+	a.held.Lock()
+	defer a.held.Unlock()
 	s := a.sessions[e.ID]
 	if s == nil {
 		return false
@@ -191,8 +201,8 @@ func (a *Agent) sessionEnded(e guest.Exit) bool {
 }
 
 func (a *Agent) sessionThrashed(s *session) bool {
-	a.mu.Lock()
-	defer a.mu.Unlock()
+	a.held.Lock()
+	defer a.held.Unlock()
 	return s.oom
 }
 

@@ -2,47 +2,6 @@ package agent
 
 import "time"
 
-// Event levels.
-const (
-	LevelInfo  = "info"
-	LevelWarn  = "warn"
-	LevelError = "error"
-)
-
-// Event is one line of the system log.
-type Event struct {
-	Seq      uint64         `json:"seq"`
-	At       time.Time      `json:"at"`
-	Level    string         `json:"level" enum:"info,warn,error"`
-	Kind     string         `json:"kind" doc:"Such as vm.created, vm.resized, cloudlet.finished, agent.started"`
-	VM       string         `json:"vm,omitempty" doc:"Id of the VM it is about"`
-	Cloudlet string         `json:"cloudlet,omitempty" doc:"Id of the cloudlet it is about"`
-	Message  string         `json:"message"`
-	Data     map[string]any `json:"data,omitempty"`
-}
-
-// OperationState is where an operation is in its life.
-type OperationState string
-
-// The states of an operation.
-const (
-	OperationRunning   OperationState = "running"
-	OperationSucceeded OperationState = "succeeded"
-	OperationFailed    OperationState = "failed"
-)
-
-// Operation is work that may take over a second.
-type Operation struct {
-	ID         string         `json:"id"`
-	Kind       string         `json:"kind" doc:"Such as vm.delete"`
-	Target     string         `json:"target" doc:"Id of the VM or cloudlet it works on"`
-	State      OperationState `json:"state"`
-	CreatedAt  time.Time      `json:"created_at"`
-	FinishedAt *time.Time     `json:"finished_at"`
-	Error      string         `json:"error,omitempty"`
-	Progress   *float64       `json:"progress,omitempty" doc:"0-1, where it is known"`
-}
-
 // Host is this machine, as the agent sees it now.
 type Host struct {
 	Name             string                `json:"name"`

@@ -10,33 +10,36 @@ import (
 	"time"
 
 	"cloudflash/agent/guest"
+	"cloudflash/agent/state"
 	"cloudflash/agent/store"
 )
 
 // Host returns this machine as the agent sees it now.
-func (a *Agent) Host() Host {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return a.viewHost()
-}
+func (a *Agent) Host() Host { return a.viewHost(a.state.View()) }
 
-// viewHost is Host for callers that hold a.mu.
-func (a *Agent) viewHost() Host {
+func (a *Agent) viewHost(s state.View) Host {
 	f := a.host.Facts()
-	capacity, reserved := a.capacity(), a.reserved()
-	h := Host{
-		Name: f.Name, Kernel: f.Kernel, OS: f.OS, BootID: f.BootID, Version: a.cfg.Version,
-		AgentStartedAt: a.startedAt.UTC(), UptimeSeconds: time.Since(f.BootedAt).Seconds(),
-		CPUs: f.CPUs, MemoryBytes: f.MemoryBytes, StorageBytes: f.StorageBytes,
-		Capacity: capacity, Reserved: reserved, Free: capacity.minus(reserved),
-		VMs: len(a.vms), CloudletsByState: map[CloudletState]int{},
-		CgroupParent: a.parent.Dir(), StateDir: a.cfg.StateDir,
-		Usage: hostUsageOf(a.meter.Host(), a.meter.Collectors()),
+	capacity, reserved := a.capacity(), reserved(s)
+	return Host{
+		Name:             f.Name,
+		Kernel:           f.Kernel,
+		OS:               f.OS,
+		BootID:           f.BootID,
+		Version:          a.cfg.Version,
+		AgentStartedAt:   a.startedAt.UTC(),
+		UptimeSeconds:    time.Since(f.BootedAt).Seconds(),
+		CPUs:             f.CPUs,
+		MemoryBytes:      f.MemoryBytes,
+		StorageBytes:     f.StorageBytes,
+		Capacity:         capacity,
+		Reserved:         reserved,
+		Free:             capacity.minus(reserved),
+		Usage:            hostUsageOf(a.meter.Host(), a.meter.Collectors()),
+		VMs:              s.VMCount(),
+		CloudletsByState: s.CloudletCounts(),
+		CgroupParent:     a.parent.Dir(),
+		StateDir:         a.cfg.StateDir,
 	}
-	for _, c := range a.cloudlets {
-		h.CloudletsByState[c.State]++
-	}
-	return h
 }
 
 // sampleStale is the age at which the last sample counts as old.
@@ -57,8 +60,8 @@ func (a *Agent) Health(ctx context.Context) []Check {
 // HostChecks is Health and what this host could have more.
 func (a *Agent) HostChecks(ctx context.Context) []Check {
 	checks, network := append(a.Health(ctx), a.memoryCheck()), a.networkCheck()
-	a.mu.Lock()
-	defer a.mu.Unlock()
+	a.held.Lock()
+	defer a.held.Unlock()
 	units := a.gpus.Units()
 	c := Check{Name: "gpus", OK: true, Detail: fmt.Sprintf("%d can be given to VMs", len(units))}
 	if notes := a.gpus.Notes(); len(notes) > 0 {
@@ -68,9 +71,9 @@ func (a *Agent) HostChecks(ctx context.Context) []Check {
 }
 
 func (a *Agent) storageCheck() Check {
-	a.mu.Lock()
+	a.held.Lock()
 	disk, err := a.disk, a.diskErr
-	a.mu.Unlock()
+	a.held.Unlock()
 	switch {
 	case err != nil:
 		return Check{Name: "storage", Detail: err.Error(), Fix: "see the README on storage, or serve --storage none"}
@@ -82,9 +85,9 @@ func (a *Agent) storageCheck() Check {
 }
 
 func (a *Agent) networkCheck() Check {
-	a.mu.Lock()
+	a.held.Lock()
 	err := a.networkErr
-	a.mu.Unlock()
+	a.held.Unlock()
 	if err != nil {
 		return Check{Name: "network", Detail: "VMs can only be isolated: " + err.Error(), Fix: "load the module that is missing, or create VMs with --network isolated"}
 	}
@@ -108,9 +111,9 @@ func (a *Agent) cgroupWritable() error {
 }
 
 func (a *Agent) samplerCheck() Check {
-	a.mu.Lock()
+	a.held.Lock()
 	age := time.Since(a.sampledAt)
-	a.mu.Unlock()
+	a.held.Unlock()
 	if age > sampleStale {
 		return Check{Name: "sampler", Detail: fmt.Sprintf("last sample is %.1f s old", age.Seconds())}
 	}
@@ -124,16 +127,17 @@ func (a *Agent) guestsCheck(ctx context.Context) Check {
 	}
 	var guests []one
 	failed := ""
-	a.mu.Lock()
+	view := a.state.View()
+	a.held.Lock()
 	for _, v := range a.vms {
-		switch {
-		case v.State == VMFailed:
-			failed = fmt.Sprintf("VM %s is failed: %s", v.Name, v.Reason)
+		switch r := v.in(view); {
+		case r.State == VMFailed:
+			failed = fmt.Sprintf("VM %s is failed: %s", v.Name, r.Reason)
 		case v.guest != nil:
 			guests = append(guests, one{v.Name, v.guest})
 		}
 	}
-	a.mu.Unlock()
+	a.held.Unlock()
 	var wg sync.WaitGroup
 	var mu sync.Mutex
 	for _, o := range guests {

@@ -15,10 +15,10 @@ const (
 	mostMinimum = 1 << 20
 )
 
-// idleConfig is what is in force. The caller holds a.mu.
-func (a *Agent) idleConfig() IdleConfig {
+// idleConfig is what is in force.
+func (a *Agent) idleConfig(host ownPolicy) IdleConfig {
 	c := a.cfg.Idle
-	if own := a.ownPolicy.Layer.Idle; own != nil {
+	if own := host.Layer.Idle; own != nil {
 		seconds := func(field *time.Duration, v *float64) {
 			if v != nil {
 				*field = time.Duration(*v * float64(time.Second))
@@ -31,8 +31,8 @@ func (a *Agent) idleConfig() IdleConfig {
 	return c
 }
 
-// idlePolicy is what is in force, and where it comes from. The caller holds a.mu.
-func (a *Agent) idlePolicy() IdlePolicy {
+// idlePolicy is what is in force, and where it comes from.
+func (a *Agent) idlePolicy(host ownPolicy) IdlePolicy {
 	d, c := DefaultConfig().Idle, a.cfg.Idle
 	out := IdlePolicy{AfterSeconds: c.After.Seconds(), NoticeSeconds: c.Notice.Seconds(), MinVMs: c.MinVMs, Sources: map[string]string{}}
 	source := func(field string, differs bool) {
@@ -44,7 +44,7 @@ func (a *Agent) idlePolicy() IdlePolicy {
 	source("after_seconds", c.After != d.After)
 	source("notice_seconds", c.Notice != d.Notice)
 	source("min_vms", c.MinVMs != d.MinVMs)
-	if own := a.ownPolicy.Layer.Idle; own != nil {
+	if own := host.Layer.Idle; own != nil {
 		overlay(&out.AfterSeconds, own.AfterSeconds, out.Sources, "after_seconds")
 		overlay(&out.NoticeSeconds, own.NoticeSeconds, out.Sources, "notice_seconds")
 		overlay(&out.MinVMs, own.MinVMs, out.Sources, "min_vms")
@@ -58,7 +58,7 @@ func overlay[T any](field, v *T, sources map[string]string, name string) {
 	}
 }
 
-func (l PolicyLayer) checkIdle(f *faults, host bool) {
+func checkIdle(l PolicyLayer, f *faults, host bool) {
 	if l.Idle == nil {
 		return
 	}

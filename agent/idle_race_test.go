@@ -6,6 +6,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"cloudflash/agent/state"
 )
 
 // In every round the notice of a VM is just over when work for it arrives, of many
@@ -74,35 +76,42 @@ func TestNoWorkGoesWithAnIdleVM(t *testing.T) {
 func (r *idleRig) overdue(name string) *vm {
 	v := r.vm(name)
 	r.look()
-	r.mu.Lock()
-	defer r.mu.Unlock()
+	r.held.Lock()
+	defer r.held.Unlock()
 	now := time.Now()
 	v.idle.last, v.idle.sign, v.idle.announced = now.Add(-time.Hour), "", now.Add(-time.Minute)
 	return v
 }
 
 func (r *idleRig) closed(session string) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
+	r.held.Lock()
+	defer r.held.Unlock()
 	delete(r.sessions, session)
 }
 
 // settle holds every cloudlet against its VM, then ends them all and takes the VM
 // away. It reports whether that was being deleted.
 func (r *idleRig) settle(v *vm) (deleted bool) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	deleted = v.State == VMDeleting
-	if deleted && v.Keep {
+	s := r.state.View()
+	rec := s.VM(v.ID)
+	deleted = rec.State == VMDeleting
+	if deleted && rec.Keep {
 		r.t.Errorf("%s was kept and is deleted", v.Name)
 	}
-	for id, c := range r.cloudlets {
-		if c.VM == v.ID && deleted || c.Stop == stopDelete {
-			r.t.Errorf("cloudlet %s is %s in VM %s, which is deleted", id, c.State, v.Name)
+	r.must(r.t, func(tx *state.Tx) {
+		for c := range s.Live() {
+			if c.VM == v.ID && deleted || c.Stop == stopDelete {
+				r.t.Errorf("cloudlet %s is %s in VM %s, which is deleted", c.ID, c.State, v.Name)
+			}
+			over := *c
+			over.State = CloudletCancelled
+			tx.PutCloudlet(over)
 		}
-	}
-	clear(r.cloudlets)
+		tx.DeleteVM(v.ID)
+	})
+	r.held.Lock()
 	delete(r.vms, v.ID)
+	r.held.Unlock()
 	r.meter.Forget(v.ID)
 	return deleted
 }

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"cloudflash/agent/meter"
+	"cloudflash/agent/state"
 )
 
 // idleBatch is how many idle VMs at most are deleted in one second: each is a
@@ -15,23 +16,43 @@ import (
 const idleBatch = 8
 
 // watchIdle looks for signs of life in every VM, announces those that have shown
-// none for long, and deletes those whose notice is over. What it decides on
-// cannot change before it is stored: that is all done under a.mu, which the caller
-// holds, as is all that gives a VM work.
+// none for long, and deletes those whose notice is over. What it decides on cannot
+// change before it is stored: it is one change, and so is all that gives a VM work.
 func (a *Agent) watchIdle(now time.Time) {
+	a.held.Lock()
 	slept := a.slept(now)
+	a.held.Unlock()
 	if slept {
 		a.poke() // timers stood still meanwhile, deadlines did not
 	}
-	busy := a.occupied()
-	for _, v := range a.vms {
-		v.idle.look(now, v.signs(now, busy[v.ID], slept))
+
+	var placed []placement
+	var gone []*vm
+	err := a.commit(func(tx *state.Tx) error {
+		c := a.idleConfig(tx.Policy())
+		busy := a.occupied(tx.View)
+		a.held.Lock()
+		for _, v := range a.vms {
+			v.idle.look(now, v.signs(v.in(tx.View), now, busy[v.ID], slept))
+		}
+		due := a.idleDue(tx.View, c, now)
+		a.endNotices(tx, c, due, now)
+		a.announceIdle(tx, c, due, now)
+		over := idleOver(c, due, now)
+		a.held.Unlock()
+		if len(over) > 0 {
+			placed = a.placeQueued(tx) // first: what is queued may go to one of them
+			gone = a.deleteIdle(tx, over, now)
+		}
+		return nil
+	})
+	if err != nil {
+		return // tried again: nobody is deleted without notice, and those told to be busy stay in any case
 	}
-	c := a.idleConfig()
-	due := a.idleDue(c, now)
-	a.endNotices(c, due, now)
-	a.announceIdle(c, due, now)
-	a.deleteIdle(c, due, now)
+	a.startPlaced(placed)
+	for _, v := range gone {
+		a.spawn(func(ctx context.Context) { a.delete(ctx, v, a.cfg.Grace) })
+	}
 }
 
 // slept reports whether the machine was suspended since the last call. The
@@ -49,22 +70,22 @@ type awake struct {
 	boot time.Duration // since the machine booted, suspended time included
 }
 
-// occupied says of each VM what the agent knows to go on in it. The caller holds
-// a.mu.
-func (a *Agent) occupied() map[string]string {
+// occupied says of each VM what the agent knows to go on in it.
+func (a *Agent) occupied(s state.View) map[string]string {
 	held, queued, entered := map[string]int{}, map[string]int{}, map[string]int{}
-	for _, c := range a.cloudlets {
+	for c := range s.Live() {
 		switch {
-		case c.State.Final():
-		case c.holds():
+		case c.Holds():
 			held[c.VM]++
 		case c.Pinned:
 			queued[c.VM]++
 		}
 	}
+	a.held.Lock()
 	for _, s := range a.sessions {
 		entered[s.vm]++
 	}
+	a.held.Unlock()
 	busy := map[string]string{}
 	say := func(counts map[string]int, one, many string) {
 		for id, n := range counts {
@@ -81,8 +102,8 @@ func (a *Agent) occupied() map[string]string {
 }
 
 // signs are what is known of a VM now. What cannot be read or is old is a sign
-// of life. The caller holds a.mu.
-func (v *vm) signs(now time.Time, busy string, slept bool) signs {
+// of life. The caller has a.held.
+func (v *vm) signs(r *vmRecord, now time.Time, busy string, slept bool) signs {
 	var s meter.Sample
 	if v.probe != nil {
 		s = v.probe.Last()
@@ -90,8 +111,8 @@ func (v *vm) signs(now time.Time, busy string, slept bool) signs {
 	n := func(c meter.Count) uint64 { return s.Counters[c] }
 	out := signs{cpus: s.CPUs, io: n(meter.ReadBytes) + n(meter.WrittenBytes), traffic: n(meter.ReceivedBytes) + n(meter.SentBytes)}
 	switch {
-	case v.State != VMRunning:
-		out.busy = "it is " + string(v.State)
+	case r.State != VMRunning:
+		out.busy = "it is " + string(r.State)
 	case busy != "":
 		out.busy = busy
 	case slept:
@@ -107,16 +128,17 @@ func (v *vm) signs(now time.Time, busy string, slept bool) signs {
 }
 
 // idleDue are the VMs that may be announced or deleted, longest idle first: so
-// many that the others make the minimum of the pool. The caller holds a.mu.
-func (a *Agent) idleDue(c IdleConfig, now time.Time) []*vm {
+// many that the others make the minimum of the pool. The caller has a.held.
+func (a *Agent) idleDue(s state.View, c IdleConfig, now time.Time) []*vm {
 	running := 0
 	var due []*vm
 	for _, v := range a.vms {
-		if v.State != VMRunning {
+		r := v.in(s)
+		if r.State != VMRunning {
 			continue
 		}
 		running++
-		if c.After > 0 && !v.Keep && v.idle.idle(now) >= c.After {
+		if c.After > 0 && !r.Keep && v.idle.idle(now) >= c.After {
 			due = append(due, v)
 		}
 	}
@@ -125,28 +147,24 @@ func (a *Agent) idleDue(c IdleConfig, now time.Time) []*vm {
 }
 
 // endNotices takes the notice of every VM back that is not due any more.
-func (a *Agent) endNotices(c IdleConfig, due []*vm, now time.Time) {
-	var news []Event
+func (a *Agent) endNotices(tx *state.Tx, c IdleConfig, due []*vm, now time.Time) {
 	for _, v := range a.vms {
 		if v.idle.announced.IsZero() || slices.Contains(due, v) {
 			continue
 		}
 		v.idle.announced, v.idle.deleteAt = time.Time{}, time.Time{}
-		if v.State != VMDeleting {
-			why := v.stays(c, now)
-			news = append(news, Event{Level: LevelInfo, Kind: "vm.busy", VM: v.ID,
+		if r := v.in(tx.View); r.State != VMDeleting {
+			why := v.stays(r, c, now)
+			tx.Tell(Event{Level: LevelInfo, Kind: "vm.busy", VM: v.ID,
 				Message: fmt.Sprintf("VM %s is not deleted: %s", v.Name, why), Data: map[string]any{"activity": why}})
 		}
-	}
-	if len(news) > 0 {
-		_ = a.commit(nil, news...) // commit has logged why; the VMs stay in any case
 	}
 }
 
 // stays is why a VM that was announced is not deleted.
-func (v *vm) stays(c IdleConfig, now time.Time) string {
+func (v *vm) stays(r *vmRecord, c IdleConfig, now time.Time) string {
 	switch {
-	case v.Keep:
+	case r.Keep:
 		return "it is kept"
 	case c.After <= 0:
 		return "idle VMs are not deleted any more"
@@ -160,50 +178,59 @@ func (v *vm) stays(c IdleConfig, now time.Time) string {
 	return v.idle.lately
 }
 
-// announceIdle gives notice to those that have none yet, in one transaction.
-func (a *Agent) announceIdle(c IdleConfig, due []*vm, now time.Time) {
-	var news []Event
-	var told []*vm
+// announceIdle gives notice to those that have none yet.
+func (a *Agent) announceIdle(tx *state.Tx, c IdleConfig, due []*vm, now time.Time) {
+	at := settle(time.Time{}, now, now.Add(c.Notice))
+	var some []*vm
 	for _, v := range due {
 		if !v.idle.announced.IsZero() {
 			v.idle.deleteAt = settle(v.idle.deleteAt, now, v.idle.announced.Add(c.Notice))
 			continue
 		}
-		at := settle(time.Time{}, now, now.Add(c.Notice))
-		told = append(told, v)
-		news = append(news, Event{Level: LevelWarn, Kind: "vm.idle", VM: v.ID,
+		some = append(some, v)
+		tx.Tell(Event{Level: LevelWarn, Kind: "vm.idle", VM: v.ID,
 			Message: fmt.Sprintf("VM %s has been idle for %s and will be deleted in %s unless it gets busy; keep it: cloudflash vm set %s --keep",
 				v.Name, v.idle.idle(now).Round(time.Second), c.Notice, v.Name),
-			Data: map[string]any{"idle_since": v.idle.since, "delete_at": at, "after_seconds": c.After.Seconds(), "notice_seconds": c.Notice.Seconds()}})
+			Data: map[string]any{
+				"idle_since":     v.idle.since,
+				"delete_at":      at,
+				"after_seconds":  c.After.Seconds(),
+				"notice_seconds": c.Notice.Seconds(),
+			}})
 	}
-	if len(news) == 0 || a.commit(nil, news...) != nil {
-		return // tried again: nobody is deleted without notice
-	}
-	for _, v := range told {
-		v.idle.announced, v.idle.told, v.idle.deleteAt = now, now, settle(time.Time{}, now, now.Add(c.Notice))
-	}
+	tx.Then(func() {
+		a.held.Lock()
+		defer a.held.Unlock()
+		for _, v := range some {
+			v.idle.announced, v.idle.told, v.idle.deleteAt = now, now, at
+		}
+	})
 }
 
-// deleteIdle deletes those whose notice is over. What is queued goes first: it may
-// go to one of them.
-func (a *Agent) deleteIdle(c IdleConfig, due []*vm, now time.Time) {
-	over := slices.DeleteFunc(slices.Clone(due), func(v *vm) bool {
-		return v.idle.announced.IsZero() || v.idle.announced.Equal(now) || now.Sub(v.idle.announced) < c.Notice
+// idleOver are those whose notice is over.
+func idleOver(c IdleConfig, due []*vm, now time.Time) []*vm {
+	return slices.DeleteFunc(slices.Clone(due), func(v *vm) bool {
+		return v.idle.announced.IsZero() || now.Sub(v.idle.announced) < c.Notice
 	})
-	if len(over) == 0 {
-		return
-	}
-	a.serveQueue()
-	busy := a.occupied()
+}
+
+// deleteIdle marks those whose notice is over, and returns those that are to be
+// deleted.
+func (a *Agent) deleteIdle(tx *state.Tx, over []*vm, now time.Time) (gone []*vm) {
+	busy := a.occupied(tx.View)
 	for _, v := range over[:min(len(over), idleBatch)] {
 		if busy[v.ID] != "" {
 			continue // its notice is taken back at the next look
 		}
-		_, started, err := a.markDeleting(v, Event{Level: LevelInfo, Kind: "vm.idle_deleted", VM: v.ID,
-			Message: fmt.Sprintf("VM %s is deleted: idle for %s", v.Name, v.idle.idle(now).Round(time.Second)),
-			Data:    map[string]any{"idle_since": v.idle.since, "idle_seconds": v.idle.idle(now).Seconds()}})
+		a.held.Lock()
+		since, idle := v.idle.since, v.idle.idle(now)
+		a.held.Unlock()
+		_, started, err := markDeleting(tx, v.in(tx.View), Event{Level: LevelInfo, Kind: "vm.idle_deleted", VM: v.ID,
+			Message: fmt.Sprintf("VM %s is deleted: idle for %s", v.Name, idle.Round(time.Second)),
+			Data:    map[string]any{"idle_since": since, "idle_seconds": idle.Seconds()}})
 		if err == nil && started {
-			a.spawn(func(ctx context.Context) { a.delete(ctx, v, a.cfg.Grace) })
+			gone = append(gone, v)
 		}
 	}
+	return gone
 }

@@ -40,7 +40,6 @@ func newIdleRig(t *testing.T, c IdleConfig) *idleRig {
 	r := &idleRig{Agent: bare(t), t: t, files: files(dir)}
 	r.cfg.Idle = c
 	r.meter = meter.New(meter.Config{StateDir: dir, Log: r.cfg.Log})
-	r.sessions = map[string]*session{}
 	r.tasks, r.stopped = make(chan func(context.Context)), make(chan struct{})
 	close(r.stopped) // what would be done in the kernel is dropped
 	t.Cleanup(r.meter.Close)
@@ -54,10 +53,10 @@ func (r *idleRig) vm(name string) *vm {
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	v := &vm{vmRecord: vmRecord{ID: name, Name: name, State: VMRunning, Spec: r.cfg.Defaults, Network: Network{Mode: NetworkIsolated}}, probe: p, guest: &guest.Guest{}}
-	r.vms[v.ID] = v
+	v := r.add(r.t, vmRecord{ID: name, Name: name, State: VMRunning, Spec: r.cfg.Defaults, Network: Network{Mode: NetworkIsolated}})
+	r.held.Lock()
+	defer r.held.Unlock()
+	v.probe, v.guest = p, &guest.Guest{}
 	return v
 }
 
@@ -65,8 +64,6 @@ func (r *idleRig) vm(name string) *vm {
 func (r *idleRig) look() {
 	now := time.Now()
 	r.meter.Pass(now)
-	r.mu.Lock()
-	defer r.mu.Unlock()
 	r.watchIdle(now)
 }
 
@@ -98,10 +95,8 @@ func (r *idleRig) want(events string, states ...VMState) {
 	if got := r.kinds(); got != events {
 		r.t.Errorf("events:\n%s, want:\n%s", got, events)
 	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
 	var got []VMState
-	for _, v := range r.viewVMs() {
+	for _, v := range r.VMs() {
 		got = append(got, v.State)
 	}
 	if !slices.Equal(got, states) {
@@ -155,10 +150,10 @@ func TestWhatEndsTheNotice(t *testing.T) {
 	}{
 		"a cloudlet for it":       {func(r *idleRig, v *vm) { r.submit("web") }, "a cloudlet waits for it"},
 		"a cloudlet for any":      {func(r *idleRig, v *vm) { r.submit(""); r.startQueued() }, "a cloudlet is in it"},
-		"a session":               {func(r *idleRig, v *vm) { _, _, _, _, err := r.openSession("web"); r.must(err) }, "a command of vm exec runs in it"},
-		"kept":                    {func(r *idleRig, v *vm) { _, err := r.KeepVM("web"); r.must(err) }, "it is kept"},
-		"kept through a change":   {func(r *idleRig, v *vm) { _, err := r.ChangeVM(t.Context(), "web", VMChange{Keep: &keep}); r.must(err) }, "it is kept"},
-		"frozen":                  {func(r *idleRig, v *vm) { _, err := r.storeFreezer(v, VMRunning, VMFrozen, "frozen"); r.must(err) }, "it is frozen"},
+		"a session":               {func(r *idleRig, v *vm) { _, _, _, _, err := r.openSession("web"); r.ok(err) }, "a command of vm exec runs in it"},
+		"kept":                    {func(r *idleRig, v *vm) { _, err := r.KeepVM("web"); r.ok(err) }, "it is kept"},
+		"kept through a change":   {func(r *idleRig, v *vm) { _, err := r.ChangeVM(t.Context(), "web", VMChange{Keep: &keep}); r.ok(err) }, "it is kept"},
+		"frozen":                  {func(r *idleRig, v *vm) { _, err := r.storeFreezer(v, VMRunning, VMFrozen, "frozen"); r.ok(err) }, "it is frozen"},
 		"no sample":               {func(r *idleRig, v *vm) { v.probe = nil }, "its CPU use cannot be told"},
 		"no init":                 {func(r *idleRig, v *vm) { v.guest = nil }, "its CPU use cannot be told"},
 		"traffic cannot be read":  {func(r *idleRig, v *vm) { v.Network.Mode = NetworkNAT }, "its traffic cannot be told"},
@@ -168,7 +163,7 @@ func TestWhatEndsTheNotice(t *testing.T) {
 		"a longer time meanwhile": {func(r *idleRig, v *vm) { r.cfg.Idle.After = time.Hour }, "idle VMs are announced after 1h0m0s now"},
 		"more VMs are to be kept": {func(r *idleRig, v *vm) { r.cfg.Idle.MinVMs = 1 }, "at least 1 running VMs are kept"},
 		"suspended in between":    {func(r *idleRig, v *vm) { r.woke.boot -= time.Hour }, "the machine was suspended"},
-		"a change":                {func(r *idleRig, v *vm) { _, _, err := r.planChange(v, VMChange{}); r.must(err) }, "it was changed"},
+		"a change":                {func(r *idleRig, v *vm) { _, _, err := r.planChange(v, VMChange{}); r.ok(err) }, "it was changed"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -215,7 +210,7 @@ func TestCloudletForAnyKeepsTheOnlyVM(t *testing.T) {
 	})
 }
 
-func (r *idleRig) must(err error) {
+func (r *idleRig) ok(err error) {
 	r.t.Helper()
 	if err != nil {
 		r.t.Error(err)
@@ -225,7 +220,7 @@ func (r *idleRig) must(err error) {
 func (r *idleRig) submit(vm string) {
 	r.t.Helper()
 	_, err := r.SubmitCloudlet(r.t.Context(), CloudletSubmit{VM: vm})
-	r.must(err)
+	r.ok(err)
 }
 
 // cpu lets the processes of all VMs have run so many microseconds more.
@@ -233,18 +228,19 @@ func (r *idleRig) cpu(us int) {
 	r.t.Helper()
 	path := filepath.Join(string(r.files), "cpu.stat")
 	b, err := os.ReadFile(path)
-	r.must(err)
+	r.ok(err)
 	var usage int
 	_, err = fmt.Sscanf(string(b), "usage_usec %d", &usage)
-	r.must(err)
+	r.ok(err)
 	_, rest, _ := strings.Cut(string(b), "\n")
-	r.must(os.WriteFile(path, []byte(fmt.Sprintf("usage_usec %d\n%s", usage+us, rest)), 0o600))
+	r.ok(os.WriteFile(path, []byte(fmt.Sprintf("usage_usec %d\n%s", usage+us, rest)), 0o600))
 }
 
 func TestKeptVMsStay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newIdleRig(t, minuteAndHalf)
-		r.vm("web").Keep = true
+		r.vm("web")
+		r.edit(t, "web", func(r *vmRecord) { r.Keep = true })
 		r.look()
 		r.pass(300)
 		r.want("", VMRunning)
@@ -266,7 +262,8 @@ func TestKeptVMsStay(t *testing.T) {
 func TestPoolMinimum(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newIdleRig(t, IdleConfig{After: time.Minute, Notice: 30 * time.Second, MinVMs: 2})
-		r.vm("kept").Keep = true
+		r.vm("kept")
+		r.edit(t, "kept", func(r *vmRecord) { r.Keep = true })
 		for _, name := range []string{"c", "b", "a"} {
 			r.vm(name)
 			r.pass(2)
@@ -274,10 +271,8 @@ func TestPoolMinimum(t *testing.T) {
 		r.pass(400)
 		r.want("vm.idle c, vm.idle b, vm.idle_deleted c, vm.deleting c, vm.idle_deleted b, vm.deleting b", VMRunning, VMDeleting, VMDeleting, VMRunning)
 		r.vm("d")
-		r.pass(10) // a is the one too many
-		r.mu.Lock()
-		r.vms["kept"].State = VMFailed // one fewer runs: none may go
-		r.mu.Unlock()
+		r.pass(10)                                                  // a is the one too many
+		r.edit(t, "kept", func(r *vmRecord) { r.State = VMFailed }) // one fewer runs: none may go
 		r.pass(400)
 		if got := r.kinds(); !strings.HasSuffix(got, "vm.idle a, vm.busy a") {
 			t.Errorf("events: %s", got)
@@ -300,17 +295,17 @@ func TestNeverDeletesWhenSwitchedOff(t *testing.T) {
 
 func TestWhereIdlePolicyComesFrom(t *testing.T) {
 	r := newIdleRig(t, IdleConfig{After: time.Minute, Notice: 7 * time.Second, MinVMs: 3})
-	p := r.idlePolicy()
+	p := r.idlePolicy(ownPolicy{})
 	if p.AfterSeconds != 60 || p.NoticeSeconds != 7 || p.MinVMs != 3 ||
 		p.Sources["after_seconds"] != SourceDefault || p.Sources["notice_seconds"] != SourceServe || p.Sources["min_vms"] != SourceServe {
 		t.Errorf("%+v", p)
 	}
 	after, most := 12.5, 1
-	r.ownPolicy.Layer.Idle = &IdleChange{AfterSeconds: &after, MinVMs: &most}
-	if got, want := r.idleConfig(), (IdleConfig{After: 12500 * time.Millisecond, Notice: 7 * time.Second, MinVMs: 1}); got != want {
+	own := ownPolicy{Layer: PolicyLayer{Idle: &IdleChange{AfterSeconds: &after, MinVMs: &most}}}
+	if got, want := r.idleConfig(own), (IdleConfig{After: 12500 * time.Millisecond, Notice: 7 * time.Second, MinVMs: 1}); got != want {
 		t.Errorf("in force: %+v, want %+v", got, want)
 	}
-	if p := r.idlePolicy(); p.AfterSeconds != 12.5 || p.Sources["after_seconds"] != SourceHost || p.Sources["notice_seconds"] != SourceServe {
+	if p := r.idlePolicy(own); p.AfterSeconds != 12.5 || p.Sources["after_seconds"] != SourceHost || p.Sources["notice_seconds"] != SourceServe {
 		t.Errorf("%+v", p)
 	}
 }

@@ -153,13 +153,13 @@ func (a *Agent) ScanMemory() (Operation, error) {
 	if m.scanner == nil {
 		return Operation{}, unsupported(m.scannerErr)
 	}
-	a.mu.Lock()
-	defer a.mu.Unlock()
+	a.held.Lock()
+	defer a.held.Unlock()
 	op := newOperation(memoryScan, "memory")
 	if err := m.scanner.Full(op.ID, func(err error) { a.endScan(op, err) }); err != nil {
 		return Operation{}, refuse(ErrConflict, "scan_running", "wait for it, or cancel it", "a full pass is under way")
 	}
-	a.operations[op.ID] = op // not stored: it does not outlive the agent
+	a.scans[op.ID] = op
 	a.changed()
 	return op, nil
 }
@@ -172,9 +172,9 @@ func (a *Agent) endScan(op Operation, err error) {
 		op.State, op.Error = OperationFailed, err.Error()
 	}
 	a.readScan()
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.operations[op.ID] = op
+	a.held.Lock()
+	defer a.held.Unlock()
+	a.scans[op.ID] = op
 	a.forgetScans()
 	a.changed()
 }
@@ -182,17 +182,17 @@ func (a *Agent) endScan(op Operation, err error) {
 // keepScans is how many full passes are remembered; they are not stored.
 const keepScans = 20
 
-// forgetScans drops the oldest of them. The caller holds a.mu.
+// forgetScans drops the oldest of them. The caller has a.held.
 func (a *Agent) forgetScans() {
 	var scans []Operation
-	for _, op := range a.operations {
-		if op.Kind == memoryScan && op.State != OperationRunning {
+	for _, op := range a.scans {
+		if op.State != OperationRunning {
 			scans = append(scans, op)
 		}
 	}
 	slices.SortFunc(scans, func(x, y Operation) int { return x.CreatedAt.Compare(y.CreatedAt) })
 	for _, op := range scans[:max(len(scans)-keepScans, 0)] {
-		delete(a.operations, op.ID)
+		delete(a.scans, op.ID)
 	}
 }
 

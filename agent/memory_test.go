@@ -112,7 +112,7 @@ func TestOneLookAtATime(t *testing.T) {
 func TestMappingsOfWhatIsNotThere(t *testing.T) {
 	a := bare(t)
 	a.memory.looking = make(chan struct{}, 1)
-	a.vms["v1"] = &vm{vmRecord: vmRecord{ID: "v1", Name: "web"}}
+	a.add(t, vmRecord{ID: "v1", Name: "web"})
 	for _, c := range []struct {
 		ref  string
 		pid  int

@@ -134,11 +134,9 @@ func stamp(t time.Time) *time.Time {
 
 // vmNames are the names of all VMs by their id.
 func (a *Agent) vmNames() map[string]string {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	names := make(map[string]string, len(a.vms))
-	for id, v := range a.vms {
-		names[id] = v.Name
+	names := map[string]string{}
+	for r := range a.state.View().VMs() {
+		names[r.ID] = r.Name
 	}
 	return names
 }

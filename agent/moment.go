@@ -44,7 +44,7 @@ func (m moment) dayOf(boot time.Duration, before time.Time) time.Time {
 // rebase makes the times of a record those of this boot. Of what was stored
 // under another one, or by an agent that did not store them, only the time of
 // day is known.
-func (r *cloudletRecord) rebase(m moment, boot string) {
+func rebase(r *cloudletRecord, m moment, boot string) {
 	if r.Boot == boot {
 		return
 	}

@@ -3,6 +3,8 @@ package agent
 import (
 	"testing"
 	"time"
+
+	"cloudflash/agent/state"
 )
 
 var noon = time.Date(2026, 11, 29, 12, 0, 0, 0, time.UTC)
@@ -14,31 +16,31 @@ func TestDeadlinesDoNotFollowTheClock(t *testing.T) {
 	a.boot = "one"
 	rec := CloudletSubmit{Name: "c", DeadlineSeconds: 600}.withDefaults().record("", a.boot)
 	rec.State = CloudletRunning
-	c := &cloudlet{cloudletRecord: rec}
 
-	due, ok := a.due(c)
-	if !ok || due-rec.SubmittedBoot != 600*time.Second {
-		t.Errorf("due %v after it was submitted, %v", due-rec.SubmittedBoot, ok)
+	a.must(t, func(tx *state.Tx) { tx.PutCloudlet(rec) })
+	if due := a.enforceDeadlines(rec.SubmittedBoot); due != 600*time.Second {
+		t.Errorf("due %v after it was submitted", due)
 	}
-	c.Stop, c.StoppingBoot = stopCancel, rec.SubmittedBoot+20*time.Second
-	if due, ok := a.due(c); !ok || due-rec.SubmittedBoot != 30*time.Second {
-		t.Errorf("killed %v after it was submitted, %v", due-rec.SubmittedBoot, ok)
+	stopped := rec
+	stopped.Stop, stopped.StoppingBoot = stopCancel, rec.SubmittedBoot+20*time.Second
+	a.must(t, func(tx *state.Tx) { tx.PutCloudlet(stopped) })
+	if due := a.enforceDeadlines(rec.SubmittedBoot); due != 30*time.Second {
+		t.Errorf("killed %v after it was submitted", due)
 	}
-	c.Stop = ""
 
 	for what, set := range map[string]time.Duration{"forward": time.Hour, "back": -time.Hour, "hardly": 300 * time.Millisecond} {
-		r := c.cloudletRecord
+		r := rec
 		end := moment{rec.SubmittedBoot + 590*time.Second, rec.CreatedAt.Add(590*time.Second + set)}
-		r.conclude(ending{}, Usage{}, end)
+		conclude(&r, ending{}, Usage{}, end)
 		if r.State != CloudletSucceeded || r.OverrunSeconds != 0 {
 			t.Errorf("%s, in time: %s, overrun %v", what, r.State, r.OverrunSeconds)
 		}
 		if left := r.DeadlineAt.Sub(*r.FinishedAt); left < 9*time.Second || left > 11*time.Second {
 			t.Errorf("%s: %v were left by what is shown, of 10 s", what, left)
 		}
-		r = c.cloudletRecord
+		r = rec
 		end.boot += 13 * time.Second
-		r.conclude(ending{}, Usage{}, end)
+		conclude(&r, ending{}, Usage{}, end)
 		if r.State != CloudletDeadlineExceeded || r.OverrunSeconds != 3 {
 			t.Errorf("%s, late: %s, overrun %v", what, r.State, r.OverrunSeconds)
 		}
@@ -69,12 +71,12 @@ func TestRebase(t *testing.T) {
 		if c.rec.Boot == "" || c.now.boot < time.Hour {
 			boot = "now"
 		}
-		r.rebase(c.now, boot)
+		rebase(&r, c.now, boot)
 		if left := r.DeadlineBoot - c.now.boot; r.Boot != boot || left != c.left {
 			t.Errorf("%s: %v are left, want %v", what, left, c.left)
 		}
 		again := r
-		again.rebase(moment{c.now.boot + time.Hour, noon}, boot)
+		rebase(&again, moment{c.now.boot + time.Hour, noon}, boot)
 		if again.DeadlineBoot != r.DeadlineBoot || again.SubmittedBoot != r.SubmittedBoot {
 			t.Errorf("%s: it is not left alone the second time", what)
 		}

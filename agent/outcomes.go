@@ -80,7 +80,7 @@ func (o *Outcomes) clone() *Outcomes {
 }
 
 // began counts the wait of a cloudlet that has started.
-func (o *Outcomes) began(c cloudletRecord) {
+func (o *Outcomes) began(c *cloudletRecord) {
 	if c.StartedAt == nil || c.SLA < SLALow || c.SLA > SLAHigh {
 		return
 	}
@@ -95,8 +95,8 @@ func (o *Outcomes) began(c cloudletRecord) {
 }
 
 // ended counts a cloudlet whose final state is stored.
-func (o *Outcomes) ended(c cloudletRecord) {
-	o.Ended[Outcome{c.State, c.cause()}]++
+func (o *Outcomes) ended(c *cloudletRecord) {
+	o.Ended[Outcome{c.State, causeOf(c)}]++
 	if c.DeadlineAt == nil || c.SLA < SLALow || c.SLA > SLAHigh {
 		return
 	}
@@ -108,14 +108,14 @@ func (o *Outcomes) ended(c cloudletRecord) {
 	}
 }
 
-// cause is the reason of a final state among those of Endings.
-func (r cloudletRecord) cause() string {
+// causeOf is the reason of a final state among those of Endings.
+func causeOf(r *cloudletRecord) string {
 	never := r.StartedAt == nil
 	switch r.State {
 	case CloudletSucceeded:
 		return "done"
 	case CloudletFailed:
-		return r.failure()
+		return failureOf(r)
 	case CloudletCancelled:
 		switch {
 		case r.Reason == reasonVMDeleted:
@@ -136,7 +136,7 @@ func (r cloudletRecord) cause() string {
 	return "vm_lost"
 }
 
-func (r cloudletRecord) failure() string {
+func failureOf(r *cloudletRecord) string {
 	switch {
 	case r.Reason == "oom":
 		return "oom"

@@ -32,9 +32,9 @@ func TestEveryEndHasAnOutcome(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			test.rec.DeadlineBoot = time.Second
-			test.rec.conclude(test.end, Usage{}, end)
+			conclude(&test.rec, test.end, Usage{}, end)
 			o := newOutcomes()
-			o.ended(test.rec)
+			o.ended(&test.rec)
 			if o.Ended[test.want] != 1 {
 				t.Errorf("counted %v, want %v", o.Ended, test.want)
 			}
@@ -63,7 +63,7 @@ func TestWaitsFallIntoBuckets(t *testing.T) {
 	for _, waited := range []time.Duration{-time.Minute, 10 * time.Millisecond, 11 * time.Millisecond, time.Hour} {
 		r := record(now, "", nil)
 		r.SubmittedBoot, r.StartedBoot = time.Hour, time.Hour+waited
-		o.began(r)
+		o.began(&r)
 	}
 	w := o.Waiting[SLAHigh]
 	if w.Buckets[0] != 2 || w.Buckets[1] != 1 || w.Buckets[len(WaitingBounds)] != 1 {

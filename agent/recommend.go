@@ -23,7 +23,7 @@ const longestLook = 10 * time.Second
 
 // advisor remembers what VMs have used: for how they should have been asked for,
 // which takes days, and for what ails them now, which takes minutes. It may be used
-// before anything was loaded. Its lock is taken after Agent.mu, never before.
+// before anything was loaded. Its lock is taken after Agent.held, never before.
 type advisor struct {
 	mu        sync.Mutex // guards what follows
 	vms       map[string]*watched

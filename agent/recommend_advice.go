@@ -1,11 +1,11 @@
 package agent
 
 import (
-	"cmp"
 	"slices"
 	"time"
 
 	"cloudflash/agent/autoscale"
+	"cloudflash/agent/state"
 )
 
 // advised is what of a VM advice is made from.
@@ -43,28 +43,39 @@ func (a *Agent) Advice(ref string) ([]Advice, error) {
 // allAdvised copies what all advice is made from, by name, and finds the VM that is
 // asked for.
 func (a *Agent) allAdvised(ref string) (all []advised, id string, room autoscale.Limits, err error) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
+	s := a.state.View()
 	if ref != "" && ref != OwnerHost {
-		v := a.find(ref)
-		if v == nil {
+		r := s.FindVM(ref)
+		if r == nil {
 			return nil, "", room, vmNotFound(ref)
 		}
-		id = v.ID
+		id = r.ID
 	}
-	all = make([]advised, 0, len(a.vms))
-	classes := a.classes()
-	for _, v := range a.vms {
-		all = append(all, a.advised(v, cmp.Or(classes[v.ID], SLAMedium)))
+	all = make([]advised, 0, s.VMCount())
+	for r := range s.VMs() {
+		if v := a.known(r.ID); v != nil {
+			all = append(all, a.advised(s, v, r))
+		}
 	}
-	slices.SortFunc(all, func(x, y advised) int { return cmp.Compare(x.name, y.name) })
 	return all, id, a.roomFor(), nil
 }
 
-// advised copies what advice is made from. The caller holds a.mu.
-func (a *Agent) advised(v *vm, sla int) advised {
-	return advised{id: v.ID, name: v.Name, template: v.Labels[templateLabel], spec: v.Spec, limits: v.limits,
-		host: a.ownPolicy.Layer, own: v.Own.Layer, sla: sla, idleSince: v.idleSince(), taken: v.Advice}
+// advised copies what advice is made from.
+func (a *Agent) advised(s state.View, v *vm, r *vmRecord) advised {
+	a.held.Lock()
+	defer a.held.Unlock()
+	return advised{
+		id:        r.ID,
+		name:      r.Name,
+		template:  r.Labels[templateLabel],
+		spec:      r.Spec,
+		limits:    v.limits,
+		host:      s.Policy().Layer,
+		own:       r.Own.Layer,
+		sla:       slaOf(s, r.ID),
+		idleSince: v.idleSince(r),
+		taken:     r.Advice,
+	}
 }
 
 // advise is the advice for each VM, in order, and last the host's.
@@ -81,7 +92,7 @@ func (a *Agent) advise(all []advised, room autoscale.Limits) []Advice {
 			Recommendations: a.viewRecommendations(recs), Findings: []Finding{}, Applied: v.undoable()}
 		places[v.id], names[v.id] = len(out), v.name
 		out = append(out, one)
-		states = append(states, a.state(v, recs, pressure))
+		states = append(states, a.fared(v, recs, pressure))
 	}
 	places[""] = len(out)
 	out = append(out, Advice{VMName: OwnerHost, Recommendations: []Recommendation{}, Findings: []Finding{}})
@@ -127,9 +138,9 @@ func (a *Agent) viewRecommendations(recs []autoscale.Recommendation) []Recommend
 // worth reports whether taking advice changes something for the better.
 func worth(r *autoscale.Recommendation) bool { return r.Changes() && r.Target != r.Spec }
 
-// state is how a VM fared in the last minutes. Before it has been watched for long
+// fared is how a VM did in the last minutes. Before it has been watched for long
 // enough nothing is known of it but the advice.
-func (a *Agent) state(v *advised, recs []autoscale.Recommendation, pressure bool) autoscale.State {
+func (a *Agent) fared(v *advised, recs []autoscale.Recommendation, pressure bool) autoscale.State {
 	s := autoscale.State{VM: v.id, Name: v.name, Advice: recs, Limits: limitsOf(v.spec)}
 	if v.limits.CPUs != nil {
 		s.Limits[autoscale.CPU] = *v.limits.CPUs

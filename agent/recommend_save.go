@@ -181,7 +181,7 @@ func (a *Agent) loadProfiles() {
 			d.drop(key)
 			continue
 		}
-		v := a.vms[r.VM]
+		v := a.known(r.VM)
 		if v != nil {
 			r.Template = v.Labels[templateLabel]
 		}

@@ -24,9 +24,8 @@ func (a *Agent) TakeAdvice(ctx context.Context, ref string, resources []string) 
 	}
 	v.work.Lock()
 	defer v.work.Unlock()
-	a.mu.Lock()
-	of, room := a.advised(v, a.slaOf(v.ID)), a.roomFor()
-	a.mu.Unlock()
+	s := a.state.View()
+	of, room := a.advised(s, v, v.in(s)), a.roomFor()
 	recs, history := a.recommend(&of, room)
 	taken, err := chosen(&of, recs, history, resources)
 	if err != nil {
@@ -34,7 +33,7 @@ func (a *Agent) TakeAdvice(ctx context.Context, ref string, resources []string) 
 	}
 	to := of.spec
 	for i := range taken {
-		to.setLimit(taken[i].Resource, taken[i].Target)
+		to.Set(taken[i].Resource.String(), taken[i].Target)
 	}
 	out, err := a.change(ctx, v, changeOf(of.spec, to), func(next *vmRecord) {
 		next.Advice = &AppliedAdvice{At: time.Now().UTC(), From: of.spec, To: to}
@@ -56,9 +55,8 @@ func (a *Agent) UndoAdvice(ctx context.Context, ref string) (VM, error) {
 	}
 	v.work.Lock()
 	defer v.work.Unlock()
-	a.mu.Lock()
-	of := a.advised(v, a.slaOf(v.ID))
-	a.mu.Unlock()
+	s := a.state.View()
+	of := a.advised(s, v, v.in(s))
 	if of.taken == nil {
 		return VM{}, refuse(ErrConflict, "nothing_to_undo", "", "VM %s has taken no advice", quote(v.Name))
 	}
@@ -68,7 +66,7 @@ func (a *Agent) UndoAdvice(ctx context.Context, ref string) (VM, error) {
 	}
 	to := of.spec
 	for _, r := range differing(of.taken.From, of.taken.To) {
-		to.setLimit(r, limitsOf(of.taken.From)[r])
+		to.Set(r.String(), limitsOf(of.taken.From)[r])
 	}
 	out, err := a.change(ctx, v, changeOf(of.spec, to), func(next *vmRecord) { next.Advice = nil })
 	if err != nil {

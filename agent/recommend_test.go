@@ -14,6 +14,7 @@ import (
 
 	"cloudflash/agent/autoscale"
 	"cloudflash/agent/meter"
+	"cloudflash/agent/state"
 	"cloudflash/agent/store"
 	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
@@ -33,10 +34,22 @@ func advising(t testing.TB, names ...string) *Agent {
 	a.meter.Report("pressure", 0, nil)
 	t.Cleanup(a.meter.Close)
 	for _, name := range names {
-		a.vms[name+"-id"] = &vm{vmRecord: vmRecord{ID: name + "-id", Name: name, State: VMRunning,
-			Spec: Spec{CPUs: 2, MemoryBytes: 4 * gib, StorageBytes: 10 * gib, BandwidthBPS: 100e6, PIDs: 100}}}
+		a.add(t, vmRecord{
+			ID:    name + "-id",
+			Name:  name,
+			State: VMRunning,
+			Spec:  Spec{CPUs: 2, MemoryBytes: 4 * gib, StorageBytes: 10 * gib, BandwidthBPS: 100e6, PIDs: 100},
+		})
 	}
 	return a
+}
+
+// label makes a VM one of a template.
+func (a *Agent) label(t testing.TB, id, template string) {
+	t.Helper()
+	labels := map[string]string{templateLabel: template}
+	a.vms[id].Labels = labels
+	a.edit(t, id, func(r *vmRecord) { r.Labels = labels })
 }
 
 // use lets a VM use so many cores for so long, seen every second, or every minute when
@@ -82,7 +95,7 @@ func TestLittleIsKnownAtFirst(t *testing.T) {
 	if got := a.adviceOf(t, "web"); len(got.Recommendations) != 0 || got.HistorySeconds != 0 {
 		t.Errorf("of a VM that was never seen: %+v", got)
 	}
-	a.vms["db-id"].Spec.BandwidthBPS = 10e9
+	a.edit(t, "db-id", func(r *vmRecord) { r.Spec.BandwidthBPS = 10e9 })
 	a.use("db-id", "", time.Now().Add(-time.Hour), 10*time.Second, 0.001)
 	for _, r := range a.adviceOf(t, "db").Recommendations {
 		if r.Worth {
@@ -126,7 +139,7 @@ func TestATemplateStartsWarm(t *testing.T) {
 	a.use("gone-id", "nginx", from, 25*time.Hour, 0.3)
 	a.advisor.forget("gone-id")
 	a.advisor.add("gone-id", time.Now(), time.Second, autoscale.Limits{5}, everything) // who looked has not heard yet
-	a.vms["web-id"].Labels = map[string]string{"template": "nginx"}
+	a.label(t, "web-id", "nginx")
 	a.use("web-id", "nginx", from.Add(26*time.Hour), time.Minute, 0.3)
 	a.use("other-id", "", from.Add(26*time.Hour), time.Minute, 0.3)
 	warm, cold := a.adviceOf(t, "web"), a.adviceOf(t, "other")
@@ -164,7 +177,7 @@ func TestTemplatesAreBounded(t *testing.T) {
 
 // restart is the agent after one that was killed now.
 func (a *Agent) restart() *Agent {
-	b := &Agent{cfg: a.cfg, log: a.log, store: a.store, host: a.host, meter: a.meter, vms: a.vms}
+	b := &Agent{cfg: a.cfg, log: a.log, store: a.store, host: a.host, meter: a.meter, state: a.state, vms: a.vms}
 	b.loadProfiles()
 	return b
 }
@@ -174,7 +187,7 @@ func TestProfilesSurviveARestart(t *testing.T) {
 	now := time.Now()
 	a.use("web-id", "nginx", now.Add(-2*time.Hour), time.Hour, 0.7)
 	a.use("gone-id", "nginx", now.Add(-2*time.Hour), time.Hour, 1.5)
-	a.vms["web-id"].Labels = map[string]string{"template": "nginx"}
+	a.label(t, "web-id", "nginx")
 	a.saveProfiles()
 	before := a.adviceOf(t, "web")
 	if diff := cmp.Diff(before, a.restart().adviceOf(t, "web")); diff != "" {
@@ -182,6 +195,7 @@ func TestProfilesSurviveARestart(t *testing.T) {
 	}
 
 	// One deleted and killed before that was saved: its use goes to the template once.
+	a.must(t, func(tx *state.Tx) { tx.DeleteVM("gone-id") })
 	delete(a.vms, "gone-id")
 	b := a.restart()
 	if b.advisor.vms["gone-id"] != nil || b.advisor.templates["nginx"] == nil {
@@ -327,7 +341,7 @@ func TestRounding(t *testing.T) {
 			t.Fatalf("%v %v becomes %v, out of %v to %v", r, v, got, rule.Min, rule.Max)
 		}
 		var s Spec
-		s.setLimit(r, got)
+		s.Set(r.String(), got)
 		if back := limitsOf(s)[r]; back != got {
 			t.Fatalf("%v of %v cannot be asked for, only %v", got, r, back)
 		}
@@ -337,7 +351,7 @@ func TestRounding(t *testing.T) {
 func drawSpec(t *rapid.T, name string) Spec {
 	n := func(what string) int64 { return rapid.Int64Range(0, 3).Draw(t, name+what) }
 	return Spec{CPUs: float64(n("cpus")), MemoryBytes: n("memory"), StorageBytes: n("storage"), BandwidthBPS: n("bandwidth"),
-		IO: IO{n("rbps"), n("wbps"), n("riops"), n("wiops")}, PIDs: 7}
+		IO: IO{ReadBPS: n("rbps"), WriteBPS: n("wbps"), ReadIOPS: n("riops"), WriteIOPS: n("wiops")}, PIDs: 7}
 }
 
 // What is undone is what was taken, whatever else has been changed meanwhile.
@@ -352,7 +366,7 @@ func TestAdviceIsUndoneFieldByField(t *testing.T) {
 			t.Fatalf("cannot be undone: %q", v.changedSince())
 		}
 		r := autoscale.Resource(rapid.IntRange(0, int(autoscale.Resources)-1).Draw(t, "resource"))
-		v.spec.setLimit(r, 9)
+		v.spec.Set(r.String(), 9)
 		taken := slices.Contains(differing(from, to), r)
 		if undoable := v.undoable() != nil; undoable == taken {
 			t.Fatalf("%v of %v was changed by hand, and it can be undone: %v", r, differing(from, to), undoable)
@@ -521,7 +535,7 @@ func noisy(t testing.TB, vms int) *Agent {
 	start := time.Now().Add(-24 * time.Hour)
 	for _, name := range names {
 		a.advisor.look(name+"-id", "", &Usage{At: start})
-		a.vms[name+"-id"].Spec.IO = IO{1 << 20, 1 << 20, 100, 100}
+		a.edit(t, name+"-id", func(r *vmRecord) { r.Spec.IO = IO{ReadBPS: 1 << 20, WriteBPS: 1 << 20, ReadIOPS: 100, WriteIOPS: 100} })
 		for i := range 4000 {
 			a.advisor.add(name+"-id", start.Add(time.Duration(i)*20*time.Second), 9*time.Second,
 				autoscale.Limits{around(0.5), around(3e8), 5e9, around(1e6), around(1e6), around(1e6), around(100), around(100)}, everything)

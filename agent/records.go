@@ -3,57 +3,99 @@ package agent
 import (
 	"crypto/rand"
 	"encoding/hex"
-	"time"
 
-	"cloudflash/agent/store"
+	"cloudflash/agent/state"
 )
 
-// vmRecord is a VM's stored intent. What the kernel knows is not stored.
-type vmRecord struct {
-	ID        string            `json:"id"`
-	Name      string            `json:"name"`
-	State     VMState           `json:"state"`
-	Reason    string            `json:"reason,omitempty"`
-	Image     string            `json:"image"`
-	Labels    map[string]string `json:"labels,omitempty"`
-	Spec      Spec              `json:"spec"`
-	Network   Network           `json:"network"`
-	GPUs      []string          `json:"gpus,omitempty"` // ids of its units
-	Slot      int               `json:"slot"`           // its id range, see uidBase
-	CreatedAt time.Time         `json:"created_at"`
-	Thrashed  int64             `json:"thrashed,omitempty"` // cloudlets killed because it did
-	Advice    *AppliedAdvice    `json:"advice,omitempty"`   // taken last, for undoing it
-	Own       ownPolicy         `json:"policy,omitzero"`
-	Keep      bool              `json:"keep,omitempty"` // it is not deleted when idle
-	// Sized are the limits that autoscaling has set in place of the spec's, by resource,
-	// and memory_high_bytes. It is never changed in place: records are copied.
-	Sized map[string]float64 `json:"sized,omitempty"`
-}
+// What the API shows as it is stored.
+type (
+	VMState        = state.VMState
+	Spec           = state.Spec
+	IO             = state.IO
+	Network        = state.Network
+	Port           = state.Port
+	AppliedAdvice  = state.AppliedAdvice
+	PolicyLayer    = state.PolicyLayer
+	RuleChange     = state.RuleChange
+	IdleChange     = state.IdleChange
+	CloudletState  = state.CloudletState
+	Request        = state.Request
+	Usage          = state.Usage
+	Event          = state.Event
+	Decision       = state.Decision
+	DecisionResult = state.DecisionResult
+	Effect         = state.Effect
+	Operation      = state.Operation
+	OperationState = state.OperationState
+	Token          = state.Token
+)
 
-// cloudletRecord is a cloudlet and what the agent has decided about it.
-type cloudletRecord struct {
-	Cloudlet
-	// Stop is why the agent is ending it: a constant below, or empty.
-	Stop string `json:"stop,omitempty"`
-	// Times on CLOCK_BOOTTIME, for what must happen within a time (see moment), and the id of the boot
-	// that they are of. Stopping is when SIGTERM was sent; cgroup.kill follows a grace later.
-	Boot          string        `json:"boot,omitempty"`
-	SubmittedBoot time.Duration `json:"submitted_boot,omitempty"`
-	StartedBoot   time.Duration `json:"started_boot,omitempty"`
-	StoppingBoot  time.Duration `json:"stopping_boot,omitempty"`
-	DeadlineBoot  time.Duration `json:"deadline_boot,omitempty"` // means something where there is a DeadlineAt
-	// Pinned says that the user, not the scheduler, chose the VM.
-	Pinned bool `json:"pinned,omitempty"`
-	// Duration is how long the built-in burn runs when Argv is empty.
-	Duration float64 `json:"duration_seconds,omitempty"`
-}
+// What is stored in another form than it is shown in.
+type (
+	vmRecord       = state.VM
+	cloudletRecord = state.Cloudlet
+	tokenRecord    = state.StoredToken
+	ownPolicy      = state.OwnPolicy
+)
+
+// The states of a VM. Idle is a fact about a running VM (VM.IdleSince), not a state.
+const (
+	VMCreating = state.VMCreating
+	VMRunning  = state.VMRunning
+	VMFrozen   = state.VMFrozen
+	VMDeleting = state.VMDeleting
+	VMFailed   = state.VMFailed
+)
+
+// The states of a cloudlet. Those from Succeeded on are final.
+const (
+	CloudletQueued           = state.CloudletQueued
+	CloudletStarting         = state.CloudletStarting
+	CloudletRunning          = state.CloudletRunning
+	CloudletFrozen           = state.CloudletFrozen
+	CloudletSucceeded        = state.CloudletSucceeded
+	CloudletFailed           = state.CloudletFailed
+	CloudletCancelled        = state.CloudletCancelled
+	CloudletDeadlineExceeded = state.CloudletDeadlineExceeded
+	CloudletLost             = state.CloudletLost
+)
+
+// What happens to a cloudlet that is not done at its deadline.
+const (
+	OnDeadlineKill     = state.OnDeadlineKill
+	OnDeadlineContinue = state.OnDeadlineContinue
+)
 
 // Reasons the agent ends a cloudlet for.
 const (
-	stopCancel   = "cancel"
-	stopDeadline = "deadline"
-	stopDelete   = "delete" // of its VM
-	stopOOM      = "oom"    // its VM thrashed
+	stopCancel   = state.StopCancel
+	stopDeadline = state.StopDeadline
+	stopDelete   = state.StopDelete
+	stopOOM      = state.StopOOM
+)
+
+// Event levels.
+const (
+	LevelInfo  = state.LevelInfo
+	LevelWarn  = state.LevelWarn
+	LevelError = state.LevelError
+)
+
+// The states of an operation.
+const (
+	OperationRunning   = state.OperationRunning
+	OperationSucceeded = state.OperationSucceeded
+	OperationFailed    = state.OperationFailed
+)
+
+// The results of a decision.
+const (
+	DecisionApplied     = state.DecisionApplied
+	DecisionRecommended = state.DecisionRecommended
+	DecisionDeferred    = state.DecisionDeferred
+	DecisionInfeasible  = state.DecisionInfeasible
+	DecisionFailed      = state.DecisionFailed
+	DecisionNoticed     = state.DecisionNoticed
 )
 
 // Each VM has 65,536 user ids of its own. They begin above the range that
@@ -64,14 +106,10 @@ const (
 	maxSlots = 4094
 )
 
-func (r vmRecord) uidBase() uint32 { return uidFirst + uint32(r.Slot)*uidCount }
+func uidBase(slot int) uint32 { return uidFirst + uint32(slot)*uidCount }
 
 func newID() string {
 	var b [5]byte
 	_, _ = rand.Read(b[:]) // never fails since Go 1.24
 	return hex.EncodeToString(b[:])
 }
-
-func putVM(r vmRecord) store.Change { return store.Put(store.VMs, r.ID, r) }
-
-func putCloudlet(r cloudletRecord) store.Change { return store.Put(store.Cloudlets, r.ID, r) }

@@ -6,44 +6,30 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync/atomic"
 	"time"
 
 	"cloudflash/agent/guest"
 	"cloudflash/agent/meter"
-	"cloudflash/agent/store"
+	"cloudflash/agent/state"
 	"cloudflash/cgroup"
 	"golang.org/x/sync/errgroup"
 )
 
-const bootKey = "boot_id"
-
 // load reads everything stored into memory.
-func (a *Agent) load() error {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	vms, err1 := store.All[vmRecord](a.store, store.VMs)
-	cloudlets, err2 := store.All[cloudletRecord](a.store, store.Cloudlets)
-	events, err3 := store.All[Event](a.store, store.Events)
-	ops, err4 := store.All[Operation](a.store, store.Operations)
-	tokens, err5 := store.All[tokenRecord](a.store, store.Tokens)
-	if err := errors.Join(err1, err2, err3, err4, err5, a.loadPolicy(), a.loadDecisions()); err != nil {
+func (a *Agent) load() (err error) {
+	m := now()
+	a.state, err = state.Load(a.store, state.Config{
+		MendVM:       func(r *vmRecord) { r.Network = withNetworkDefaults(r.Network) },
+		MendCloudlet: func(r *cloudletRecord) { rebase(r, m, a.boot) },
+		Heard:        a.heard,
+	})
+	if err != nil {
 		return err
 	}
-	for _, r := range vms {
+	for r := range a.state.View().VMs() {
 		a.vms[r.ID] = a.newVM(r)
-	}
-	m := now()
-	for _, r := range cloudlets {
-		r.rebase(m, a.boot)
-		a.cloudlets[r.ID] = &cloudlet{cloudletRecord: r}
-	}
-	a.events = events
-	for _, op := range ops {
-		a.operations[op.ID] = op
-	}
-	for _, t := range tokens {
-		a.tokens[t.ID] = t
 	}
 	return nil
 }
@@ -53,10 +39,6 @@ func (a *Agent) load() error {
 // erased. Only then is swept what belongs to no VM.
 func (a *Agent) recover(ctx context.Context) error {
 	began := time.Now()
-	before, _, err := store.Get[string](a.store, store.Meta, bootKey)
-	if err != nil {
-		return err
-	}
 	a.recoverVMs(ctx)
 	if ctx.Err() != nil {
 		return nil
@@ -64,32 +46,33 @@ func (a *Agent) recover(ctx context.Context) error {
 	if err := a.sweep(ctx); err != nil {
 		return err
 	}
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	rebooted := before != "" && before != a.boot
-	return a.commit([]store.Change{store.Put(store.Meta, bootKey, a.boot)}, Event{Level: LevelInfo, Kind: "agent.started",
-		Message: fmt.Sprintf("agent %s started with %d VMs and %d cloudlets", a.cfg.Version, len(a.vms), a.unfinished()),
-		Data:    map[string]any{"recovery_seconds": time.Since(began).Seconds(), "host_rebooted": rebooted}})
+	err := a.commit(func(tx *state.Tx) error {
+		before := tx.Boot()
+		tx.SetBoot(a.boot)
+		tx.Tell(Event{
+			Level: LevelInfo, Kind: "agent.started",
+			Message: fmt.Sprintf("agent %s started with %d VMs and %d cloudlets", a.cfg.Version, tx.VMCount(), tx.LiveCount()),
+			Data: map[string]any{
+				"recovery_seconds": time.Since(began).Seconds(),
+				"host_rebooted":    before != "" && before != a.boot,
+			},
+		})
+		return nil
+	})
+	if errors.Is(err, ErrFull) { // what runs is to be seen, and what is wrong to be told
+		return nil
+	}
+	return err
 }
 
 func (a *Agent) vmList() []*vm {
-	a.mu.Lock()
-	defer a.mu.Unlock()
+	a.held.Lock()
+	defer a.held.Unlock()
 	all := make([]*vm, 0, len(a.vms))
 	for _, v := range a.vms {
 		all = append(all, v)
 	}
 	return all
-}
-
-func (a *Agent) unfinished() int {
-	n := 0
-	for _, c := range a.cloudlets {
-		if !c.State.Final() {
-			n++
-		}
-	}
-	return n
 }
 
 // recoverVMs recovers all VMs, some at a time. One that is stuck in the kernel
@@ -134,7 +117,7 @@ const recoverTimeout = 40 * time.Second
 // recoverVM does for one VM what its stored state asks for. One that cannot be
 // erased at once goes on being erased meanwhile.
 func (a *Agent) recoverVM(ctx context.Context, v *vm) {
-	if v.State == VMDeleting {
+	if a.record(v).State == VMDeleting {
 		a.spawn(func(ctx context.Context) { a.delete(ctx, v, 0) })
 		return
 	}
@@ -143,14 +126,15 @@ func (a *Agent) recoverVM(ctx context.Context, v *vm) {
 	work, cancel := context.WithTimeout(ctx, recoverTimeout)
 	defer cancel()
 	err := a.restore(work, v)
+	was := a.record(v).State
 	switch {
 	case ctx.Err() != nil:
 	case err != nil:
 		a.fail(v, err)
-	case v.State == VMCreating:
+	case was == VMCreating:
 		_, _ = a.setState(v, VMRunning, "", Event{Level: LevelInfo, Kind: "vm.created", VM: v.ID,
 			Message: fmt.Sprintf("VM %s created; it was cut off half-way before", v.Name)})
-	case v.State == VMFailed:
+	case was == VMFailed:
 		_, _ = a.setState(v, VMRunning, "", Event{Level: LevelInfo, Kind: "vm.recovered", VM: v.ID, Message: "VM " + v.Name + " works again"})
 	}
 }
@@ -210,9 +194,11 @@ func (a *Agent) settleDead(ctx context.Context, v *vm, past []guest.Exit) error 
 		scope := v.slice.Scope(scopeName(c.ID))
 		if e, ok := exits[c.ID]; ok {
 			use := usageOf(meter.Read(scope))
-			a.end(c, v, ending{code: e.Code, signal: e.Signal, oom: use.OOMKills > 0}, use, momentOf(e, c.SubmittedBoot), e.StartedAt)
+			end := ending{code: e.Code, signal: e.Signal, oom: use.OOMKills > 0}
+			at := momentOf(e, c.SubmittedBoot)
+			a.surely(func() bool { return a.end(c.ID, v, end, use, at, e.StartedAt) })
 		} else {
-			a.lose(c, v, usageOf(meter.Read(scope)))
+			a.lose(c.ID, usageOf(meter.Read(scope)))
 		}
 		if scope.Exists() {
 			if err := scope.Remove(ctx); err != nil {
@@ -224,31 +210,36 @@ func (a *Agent) settleDead(ctx context.Context, v *vm, past []guest.Exit) error 
 }
 
 // cloudletsOf are those that a VM has started and that have not ended.
-func (a *Agent) cloudletsOf(v *vm) []*cloudlet {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	var own []*cloudlet
-	for _, c := range a.cloudlets {
-		if c.VM == v.ID && c.holds() {
-			own = append(own, c)
-		}
+func (a *Agent) cloudletsOf(v *vm) []*cloudletRecord {
+	return slices.Collect(a.state.View().HoldIn(v.ID))
+}
+
+// surely does at once, or else again and again, what is only in the way of a full disk.
+func (a *Agent) surely(do func() bool) {
+	if !do() {
+		a.spawn(func(ctx context.Context) { untilStored(ctx, do) })
 	}
-	return own
 }
 
 // lose ends a cloudlet whose result nobody knows.
-func (a *Agent) lose(c *cloudlet, v *vm, use Usage) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	rec := c.cloudletRecord
-	now := time.Now().UTC()
-	rec.State, rec.FinishedAt, rec.PID, rec.Usage = CloudletLost, &now, 0, use
-	rec.Reason = "its VM went down with it (host restart, or the VM's init was killed)"
-	if a.commit([]store.Change{putCloudlet(rec)}, finishedEvent(rec)) == nil {
-		c.cloudletRecord = rec
-		c.unmeter()
-		a.outcomes.ended(rec)
-	}
+func (a *Agent) lose(id string, use Usage) {
+	a.surely(func() bool { return a.storeLost(id, use) })
+}
+
+func (a *Agent) storeLost(id string, use Usage) bool {
+	return a.commit(func(tx *state.Tx) error {
+		c := tx.Cloudlet(id)
+		if c == nil || c.State.Final() {
+			return nil
+		}
+		rec := *c
+		rec.State, rec.FinishedAt, rec.PID, rec.Usage = CloudletLost, new(time.Now().UTC()), 0, use
+		rec.Reason = "its VM went down with it (host restart, or the VM's init was killed)"
+		tx.PutCloudlet(rec)
+		tx.Tell(finishedEvent(&rec))
+		tx.Then(func() { a.over(&rec, false) })
+		return nil
+	}) == nil
 }
 
 // settleLiving compares the stored cloudlets of a VM with what its init knows.
@@ -275,24 +266,24 @@ func (a *Agent) settleLiving(ctx context.Context, v *vm, g *guest.Guest) error {
 		run, lives := running[c.ID]
 		switch {
 		case lives:
-			a.started(c, v, g, scope, run)
+			a.started(c.ID, v, g, scope, run)
 		case ended[c.ID]: // Guest.Run delivers it
 		case c.State == CloudletStarting:
-			if err := a.requeue(ctx, c, scope); err != nil {
+			if err := a.requeue(ctx, c.ID, scope); err != nil {
 				return err
 			}
 		default:
-			a.lose(c, v, usageOf(meter.Read(scope)))
+			a.lose(c.ID, usageOf(meter.Read(scope)))
 		}
 	}
-	if v.State == VMFrozen {
+	if a.record(v).State == VMFrozen {
 		return a.eachScope(ctx, v, (*cgroup.Scope).Freeze)
 	}
 	return a.eachScope(ctx, v, (*cgroup.Scope).Thaw)
 }
 
 // requeue puts back a cloudlet whose process never came to be.
-func (a *Agent) requeue(ctx context.Context, c *cloudlet, scope *cgroup.Scope) error {
+func (a *Agent) requeue(ctx context.Context, id string, scope *cgroup.Scope) error {
 	if scope.Exists() {
 		if err := ignoreGone(scope.Kill(ctx)); err != nil {
 			return err
@@ -301,18 +292,15 @@ func (a *Agent) requeue(ctx context.Context, c *cloudlet, scope *cgroup.Scope) e
 			return err
 		}
 	}
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	rec := c.cloudletRecord
-	rec.State = CloudletQueued
-	if !rec.Pinned {
-		rec.VM = ""
-	}
-	if err := a.commit([]store.Change{putCloudlet(rec)}); err != nil {
-		return err
-	}
-	c.cloudletRecord = rec
-	return nil
+	return a.commit(func(tx *state.Tx) error {
+		rec := *tx.Cloudlet(id)
+		rec.State = CloudletQueued
+		if !rec.Pinned {
+			rec.VM = ""
+		}
+		tx.PutCloudlet(rec)
+		return nil
+	})
 }
 
 // sweep removes what carries our mark and belongs to no VM: slices, run
@@ -358,12 +346,6 @@ func (a *Agent) sweep(ctx context.Context) error {
 		}
 	}
 	return nil
-}
-
-func (a *Agent) known(id string) *vm {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return a.vms[id]
 }
 
 // sweepScopes removes the scopes of cloudlets that are over.

@@ -7,6 +7,7 @@ import (
 
 	"cloudflash/agent/meter"
 	"cloudflash/agent/network"
+	"cloudflash/agent/state"
 	"cloudflash/cgroup"
 )
 
@@ -22,7 +23,7 @@ func (a *Agent) loadHistory() {
 	if err := a.meter.Load(); err != nil {
 		a.log.Warn("load history", "err", err)
 	}
-	a.meter.Keep(func(id string) bool { return a.vms[id] != nil })
+	a.meter.Keep(func(id string) bool { return a.known(id) != nil })
 }
 
 // runSampler meters everything once a second and publishes the snapshot that
@@ -53,14 +54,15 @@ func (a *Agent) runSampler(ctx context.Context) {
 	}
 }
 
-// sampleAll meters every VM and every running cloudlet. Nobody waits for it: a.mu
+// sampleAll meters every VM and every running cloudlet. Nobody waits for it: a.held
 // is free while the kernel is read.
 func (a *Agent) sampleAll(now time.Time) {
 	began := time.Now()
 	traffic, err := a.network.Counters()
 	a.meter.Report("network", time.Since(began), err)
-	a.mu.Lock()
-	a.meter.TellHost(meter.HostGiven{VMs: len(a.vms), Fragmentation: a.fragmentation()})
+	s := a.state.View()
+	a.held.Lock()
+	a.meter.TellHost(meter.HostGiven{VMs: s.VMCount(), Fragmentation: a.fragmentation()})
 	for _, v := range a.vms {
 		if v.probe != nil {
 			v.count(traffic)
@@ -69,29 +71,34 @@ func (a *Agent) sampleAll(now time.Time) {
 				MemoryHigh: v.limits.MemoryHighBytes, StorageBytes: v.stored(), StorageLimit: v.limits.StorageBytes, Traffic: v.traffic})
 		}
 	}
-	a.mu.Unlock()
+	a.held.Unlock()
 	a.meter.Pass(now)
 	if h := a.meter.Host(); !h.At.IsZero() {
 		a.advisor.lookHost(h.At, h.CPURatio)
 	}
-	a.mu.Lock()
-	defer a.mu.Unlock()
+	a.takeUsages(a.state.View(), now)
+	a.watchIdle(time.Now())
+}
+
+// takeUsages keeps what the meter has read at now.
+func (a *Agent) takeUsages(s state.View, now time.Time) {
+	a.held.Lock()
+	defer a.held.Unlock()
 	for _, v := range a.vms {
 		if v.probe != nil {
-			v.takeUsage(v.probe.Last())
+			v.takeUsage(v.probe.Last(), v.in(s).Thrashed)
 			a.advisor.look(v.ID, v.Labels[templateLabel], &v.usage)
 		}
 	}
 	for _, c := range a.cloudlets {
-		if c.probe == nil || c.State.Final() {
+		if c.probe == nil {
 			continue
 		}
 		if s := c.probe.Last(); !s.At.IsZero() {
-			c.Usage = usageOf(s)
+			c.usage = usageOf(s)
 		}
 	}
 	a.sampledAt = now
-	a.watchIdle(time.Now())
 }
 
 // count takes what a VM's link has counted. What cannot be read now is as before.
@@ -112,15 +119,16 @@ func (v *vm) stored() *int64 {
 	return new(v.usage.StorageBytes)
 }
 
-// takeUsage keeps what the files of the slice do not tell.
-func (v *vm) takeUsage(s meter.Sample) {
+// takeUsage keeps what the files of the slice do not tell: so many cloudlets were
+// killed because the VM thrashed.
+func (v *vm) takeUsage(s meter.Sample, thrashed int64) {
 	if s.At.IsZero() {
 		return
 	}
 	storage := v.usage.StorageBytes // read with the limits
 	v.usage = usageOf(s)
 	v.usage.StorageBytes = storage
-	v.usage.OOMKills += v.Thrashed
+	v.usage.OOMKills += thrashed
 	v.usage.GPUMemoryBytes, v.usage.GPUBusy = v.gpuUse.memory, v.gpuUse.busy
 }
 
@@ -139,64 +147,59 @@ func (a *Agent) refreshLimits() {
 
 // publish makes the new snapshot.
 func (a *Agent) publish(now time.Time) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
+	a.showing.Lock()
 	a.rebuild(now)
+	a.showing.Unlock()
+
+	a.held.Lock()
+	defer a.held.Unlock()
+	wasDirty := a.dirty
 	a.changed()
-	a.dirty = false // the news is the snapshot itself
+	a.dirty = wasDirty // the news is the snapshot itself
 }
 
 // Snapshot returns the newest picture of everything: that of the last second,
 // or a new one when something has changed since. It is nil before Ready.
 func (a *Agent) Snapshot() *Snapshot {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if a.dirty && a.snapshot != nil {
-		a.rebuild(time.Now())
-		a.dirty = false
+	a.showing.Lock() // who comes second has the one that the first makes
+	defer a.showing.Unlock()
+	a.held.Lock()
+	s, stale := a.snapshot, a.dirty
+	a.held.Unlock()
+	if s == nil || !stale {
+		return s
 	}
-	return a.snapshot
+	return a.rebuild(time.Now())
 }
 
-func (a *Agent) rebuild(now time.Time) {
-	var seq uint64
+// rebuild makes a new snapshot. The caller has a.showing.
+func (a *Agent) rebuild(now time.Time) *Snapshot {
+	a.held.Lock()
+	a.dirty = false // what changes from here on may not be in it
+	a.held.Unlock()
+	s := a.state.View()
+	next := &Snapshot{At: now.UTC(), Host: a.viewHost(s), Memory: a.memory.current.Load()}
+
+	a.held.Lock()
+	defer a.held.Unlock()
+	next.VMs = a.viewVMs(s)
+	next.Cloudlets = a.viewCloudlets(s, snapshotEnded)
+	next.Outcomes = a.outcomes.clone()
+	next.Seq = 1
 	if a.snapshot != nil {
-		seq = a.snapshot.Seq
+		next.Seq = a.snapshot.Seq + 1
 	}
-	a.snapshot = &Snapshot{Seq: seq + 1, At: now.UTC(), Host: a.viewHost(), Memory: a.memory.current.Load(), VMs: a.viewVMs(), Cloudlets: a.recentCloudlets(), Outcomes: a.outcomes.clone()}
-}
-
-// recentCloudlets are all that have not ended and the last that did, newest first.
-func (a *Agent) recentCloudlets() []Cloudlet {
-	all := a.viewCloudlets()
-	recent := all[:0]
-	ended := 0
-	for _, c := range all {
-		if c.State.Final() {
-			if ended++; ended > snapshotEnded {
-				continue
-			}
-		}
-		recent = append(recent, c)
-	}
-	return recent
+	a.snapshot = next
+	return next
 }
 
 // boundOutputs gives back the disk space of all but the newest part of outputs
 // that outgrow their share.
 func (a *Agent) boundOutputs() {
-	type owner struct{ vm, cloudlet string }
-	var active []owner
-	a.mu.Lock()
-	for _, c := range a.cloudlets {
-		if c.holds() {
-			active = append(active, owner{c.VM, c.ID})
+	for c := range a.state.View().Live() {
+		if c.Holds() {
+			a.boundOutput(c.VM, c.ID)
 		}
-	}
-	a.mu.Unlock()
-
-	for _, o := range active {
-		a.boundOutput(o.vm, o.cloudlet)
 	}
 }
 

@@ -1,7 +1,6 @@
 package agent
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"slices"
@@ -10,6 +9,7 @@ import (
 
 	"cloudflash/agent/autoscale"
 	"cloudflash/agent/meter"
+	"cloudflash/agent/state"
 	"cloudflash/cgroup"
 )
 
@@ -24,7 +24,7 @@ const (
 )
 
 // scaling is the loop that keeps the limits of VMs in line with what they need. All
-// of its followers are guarded by mu, which is taken after v.work and before a.mu.
+// of its followers are guarded by mu, which is taken after v.work and before a.held.
 type scaling struct {
 	sampled   chan struct{}   // the sampler has been round
 	woken     chan string     // the kernel says that a VM needs looking at
@@ -157,54 +157,55 @@ func (a *Agent) followers() (all []*follower, gone []string) {
 	s := &a.scaling
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	a.mu.Lock()
-	defer a.mu.Unlock()
+	view := a.state.View()
 	for id, f := range s.followers {
-		if a.vms[id] != f.v {
+		if view.VM(id) == nil {
 			delete(s.followers, id)
 			if f.watched {
 				gone = append(gone, id)
 			}
 		}
 	}
-	classes, room := a.classes(), a.roomFor()
-	for id, v := range a.vms {
-		f := s.followers[id]
+
+	room := a.roomFor()
+	for r := range view.VMs() {
+		f := s.followers[r.ID]
 		if f == nil {
+			v := a.known(r.ID)
+			if v == nil {
+				continue
+			}
 			f = &follower{v: v}
-			s.followers[id] = f
+			s.followers[r.ID] = f
 		}
-		if v.probe == nil || v.State != VMRunning || v.guest == nil || v.deleteAt() != nil {
-			f.looks = 0 // frozen, about to be deleted, or not there: a gap begins anew
+		if !a.followed(f.v, r) {
+			f.looks = 0 // a gap begins anew
 			continue
 		}
-		if a.refreshPolicy(f, room, cmp.Or(classes[id], SLAMedium)) {
+		if a.refreshPolicy(f, view, r, room) {
 			all = append(all, f)
 		}
 	}
 	return all, gone
 }
 
-// classes are the highest of the cloudlets of each VM.
-func (a *Agent) classes() map[string]int {
-	out := map[string]int{}
-	for _, c := range a.cloudlets {
-		if c.holds() {
-			out[c.VM] = max(out[c.VM], c.SLA)
-		}
-	}
-	return out
+// followed reports whether a VM is to be scaled now: not one that is frozen, about to
+// be deleted, or not there.
+func (a *Agent) followed(v *vm, r *vmRecord) bool {
+	a.held.Lock()
+	defer a.held.Unlock()
+	return v.probe != nil && r.State == VMRunning && v.guest != nil && v.deleteAt(r) == nil
 }
 
 // refreshPolicy follows changes of the policy of a VM, of its spec and of what runs in
-// it, and reports whether it has one that holds. The caller holds both locks.
-func (a *Agent) refreshPolicy(f *follower, room autoscale.Limits, sla int) bool {
-	gen := policyGen{a.ownPolicy.Gen, f.v.Own.Gen, sla, f.v.Spec}
+// it, and reports whether it has one that holds. The caller holds scaling.mu.
+func (a *Agent) refreshPolicy(f *follower, s state.View, r *vmRecord, room autoscale.Limits) bool {
+	gen := policyGen{s.Policy().Gen, r.Own.Gen, slaOf(s, r.ID), r.Spec}
 	if gen == f.gen {
 		return f.scaler != nil
 	}
 	f.gen = gen
-	p, _ := a.policyIn(f.v, room, sla)
+	p, _ := a.policyIn(s, r, room)
 	var err error
 	if f.scaler == nil {
 		f.scaler, err = autoscale.NewScaler(f.v.ID, p)
@@ -295,14 +296,15 @@ func (a *Agent) awake(id string) (now []*follower) {
 // throttled are the VMs that have used up their quota since they were last looked at,
 // and that may have more. The caller holds s.mu.
 func (a *Agent) throttled() (some []*follower) {
-	a.mu.Lock()
+	s := a.state.View()
+	a.held.Lock()
 	probes := make(map[*follower]*meter.Probe, len(a.scaling.followers))
 	for _, f := range a.scaling.followers {
-		if f.scaler != nil && f.looks == 0 && f.v.probe != nil && f.v.State == VMRunning && !f.last.At.IsZero() {
+		if f.scaler != nil && f.looks == 0 && f.v.probe != nil && f.v.in(s).State == VMRunning && !f.last.At.IsZero() {
 			probes[f] = f.v.probe
 		}
 	}
-	a.mu.Unlock()
+	a.held.Unlock()
 	for f, p := range probes {
 		if f.scaler.Policy().Rules[autoscale.CPU].Mode != autoscale.Auto || f.scaler.Pegged(autoscale.CPU) {
 			continue
@@ -380,12 +382,14 @@ func (a *Agent) scaleRound(some []*follower, fresh bool) {
 
 // observe shows a VM to its scaler. The caller holds v.work and s.mu.
 func (a *Agent) observe(f *follower, fresh bool, wishes []autoscale.Decision) []autoscale.Decision {
-	a.mu.Lock()
-	v := f.v
-	probe, now, high, live := v.probe, currentOf(v.limits), highOf(v.limits), v.State == VMRunning && a.vms[v.ID] == v
-	storage, stored, thrashed := v.usage.StorageBytes, v.limits.StorageBytes != nil, v.Thrashed
-	changed := v.Spec != f.gen.spec || v.Own.Gen != f.gen.own || a.ownPolicy.Gen != f.gen.host
-	a.mu.Unlock()
+	v, s := f.v, a.state.View()
+	r := v.in(s)
+	live, thrashed := r.State == VMRunning, r.Thrashed
+	changed := r.Spec != f.gen.spec || r.Own.Gen != f.gen.own || s.Policy().Gen != f.gen.host
+	a.held.Lock()
+	probe, now, high := v.probe, currentOf(v.limits), highOf(v.limits)
+	storage, stored := v.usage.StorageBytes, v.limits.StorageBytes != nil
+	a.held.Unlock()
 	if changed {
 		return wishes // the scaler has the policy of before; followAll brings it in line
 	}
@@ -445,31 +449,30 @@ func (a *Agent) learned(f *follower, m *meter.Sample, thrashed int64) {
 
 // arrange sorts wishes and says which the host has room for. The caller holds s.mu.
 func (a *Agent) arrange(wishes []autoscale.Decision) []autoscale.Decision {
-	s := &a.scaling
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	room := a.roomNow()
+	s := a.state.View()
+	room := a.roomNow(s)
 	grows := false
 	for i := range wishes {
 		d := &wishes[i]
-		d.Owed = limitsOf(s.followers[d.VM].v.Spec)[d.Resource]
+		d.Owed = limitsOf(a.scaling.followers[d.VM].v.in(s).Spec)[d.Resource]
 		grows = grows || d.Up()
 	}
 	var offers []autoscale.Offer
 	if grows {
-		offers = a.offers()
+		offers = a.offers(s)
 	}
 	return autoscale.Arrange(wishes, offers, room)
 }
 
 // offers are what VMs hold above their specs and do not need.
-func (a *Agent) offers() []autoscale.Offer {
+func (a *Agent) offers(s state.View) []autoscale.Offer {
 	var all []autoscale.Offer
 	for _, f := range a.scaling.followers {
-		if f.scaler == nil || f.v.State != VMRunning {
+		r := f.v.in(s)
+		if f.scaler == nil || r.State != VMRunning {
 			continue
 		}
-		spec := limitsOf(f.v.Spec)
+		spec := limitsOf(r.Spec)
 		for _, res := range [...]autoscale.Resource{autoscale.CPU, autoscale.Memory, autoscale.Storage} {
 			o, ok := f.scaler.Offer(res)
 			if o.Spare = min(o.Spare, o.From-spec[res]); ok && o.Spare > 0 {
@@ -533,9 +536,9 @@ func (a *Agent) expect(v *vm) {
 	if f == nil || f.scaler == nil {
 		return
 	}
-	a.mu.Lock()
+	a.held.Lock()
 	now := currentOf(v.limits)
-	a.mu.Unlock()
+	a.held.Unlock()
 	at := time.Now()
 	for res, limit := range now {
 		f.scaler.Expect(autoscale.Resource(res), limit, at)

@@ -35,14 +35,18 @@ func fakeVMs(b testing.TB, n int) *Agent {
 	a.meter = meter.New(meter.Config{StateDir: b.TempDir()})
 	b.Cleanup(a.meter.Close)
 	for i := range n {
-		v := &vm{vmRecord: vmRecord{ID: fmt.Sprint("vm", i), Name: fmt.Sprint("vm", i), State: VMRunning,
-			Spec: Spec{CPUs: 0.5, MemoryBytes: 64 * mib, StorageBytes: gib, BandwidthBPS: 100e6, PIDs: 100}}, guest: new(guest.Guest)}
+		v := a.add(b, vmRecord{
+			ID:    fmt.Sprint("vm", i),
+			Name:  fmt.Sprint("vm", i),
+			State: VMRunning,
+			Spec:  Spec{CPUs: 0.5, MemoryBytes: 64 * mib, StorageBytes: gib, BandwidthBPS: 100e6, PIDs: 100},
+		})
+		v.guest = new(guest.Guest)
 		v.limits = Limits{CPUs: new(0.5), MemoryBytes: new(64 * mib), MemoryHighBytes: new(57 * mib), StorageBytes: new(gib), BandwidthBPS: new(int64(100e6))}
 		var err error
 		if v.probe, err = a.meter.VM(v.ID, captured(dir)); err != nil {
 			b.Fatal(err)
 		}
-		a.vms[v.ID] = v
 	}
 	a.meter.Pass(time.Now())
 	return a

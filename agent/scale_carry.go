@@ -11,8 +11,8 @@ import (
 
 	"cloudflash/agent/autoscale"
 	"cloudflash/agent/meter"
+	"cloudflash/agent/state"
 	"cloudflash/agent/storage"
-	"cloudflash/agent/store"
 	"cloudflash/cgroup"
 )
 
@@ -33,72 +33,61 @@ type result struct {
 	err   error
 }
 
+// planned is a decision with what becomes of it.
+type planned struct {
+	f      *follower
+	d      autoscale.Decision
+	result DecisionResult
+	high   float64 // memory.high as it is
+}
+
 // carryOut does what was decided. What the limits shall be is stored in one commit
 // before any is written: an agent that is killed in between writes them when it comes
 // back. VMs of which something is written are taken out of locked; their work is
 // given back when that is done.
 func (a *Agent) carryOut(plan []autoscale.Decision, locked map[string]*follower, began time.Time) {
-	todo := map[*follower][]result{}
-	a.scaling.mu.Lock()
-	a.mu.Lock()
-	var changes []store.Change
-	var events []Event
-	var news []Decision
-	next := map[*follower]vmRecord{}
-	for _, d := range plan {
-		f := a.lockedFor(d, locked)
-		if f == nil {
-			continue
-		}
-		rec, seen := next[f]
-		if !seen {
-			rec = f.v.vmRecord
-		}
-		r := a.resultOf(f, d)
-		if r == "" {
-			continue // told before
-		}
-		shown := a.viewDecision(f.v, d, r)
-		shown.Seq = a.nextDecision(len(news))
-		news = append(news, shown)
-		switch r {
-		case DecisionApplied:
-			rec.Sized = rec.resized(d.Resource, d.To, d.HighTo)
-			todo[f] = append(todo[f], result{seq: shown.Seq, d: d})
-		case DecisionNoticed:
-			rec.Sized = rec.resized(d.Resource, d.To, highOf(f.v.limits))
-		}
-		if r != DecisionApplied {
-			events = append(events, eventOf(shown))
-		}
-		next[f] = rec
-	}
-	for f, rec := range next {
-		if !maps.Equal(rec.Sized, f.v.Sized) {
-			changes = append(changes, putVM(rec))
-		}
-	}
-	for _, shown := range news {
-		changes = append(changes, putDecision(shown))
-	}
-	old := map[*follower]map[string]float64{}
-	failed := len(changes) > 0 && a.commitDecisions(changes, news, events) != nil // tried again at the next look
-	if !failed {
-		for f, rec := range next {
-			old[f] = f.v.Sized
-			f.v.Sized = rec.Sized
-		}
-		for i := range news {
-			if f := a.scaling.followers[news[i].VM]; f != nil {
-				a.remember(f, news[i])
-			}
-		}
-	}
-	a.mu.Unlock()
-	a.scaling.mu.Unlock()
-	if failed {
+	news := a.news(plan, locked)
+	if len(news) == 0 {
 		return
 	}
+	todo := map[*follower][]result{}
+	old := map[*follower]map[string]float64{}
+	var stored []Decision
+	err := a.commit(func(tx *state.Tx) error {
+		for _, p := range news {
+			r := tx.VM(p.f.v.ID)
+			if r == nil || r.State != VMRunning {
+				continue // deleted in between
+			}
+			if _, seen := old[p.f]; !seen {
+				old[p.f] = r.Sized
+			}
+			shown := viewDecision(p.f.v, p.d, p.result)
+			shown.Seq = tx.AddDecision(shown)
+			stored = append(stored, shown)
+
+			rec := *r
+			switch p.result {
+			case DecisionApplied:
+				rec.Sized = resized(r, p.d.Resource, p.d.To, p.d.HighTo)
+				todo[p.f] = append(todo[p.f], result{seq: shown.Seq, d: p.d})
+			case DecisionNoticed:
+				rec.Sized = resized(r, p.d.Resource, p.d.To, p.high)
+			}
+			if !maps.Equal(rec.Sized, r.Sized) {
+				tx.PutVM(rec)
+			}
+			if p.result != DecisionApplied { // those are told of, and count, when they are done
+				tx.Tell(eventOf(shown))
+				tx.Then(func() { a.scaled(shown) })
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return // tried again at the next look
+	}
+	a.remember(stored...)
 	for f, results := range todo {
 		if a.spawn(func(ctx context.Context) { a.carryOutVM(ctx, f, results, old[f], began) }) {
 			delete(locked, f.v.ID)
@@ -106,8 +95,37 @@ func (a *Agent) carryOut(plan []autoscale.Decision, locked map[string]*follower,
 	}
 }
 
+// scaled counts a decision.
+func (a *Agent) scaled(d Decision) {
+	a.held.Lock()
+	defer a.held.Unlock()
+	a.outcomes.scaled(d)
+}
+
+// news are the decisions that have not been told of, as they are for VMs whose work
+// is ours.
+func (a *Agent) news(plan []autoscale.Decision, locked map[string]*follower) (news []planned) {
+	a.scaling.mu.Lock()
+	defer a.scaling.mu.Unlock()
+	for _, d := range plan {
+		f := a.lockedFor(d, locked)
+		if f == nil {
+			continue
+		}
+		r := resultOf(f, d)
+		if r == "" {
+			continue // told before
+		}
+		a.held.Lock()
+		high := highOf(f.v.limits)
+		a.held.Unlock()
+		news = append(news, planned{f, d, r, high})
+	}
+	return news
+}
+
 // lockedFor is the follower of a decision once its VM's work is ours. Others that are
-// asked to give something are locked here. The caller holds a.mu.
+// asked to give something are locked here. The caller holds scaling.mu.
 func (a *Agent) lockedFor(d autoscale.Decision, locked map[string]*follower) *follower {
 	f := a.scaling.followers[d.VM]
 	if f == nil {
@@ -119,9 +137,6 @@ func (a *Agent) lockedFor(d autoscale.Decision, locked map[string]*follower) *fo
 		}
 		locked[d.VM] = f
 	}
-	if a.vms[d.VM] != f.v || f.v.State != VMRunning {
-		return nil // deleted in between
-	}
 	return f
 }
 
@@ -129,7 +144,7 @@ func (a *Agent) lockedFor(d autoscale.Decision, locked map[string]*follower) *fo
 const toldAgain = 10 * time.Minute
 
 // resultOf is what becomes of a decision; empty where that has been told already.
-func (a *Agent) resultOf(f *follower, d autoscale.Decision) DecisionResult {
+func resultOf(f *follower, d autoscale.Decision) DecisionResult {
 	before := &f.told[d.Resource]
 	r := DecisionApplied
 	switch {
@@ -159,12 +174,6 @@ func another(x, y autoscale.Decision) bool {
 	return x.DryRun && (x.Up() != y.Up() || math.Abs(x.To-y.To) > 0.1*y.To)
 }
 
-func (a *Agent) remember(f *follower, d Decision) {
-	if res, err := autoscale.ParseResource(d.Resource); err == nil {
-		f.recent[res] = &d
-	}
-}
-
 // carryOutVM writes the new limits of one VM, whose work it was given.
 func (a *Agent) carryOutVM(ctx context.Context, f *follower, results []result, old map[string]float64, began time.Time) {
 	defer f.v.work.Unlock()
@@ -181,9 +190,9 @@ func (a *Agent) carryOutVM(ctx context.Context, f *follower, results []result, o
 	}
 	a.correct(f, results, old)
 	c := carried{f: f, results: results}
-	a.mu.Lock()
+	a.held.Lock()
 	p := f.v.probe
-	a.mu.Unlock()
+	a.held.Unlock()
 	if p != nil {
 		c.base, _ = p.Look(false)
 	}
@@ -197,9 +206,9 @@ func (a *Agent) carryOutVM(ctx context.Context, f *follower, results []result, o
 func (a *Agent) took(f *follower, r *result) {
 	a.scaling.mu.Lock()
 	defer a.scaling.mu.Unlock()
-	a.mu.Lock()
+	a.held.Lock()
 	f.v.limits.setLimit(r.d.Resource, r.limit, r.high)
-	a.mu.Unlock()
+	a.held.Unlock()
 	if f.scaler != nil { // its policy may have ceased to hold meanwhile
 		f.scaler.Applied(r.d, time.Now(), r.limit)
 	}
@@ -216,13 +225,13 @@ func (a *Agent) correct(f *follower, results []result, old map[string]float64) {
 	err := a.update(f.v, func(rec *vmRecord) {
 		for _, r := range wrong {
 			if r.err == nil {
-				rec.Sized = rec.resized(r.d.Resource, r.limit, r.high)
+				rec.Sized = resized(rec, r.d.Resource, r.limit, r.high)
 				continue
 			}
 			before := vmRecord{Sized: old}
-			rec.Sized = rec.unsized(func(res autoscale.Resource) bool { return res == r.d.Resource })
+			rec.Sized = unsized(rec, func(res autoscale.Resource) bool { return res == r.d.Resource })
 			if v, ok := before.Sized[r.d.Resource.String()]; ok {
-				rec.Sized = rec.resized(r.d.Resource, v, before.Sized[sizedHigh])
+				rec.Sized = resized(rec, r.d.Resource, v, before.Sized[sizedHigh])
 			}
 		}
 	})
@@ -243,9 +252,7 @@ func (a *Agent) write(ctx context.Context, v *vm, d autoscale.Decision) (limit, 
 	case autoscale.Bandwidth:
 		err = a.applyBandwidth(v, int64(d.To))
 	default:
-		a.mu.Lock()
-		io := v.size().IO
-		a.mu.Unlock()
+		io := a.record(v).Size().IO
 		var l cgroup.Limits
 		if l.IO, err = a.ioLimits(io); err == nil {
 			err = v.slice.Apply(l)
@@ -284,7 +291,7 @@ func (a *Agent) writeMemory(ctx context.Context, v *vm, d autoscale.Decision) (l
 // the look and the write.
 const leastSpare = 0.9
 
-// setLimit notes a limit that was written. The caller holds a.mu.
+// setLimit notes a limit that was written. The caller has a.held.
 func (l *Limits) setLimit(res autoscale.Resource, v, high float64) {
 	n := int64(v)
 	switch res {
@@ -302,7 +309,7 @@ func (l *Limits) setLimit(res autoscale.Resource, v, high float64) {
 	default:
 		if l.IO != nil {
 			io := Spec{IO: *l.IO}
-			io.setLimit(res, v)
+			io.Set(res.String(), v)
 			l.IO = &io.IO
 		}
 	}
@@ -335,38 +342,42 @@ func (a *Agent) finishDecisions(c carried) {
 			more = false
 		}
 	}
+	var stored []Decision
+	_ = a.commit(func(tx *state.Tx) error { // it has logged why; what the limits are is stored in any case
+		for _, c := range all {
+			for _, r := range c.results {
+				d := tx.Decision(r.seq)
+				if d == nil {
+					continue
+				}
+				next := *d
+				finishDecision(&next, r)
+				tx.PutDecision(next)
+				if !errors.Is(r.err, cgroup.ErrGone) {
+					tx.Tell(eventOf(next))
+				}
+				tx.Then(func() { a.scaled(next) })
+				stored = append(stored, next)
+			}
+		}
+		return nil
+	})
+	a.remember(stored...)
+
 	a.scaling.mu.Lock()
 	defer a.scaling.mu.Unlock()
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	var changes []store.Change
-	var events []Event
 	for _, c := range all {
 		for _, r := range c.results {
-			d := a.decision(r.seq)
-			if d == nil {
-				continue
-			}
-			next := *d
-			next.finish(r)
 			c.f.failed(r.d.Resource, time.Now(), r.err != nil)
 			if r.err == nil {
 				c.f.effects = append(c.f.effects, effect{seq: r.seq, res: r.d.Resource, base: c.base})
 			}
-			*d = next
-			a.remember(c.f, next)
-			a.outcomes.scaled(next)
-			changes = append(changes, putDecision(next))
-			if !errors.Is(r.err, cgroup.ErrGone) {
-				events = append(events, eventOf(next))
-			}
 		}
 	}
-	_ = a.commit(changes, events...) // it has logged why
 }
 
-// finish tells what became of a decision.
-func (d *Decision) finish(r result) {
+// finishDecision tells what became of a decision.
+func finishDecision(d *Decision, r result) {
 	d.KernelSeconds = r.took.Seconds()
 	var room *storage.RoomError
 	switch {

@@ -2,78 +2,25 @@ package agent
 
 import (
 	"fmt"
-	"slices"
-	"sort"
 	"time"
 
 	"cloudflash/agent/autoscale"
 	"cloudflash/agent/meter"
-	"cloudflash/agent/store"
+	"cloudflash/agent/state"
 )
-
-// keepDecisions is how many decisions are kept; older ones are forgotten.
-const keepDecisions = 5000
-
-func putDecision(d Decision) store.Change {
-	return store.Put(store.Decisions, store.SeqKey(d.Seq), d)
-}
-
-func (a *Agent) loadDecisions() error {
-	all, err := store.All[Decision](a.store, store.Decisions)
-	a.decisions = all
-	return err
-}
-
-// nextDecision is the number of the nth decision to come.
-func (a *Agent) nextDecision(n int) uint64 {
-	if len(a.decisions) == 0 {
-		return uint64(n) + 1
-	}
-	return a.decisions[len(a.decisions)-1].Seq + uint64(n) + 1
-}
-
-// commitDecisions is commit for changes that hold new decisions. The caller holds
-// a.mu.
-func (a *Agent) commitDecisions(changes []store.Change, news []Decision, events []Event) error {
-	surplus := max(len(a.decisions)+len(news)-keepDecisions, 0)
-	for i := range min(surplus, len(a.decisions)) {
-		changes = append(changes, store.Delete(store.Decisions, store.SeqKey(a.decisions[i].Seq)))
-	}
-	if err := a.commit(changes, events...); err != nil {
-		return err
-	}
-	a.decisions = slices.Delete(append(a.decisions, news...), 0, surplus)
-	for _, d := range news {
-		if d.Result != DecisionApplied { // those count when they are done
-			a.outcomes.scaled(d)
-		}
-	}
-	return nil
-}
-
-// decision is the one with that number, nil when it is forgotten. The caller holds
-// a.mu.
-func (a *Agent) decision(seq uint64) *Decision {
-	i := sort.Search(len(a.decisions), func(i int) bool { return a.decisions[i].Seq >= seq })
-	if i == len(a.decisions) || a.decisions[i].Seq != seq {
-		return nil
-	}
-	return &a.decisions[i]
-}
 
 // Decisions returns at most limit decisions after seq since, oldest first. ErrExpired
 // means that decisions right after since are no longer kept.
 func (a *Agent) Decisions(since uint64, limit int) ([]Decision, error) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if since > 0 && len(a.decisions) > 0 && since < a.decisions[0].Seq-1 {
-		return nil, refuse(ErrExpired, "history_gone", "start again from since=0", "decisions after %d are gone, the oldest kept is %d", since, a.decisions[0].Seq)
+	found, oldest := a.state.View().Decisions(since, limit)
+	if since > 0 && oldest > 0 && since < oldest-1 {
+		return nil, refuse(ErrExpired, "history_gone", "start again from since=0",
+			"decisions after %d are gone, the oldest kept is %d", since, oldest)
 	}
-	i := sort.Search(len(a.decisions), func(i int) bool { return a.decisions[i].Seq > since })
-	return slices.Clone(a.decisions[i:min(i+max(limit, 0), len(a.decisions))]), nil
+	return found, nil
 }
 
-func (a *Agent) viewDecision(v *vm, d autoscale.Decision, r DecisionResult) Decision {
+func viewDecision(v *vm, d autoscale.Decision, r DecisionResult) Decision {
 	return Decision{At: d.At.UTC(), VM: v.ID, VMName: v.Name, Resource: d.Resource.String(), Action: string(d.Action), Signal: string(d.Signal), Result: r,
 		From: d.From, To: d.To, HighFrom: d.HighFrom, HighTo: d.HighTo, Use: d.Use, Value: d.Value, Limit: d.Limit, Reason: d.Reason(), Why: d.Why}
 }
@@ -126,11 +73,32 @@ const effectAfter = time.Second
 
 // seeEffects tells what changes of a second ago have done.
 func (a *Agent) seeEffects() {
+	seen := a.effects()
+	if len(seen) == 0 {
+		return
+	}
+	var stored []Decision
+	if a.commit(func(tx *state.Tx) error {
+		for seq, e := range seen {
+			if d := tx.Decision(seq); d != nil {
+				next := *d
+				next.Effect = e
+				tx.PutDecision(next)
+				stored = append(stored, next)
+			}
+		}
+		return nil
+	}) != nil {
+		return // it has logged why
+	}
+	a.remember(stored...)
+}
+
+// effects are those that can be told by now, by the number of their decision.
+func (a *Agent) effects() map[uint64]*Effect {
 	a.scaling.mu.Lock()
 	defer a.scaling.mu.Unlock()
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	var changes []store.Change
+	seen := map[uint64]*Effect{}
 	for _, f := range a.scaling.followers {
 		left := f.effects[:0]
 		for _, e := range f.effects {
@@ -140,16 +108,25 @@ func (a *Agent) seeEffects() {
 				}
 				continue
 			}
-			if d := a.decision(e.seq); d != nil {
-				d.Effect = effectOf(e, &f.last, currentOf(f.v.limits)[e.res])
-				a.remember(f, *d)
-				changes = append(changes, putDecision(*d))
-			}
+			a.held.Lock()
+			limit := currentOf(f.v.limits)[e.res]
+			a.held.Unlock()
+			seen[e.seq] = effectOf(e, &f.last, limit)
 		}
 		f.effects = left
 	}
-	if len(changes) > 0 {
-		_ = a.commit(changes) // it has logged why
+	return seen
+}
+
+// remember keeps the last decisions of the VMs that they are of.
+func (a *Agent) remember(stored ...Decision) {
+	a.scaling.mu.Lock()
+	defer a.scaling.mu.Unlock()
+	for _, d := range stored {
+		f := a.scaling.followers[d.VM]
+		if res, err := autoscale.ParseResource(d.Resource); err == nil && f != nil {
+			f.recent[res] = &d
+		}
 	}
 }
 

@@ -13,23 +13,8 @@ import (
 	"time"
 
 	"cloudflash/agent/autoscale"
-	"cloudflash/agent/store"
+	"cloudflash/agent/state"
 )
-
-// ownPolicy is a layer as it is stored, with the number of its version.
-type ownPolicy struct {
-	Layer PolicyLayer `json:"layer,omitzero"`
-	Gen   int         `json:"gen,omitempty"`
-}
-
-const policyKey = "policy" // of the host's layer, in store.Meta
-
-// loadPolicy reads the host's layer.
-func (a *Agent) loadPolicy() error {
-	own, _, err := store.Get[ownPolicy](a.store, store.Meta, policyKey)
-	a.ownPolicy = own
-	return err
-}
 
 // limitsOf are the amounts of a spec that are scaled.
 func limitsOf(s Spec) autoscale.Limits {
@@ -60,17 +45,16 @@ func (a *Agent) boundsIn(s Spec, room autoscale.Limits) (floor, ceiling autoscal
 	return floor, ceiling
 }
 
-// policyOf is the policy of a VM and where the values of its rules come from. The
-// caller holds a.mu.
-func (a *Agent) policyOf(v *vm) (autoscale.Policy, [autoscale.Resources]map[string]string) {
-	return a.policyIn(v, a.roomFor(), a.slaOf(v.ID))
+// policyOf is the policy of a VM and where the values of its rules come from.
+func (a *Agent) policyOf(s state.View, r *vmRecord) (autoscale.Policy, [autoscale.Resources]map[string]string) {
+	return a.policyIn(s, r, a.roomFor())
 }
 
-// policyIn is policyOf where what the host has and the VM's class are known already:
-// both take too long to find out for each of many VMs.
-func (a *Agent) policyIn(v *vm, room autoscale.Limits, sla int) (autoscale.Policy, [autoscale.Resources]map[string]string) {
-	floor, ceiling := a.boundsIn(v.Spec, room)
-	return a.policyFor(limitsOf(v.Spec), floor, ceiling, a.ownPolicy.Layer, v.Own.Layer, sla)
+// policyIn is policyOf where what the host has is known already: it takes too long to
+// find out for each of many VMs.
+func (a *Agent) policyIn(s state.View, r *vmRecord, room autoscale.Limits) (autoscale.Policy, [autoscale.Resources]map[string]string) {
+	floor, ceiling := a.boundsIn(r.Spec, room)
+	return a.policyFor(limitsOf(r.Spec), floor, ceiling, s.Policy().Layer, r.Own.Layer, slaOf(s, r.ID))
 }
 
 func (a *Agent) policyFor(spec, floor, ceiling autoscale.Limits, host, own PolicyLayer, sla int) (autoscale.Policy, [autoscale.Resources]map[string]string) {
@@ -116,14 +100,14 @@ func (a *Agent) layers(res autoscale.Resource, host, own PolicyLayer) []autoscal
 	}{{SourceHost, host}, {SourceVM, own}} {
 		for _, key := range [...]string{RuleAll, res.String()} {
 			if c, ok := l.Rules[key]; ok {
-				all = append(all, autoscale.Layer{Name: l.name, Change: c.change()})
+				all = append(all, autoscale.Layer{Name: l.name, Change: changeOfRule(c)})
 			}
 		}
 	}
 	return all
 }
 
-func (c RuleChange) change() autoscale.Change {
+func changeOfRule(c RuleChange) autoscale.Change {
 	seconds := func(v *float64) *time.Duration {
 		if v == nil {
 			return nil
@@ -139,56 +123,53 @@ func (c RuleChange) change() autoscale.Change {
 }
 
 // slaOf is the highest class of the cloudlets in a VM.
-func (a *Agent) slaOf(vmID string) int {
+func slaOf(s state.View, vmID string) int {
 	sla := 0
-	for _, c := range a.cloudlets {
-		if c.VM == vmID && c.holds() {
-			sla = max(sla, c.SLA)
-		}
+	for c := range s.HoldIn(vmID) {
+		sla = max(sla, c.SLA)
 	}
 	return cmp.Or(sla, SLAMedium)
 }
 
 // Policy returns how limits are scaled: of a VM, or, where ref is empty, of the host.
 func (a *Agent) Policy(ref string) (Policy, error) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	v, err := a.policyTarget(ref)
+	s := a.state.View()
+	r, err := policyTarget(s, ref)
 	if err != nil {
 		return Policy{}, err
 	}
-	return a.viewPolicy(v), nil
+	return a.viewPolicy(s, r), nil
 }
 
 // policyTarget is nil for the host.
-func (a *Agent) policyTarget(ref string) (*vm, error) {
+func policyTarget(s state.View, ref string) (*vmRecord, error) {
 	if ref == "" {
 		return nil, nil
 	}
-	if v := a.find(ref); v != nil {
-		return v, nil
+	if r := s.FindVM(ref); r != nil {
+		return r, nil
 	}
 	return nil, vmNotFound(ref)
 }
 
-func (a *Agent) viewPolicy(v *vm) Policy {
-	out := Policy{Idle: a.idlePolicy()}
-	own, spec := a.ownPolicy, limitsOf(a.cfg.Defaults)
+func (a *Agent) viewPolicy(s state.View, r *vmRecord) Policy {
+	own, spec := s.Policy(), limitsOf(a.cfg.Defaults)
+	out := Policy{Idle: a.idlePolicy(own)}
 	var p autoscale.Policy
 	var sources [autoscale.Resources]map[string]string
-	if v == nil {
+	if r == nil {
 		for res := range spec {
 			spec[res] = max(spec[res], 1) // every resource has a rule, though it has no bounds yet
 		}
 		p, sources = a.policyFor(spec, autoscale.Limits{}, autoscale.Limits{}, own.Layer, PolicyLayer{}, SLAMedium)
 	} else {
-		own = v.Own
-		p, sources = a.policyOf(v)
-		out.VM, out.VMName, out.Keep = v.ID, v.Name, v.Keep
+		own = r.Own
+		p, sources = a.policyOf(s, r)
+		out.VM, out.VMName, out.Keep = r.ID, r.Name, r.Keep
 	}
 	out.Version, out.Own, out.PerMinute, out.PerHour = strconv.Itoa(own.Gen), own.Layer, p.PerMinute, p.PerHour
 	for res, rule := range p.Rules {
-		out.Rules = append(out.Rules, viewRule(autoscale.Resource(res), rule, sources[res], v != nil))
+		out.Rules = append(out.Rules, viewRule(autoscale.Resource(res), rule, sources[res], r != nil))
 	}
 	return out
 }
@@ -228,65 +209,61 @@ func (a *Agent) SetPolicy(ctx context.Context, ref string, own PolicyLayer, vers
 		defer v.work.Unlock()
 		ref = v.ID
 	}
-	v, err := a.storePolicy(ref, own, version)
+	r, err := a.storePolicy(ref, own, version)
 	if err != nil {
 		return Policy{}, err
 	}
-	if v != nil {
-		a.settle(context.WithoutCancel(ctx), v) // stored is stored, though nobody waits any more
-	} else {
+	if r == nil {
 		a.spawn(func(ctx context.Context) { a.settleAll(ctx) })
+	} else if v := a.known(r.ID); v != nil {
+		a.settle(context.WithoutCancel(ctx), v) // stored is stored, though nobody waits any more
 	}
 	return a.Policy(ref)
 }
 
-func (a *Agent) storePolicy(ref string, own PolicyLayer, version string) (*vm, error) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	v, err := a.policyTarget(ref)
-	if err != nil {
-		return nil, err
-	}
-	old := a.ownPolicy
-	if v != nil {
-		old = v.Own
-	}
-	if version != "" && version != strconv.Itoa(old.Gen) {
-		return nil, refuse(ErrPrecondition, "precondition_failed", "read the policy again, and change that", "the policy was changed meanwhile: it has version %d, not %s", old.Gen, quote(version))
-	}
-	if err := a.checkLayer(v, own); err != nil {
-		return nil, err
-	}
-	next := ownPolicy{own, old.Gen + 1}
-	if v == nil {
-		if err := a.commit([]store.Change{store.Put(store.Meta, policyKey, next)}, Event{Level: LevelInfo, Kind: "autoscale.policy",
-			Message: "the host's autoscaling policy was changed"}); err != nil {
-			return nil, err
+func (a *Agent) storePolicy(ref string, own PolicyLayer, version string) (*vmRecord, error) {
+	var r *vmRecord
+	err := a.commit(func(tx *state.Tx) (err error) {
+		if r, err = policyTarget(tx.View, ref); err != nil {
+			return err
 		}
-		a.ownPolicy = next
-		return nil, nil
-	}
-	v.idle.touch(time.Now(), "its policy was changed")
-	rec := v.vmRecord
-	rec.Own = next
-	if err := a.commit([]store.Change{putVM(rec)}, Event{Level: LevelInfo, Kind: "autoscale.policy", VM: v.ID,
-		Message: "the autoscaling policy of VM " + v.Name + " was changed"}); err != nil {
-		return nil, err
-	}
-	v.vmRecord = rec
-	return v, nil
+		old := tx.Policy()
+		if r != nil {
+			old = r.Own
+		}
+		if version != "" && version != strconv.Itoa(old.Gen) {
+			return refuse(ErrPrecondition, "precondition_failed", "read the policy again, and change that",
+				"the policy was changed meanwhile: it has version %d, not %s", old.Gen, quote(version))
+		}
+		if err := a.checkLayer(tx.View, r, own); err != nil {
+			return err
+		}
+
+		next := ownPolicy{Layer: own, Gen: old.Gen + 1}
+		if r == nil {
+			tx.SetPolicy(next)
+			tx.Tell(Event{Level: LevelInfo, Kind: "autoscale.policy", Message: "the host's autoscaling policy was changed"})
+			return nil
+		}
+		rec := *r
+		rec.Own = next
+		tx.PutVM(rec)
+		tx.Tell(Event{Level: LevelInfo, Kind: "autoscale.policy", VM: r.ID, Message: "the autoscaling policy of VM " + r.Name + " was changed"})
+		a.touch(r.ID, "its policy was changed")
+		return nil
+	})
+	return r, err
 }
 
-// checkLayer returns everything that is wrong with a layer; v is nil for the host's.
-// The caller holds a.mu.
-func (a *Agent) checkLayer(v *vm, own PolicyLayer) error {
+// checkLayer returns everything that is wrong with a layer; r is nil for the host's.
+func (a *Agent) checkLayer(s state.View, r *vmRecord, own PolicyLayer) error {
 	var f faults
-	own.check(&f, v == nil)
+	checkRules(own, &f, r == nil)
 	if len(f.fields) > 0 {
 		return f.err("invalid_policy")
 	}
-	if v != nil {
-		return a.checkPolicy(v.Spec, a.ownPolicy.Layer, own)
+	if r != nil {
+		return a.checkPolicy(r.Spec, s.Policy().Layer, own)
 	}
 	spec := autoscale.Limits{}
 	for res := range spec {
@@ -296,7 +273,7 @@ func (a *Agent) checkLayer(v *vm, own PolicyLayer) error {
 	if err := policyFaults(p.Validate(), own); err != nil {
 		return err
 	}
-	for _, v := range a.vms {
+	for v := range s.VMs() {
 		if err := a.checkPolicy(v.Spec, own, v.Own.Layer); err != nil {
 			var e *Error
 			if errors.As(err, &e) {
@@ -337,14 +314,14 @@ func checkAsked(next vmRecord) error {
 	return err
 }
 
-// checkNew checks the policy that a VM is asked for with. The caller holds a.mu.
-func (a *Agent) checkNew(req VMCreate) error {
+// checkNew checks the policy that a VM is asked for with.
+func (a *Agent) checkNew(s state.View, req VMCreate) error {
 	var f faults
-	req.Autoscale.check(&f, false)
+	checkRules(req.Autoscale, &f, false)
 	if len(f.fields) > 0 {
 		return f.err("invalid_policy")
 	}
-	return a.checkPolicy(req.Spec, a.ownPolicy.Layer, req.Autoscale)
+	return a.checkPolicy(req.Spec, s.Policy().Layer, req.Autoscale)
 }
 
 // checkPolicy checks the layer of a VM of that spec.
@@ -372,7 +349,7 @@ func (a *Agent) checkPolicy(s Spec, host, own PolicyLayer) error {
 	return policyFaults(errors.Join(append(errs, p.Validate())...), own)
 }
 
-func (l PolicyLayer) check(f *faults, host bool) {
+func checkRules(l PolicyLayer, f *faults, host bool) {
 	for _, name := range slices.Sorted(maps.Keys(l.Rules)) {
 		c, at := l.Rules[name], "/rules/"+pointerEscape(name)
 		if _, err := autoscale.ParseResource(name); err != nil && name != RuleAll {
@@ -396,7 +373,7 @@ func (l PolicyLayer) check(f *faults, host bool) {
 			f.add(at+"/mode", nil, nil, "must be off, recommend or auto, not %s", quote(*m))
 		}
 	}
-	l.checkIdle(f, host)
+	checkIdle(l, f, host)
 }
 
 // policyFaults names the fields of the request that a policy is wrong for. What is
@@ -416,8 +393,8 @@ func faultsIn(err error, own PolicyLayer) (said, others faults) {
 		res, inner, _ := strings.Cut(fault.Field, ".")
 		field, at, f := ruleFields[inner], res, &said
 		switch {
-		case own.Rules[res].names(field):
-		case own.Rules[RuleAll].names(field):
+		case names(own.Rules[res], field):
+		case names(own.Rules[RuleAll], field):
 			at = RuleAll
 		default:
 			f = &others
@@ -432,7 +409,7 @@ func faultsIn(err error, own PolicyLayer) (said, others faults) {
 }
 
 // names reports whether a change says something of a field.
-func (c RuleChange) names(field string) bool {
+func names(c RuleChange, field string) bool {
 	switch field {
 	case "mode":
 		return c.Mode != nil
@@ -481,14 +458,14 @@ func pointerEscape(s string) string {
 	return strings.NewReplacer("~", "~0", "/", "~1").Replace(s)
 }
 
-// modeOf says how a VM is scaled in one word. The caller holds a.mu.
-func (a *Agent) modeOf(v *vm) string {
+// modeOf says how a VM is scaled in one word.
+func (a *Agent) modeOf(host ownPolicy, r *vmRecord) string {
 	mode := string(autoscale.Off)
-	for res, n := range limitsOf(v.Spec) {
+	for res, n := range limitsOf(r.Spec) {
 		if n <= 0 {
 			continue
 		}
-		switch m := a.modeFor(v, autoscale.Resource(res)); {
+		switch m := a.modeFor(host, r, autoscale.Resource(res)); {
 		case m == string(autoscale.Auto):
 			return m
 		case m != string(autoscale.Off):
@@ -499,9 +476,9 @@ func (a *Agent) modeOf(v *vm) string {
 }
 
 // modeFor is the mode that the layers say, the last that says one.
-func (a *Agent) modeFor(v *vm, res autoscale.Resource) string {
+func (a *Agent) modeFor(host ownPolicy, r *vmRecord, res autoscale.Resource) string {
 	mode := cmp.Or(a.cfg.Autoscale, string(autoscale.Auto))
-	for _, l := range [...]map[string]RuleChange{a.ownPolicy.Layer.Rules, v.Own.Layer.Rules} {
+	for _, l := range [...]map[string]RuleChange{host.Layer.Rules, r.Own.Layer.Rules} {
 		for _, key := range [...]string{RuleAll, res.String()} {
 			if c := l[key]; c.Mode != nil {
 				mode = *c.Mode

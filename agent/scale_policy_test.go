@@ -15,9 +15,12 @@ import (
 func scalingAgent(t testing.TB) (*Agent, *vm) {
 	t.Helper()
 	a := bare(t)
-	v := &vm{vmRecord: vmRecord{ID: "v1", Name: "web", State: VMFailed, Spec: Spec{CPUs: 0.5, MemoryBytes: 64 * mib, StorageBytes: gib, BandwidthBPS: 100e6, PIDs: 100}}}
-	a.vms[v.ID] = v
-	return a, v
+	return a, a.add(t, vmRecord{
+		ID:    "v1",
+		Name:  "web",
+		State: VMFailed,
+		Spec:  Spec{CPUs: 0.5, MemoryBytes: 64 * mib, StorageBytes: gib, BandwidthBPS: 100e6, PIDs: 100},
+	})
 }
 
 func fieldsOf(t *testing.T, err error) []string {
@@ -34,10 +37,12 @@ func fieldsOf(t *testing.T, err error) []string {
 }
 
 func TestPolicyLayers(t *testing.T) {
-	a, v := scalingAgent(t)
+	a, _ := scalingAgent(t)
 	a.cfg.Autoscale = "recommend"
-	a.ownPolicy.Layer = PolicyLayer{Rules: map[string]RuleChange{"all": {Up: new(0.9)}, "cpus": {Up: new(0.7)}}}
-	v.Own.Layer = PolicyLayer{Rules: map[string]RuleChange{"cpus": {Mode: new("auto"), Max: new(1.0)}, "memory_bytes": {Mode: new("off")}}}
+	a.own(t, ownPolicy{Layer: PolicyLayer{Rules: map[string]RuleChange{"all": {Up: new(0.9)}, "cpus": {Up: new(0.7)}}}})
+	a.edit(t, "v1", func(r *vmRecord) {
+		r.Own.Layer = PolicyLayer{Rules: map[string]RuleChange{"cpus": {Mode: new("auto"), Max: new(1.0)}, "memory_bytes": {Mode: new("off")}}}
+	})
 	p, err := a.Policy("web")
 	if err != nil {
 		t.Fatal(err)
@@ -57,7 +62,7 @@ func TestPolicyLayers(t *testing.T) {
 	if p.Rules[autoscale.ReadBPS].Mode != "off" {
 		t.Error("a resource without a limit is scaled")
 	}
-	if v := a.view(v); v.Autoscale.Mode != "auto" {
+	if v, err := a.VM("v1"); err != nil || v.Autoscale.Mode != "auto" {
 		t.Errorf("mode %q", v.Autoscale.Mode)
 	}
 	host, err := a.Policy("")
@@ -106,12 +111,14 @@ func TestPolicyIsRefused(t *testing.T) {
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
 			a, v := scalingAgent(t)
-			v.Own.Layer = PolicyLayer{Rules: map[string]RuleChange{"cpus": {Down: new(0.35)}}}
+			a.edit(t, "v1", func(r *vmRecord) {
+				r.Own.Layer = PolicyLayer{Rules: map[string]RuleChange{"cpus": {Down: new(0.35)}}}
+			})
 			_, err := a.SetPolicy(context.Background(), tt.ref, tt.own, "")
 			if got := fieldsOf(t, err); len(got) == 0 || got[0] != tt.want {
 				t.Errorf("%v: %v, want %s", err, got, tt.want)
 			}
-			if a.ownPolicy.Gen != 0 || v.Own.Gen != 0 {
+			if a.state.View().Policy().Gen != 0 || a.record(v).Own.Gen != 0 {
 				t.Error("it was stored")
 			}
 		})
@@ -144,23 +151,23 @@ func TestSizedIsARecord(t *testing.T) {
 		for range rapid.IntRange(0, 20).Draw(t, "steps") {
 			res := autoscale.Resource(rapid.IntRange(0, int(autoscale.Resources)-1).Draw(t, "resource"))
 			if rapid.Bool().Draw(t, "back") {
-				r.Sized = r.unsized(func(x autoscale.Resource) bool { return x == res })
+				r.Sized = unsized(&r, func(x autoscale.Resource) bool { return x == res })
 				want[res] = limitsOf(r.Spec)[res]
 				continue
 			}
 			to := float64(rapid.IntRange(1, 1<<30).Draw(t, "to"))
-			before := r.size()
-			next := r.resized(res, to, to)
-			if r.size() != before {
+			before := r.Size()
+			next := resized(&r, res, to, to)
+			if r.Size() != before {
 				t.Fatal("changed in place")
 			}
 			r.Sized, want[res] = next, to
 		}
-		if limitsOf(r.size()) != want {
-			t.Fatalf("%v, want %v", limitsOf(r.size()), want)
+		if limitsOf(r.Size()) != want {
+			t.Fatalf("%v, want %v", limitsOf(r.Size()), want)
 		}
-		h := r.held()
-		if h.MemoryBytes < r.Spec.MemoryBytes || h.MemoryBytes < r.size().MemoryBytes || h.CPUs != r.Spec.CPUs {
+		h := r.Held()
+		if h.MemoryBytes < r.Spec.MemoryBytes || h.MemoryBytes < r.Size().MemoryBytes || h.CPUs != r.Spec.CPUs {
 			t.Fatalf("held %+v of %+v", h, r)
 		}
 	})
@@ -175,32 +182,33 @@ func FuzzPolicyLayer(f *testing.F) {
 	}
 	a, v := scalingAgent(f)
 	f.Fuzz(func(t *testing.T, text string, host bool) {
-		a.ownPolicy, v.Own = ownPolicy{}, ownPolicy{}
+		a.own(t, ownPolicy{})
+		a.edit(t, v.ID, func(r *vmRecord) { r.Own = ownPolicy{} })
 		var own PolicyLayer
 		if json.Unmarshal([]byte(text), &own) != nil {
 			t.Skip()
 		}
-		target := v
+		target := a.record(v)
 		if host {
 			target = nil
 		}
-		if err := a.checkLayer(target, own); err != nil {
+		if err := a.checkLayer(a.state.View(), target, own); err != nil {
 			if len(fieldsOf(t, err)) == 0 {
 				t.Fatalf("%v names no field", err)
 			}
 			return
 		}
 		if host {
-			a.ownPolicy.Layer = own
+			a.own(t, ownPolicy{Layer: own})
 		} else {
-			v.Own.Layer = own
+			a.edit(t, v.ID, func(r *vmRecord) { r.Own.Layer = own })
 		}
-		p, _ := a.policyOf(v)
+		p, _ := a.policyOf(a.state.View(), a.record(v))
 		if _, err := autoscale.NewScaler(v.ID, p); err != nil {
 			t.Fatalf("%s was taken: %v", text, err)
 		}
 		for res, rule := range p.Rules {
-			if n := limitsOf(v.Spec)[res]; rule.Mode != autoscale.Off && (n < rule.Min || n > rule.Max) {
+			if n := limitsOf(a.record(v).Spec)[res]; rule.Mode != autoscale.Off && (n < rule.Min || n > rule.Max) {
 				t.Fatalf("%s was taken, and the spec %v is not in %v to %v", text, n, rule.Min, rule.Max)
 			}
 		}

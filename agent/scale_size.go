@@ -7,48 +7,16 @@ import (
 	"maps"
 
 	"cloudflash/agent/autoscale"
-	"cloudflash/agent/store"
+	"cloudflash/agent/state"
 	"cloudflash/cgroup"
 )
 
 // sizedHigh is the key of memory.high in vmRecord.Sized.
 const sizedHigh = "memory_high_bytes"
 
-// size is what the limits of a VM shall be: its spec, as autoscaling has changed it.
-func (r vmRecord) size() Spec {
-	s := r.Spec
-	for name, v := range r.Sized {
-		if res, err := autoscale.ParseResource(name); err == nil {
-			s.setLimit(res, v)
-		}
-	}
-	return s
-}
-
-func (s *Spec) setLimit(res autoscale.Resource, v float64) {
-	switch res {
-	case autoscale.CPU:
-		s.CPUs = v
-	case autoscale.Memory:
-		s.MemoryBytes = int64(v)
-	case autoscale.Storage:
-		s.StorageBytes = int64(v)
-	case autoscale.Bandwidth:
-		s.BandwidthBPS = int64(v)
-	case autoscale.ReadBPS:
-		s.IO.ReadBPS = int64(v)
-	case autoscale.WriteBPS:
-		s.IO.WriteBPS = int64(v)
-	case autoscale.ReadIOPS:
-		s.IO.ReadIOPS = int64(v)
-	case autoscale.WriteIOPS:
-		s.IO.WriteIOPS = int64(v)
-	}
-}
-
 // resized is what autoscaling has set once a limit has become v, and, for memory,
 // memory.high.
-func (r vmRecord) resized(res autoscale.Resource, v, high float64) map[string]float64 {
+func resized(r *vmRecord, res autoscale.Resource, v, high float64) map[string]float64 {
 	next := maps.Clone(r.Sized)
 	if next == nil {
 		next = map[string]float64{}
@@ -61,12 +29,12 @@ func (r vmRecord) resized(res autoscale.Resource, v, high float64) map[string]fl
 }
 
 // unsized is what stays of it when limits are the spec's again.
-func (r vmRecord) unsized(given func(autoscale.Resource) bool) map[string]float64 {
+func unsized(r *vmRecord, given func(autoscale.Resource) bool) map[string]float64 {
 	var next map[string]float64
 	for res := range autoscale.Resources {
 		if v, ok := r.Sized[res.String()]; ok && !given(res) {
 			rec := vmRecord{Sized: next}
-			next = rec.resized(res, v, r.Sized[sizedHigh])
+			next = resized(&rec, res, v, r.Sized[sizedHigh])
 		}
 	}
 	return next
@@ -77,39 +45,23 @@ func (r vmRecord) unsized(given func(autoscale.Resource) bool) map[string]float6
 const highShare = 0.9
 
 // high is what memory.high shall be: the working limit where memory is scaled, else
-// none. The caller holds a.mu.
-func (a *Agent) high(v *vm) int64 {
-	p, _ := a.policyOf(v)
-	switch high := int64(v.Sized[sizedHigh]); {
+// none.
+func (a *Agent) high(s state.View, r *vmRecord) int64 {
+	p, _ := a.policyOf(s, r)
+	switch high := int64(r.Sized[sizedHigh]); {
 	case p.Rules[autoscale.Memory].Mode != autoscale.Auto:
 		return cgroup.Max
 	case high > 0:
 		return high
 	}
-	if limit := v.size().MemoryBytes; float64(limit) < p.Rules[autoscale.Memory].Max {
+	if limit := r.Size().MemoryBytes; float64(limit) < p.Rules[autoscale.Memory].Max {
 		return int64(highShare*float64(limit)) &^ 4095
 	}
 	return cgroup.Max // it cannot grow, and is not to be slowed down for nothing
 }
 
-// held is what a VM takes of what the host has only once: what it was asked for as,
-// or what autoscaling has lent it above that. Cores are lent without being taken from
-// anybody: by their weights, all VMs get theirs back at once.
-func (r vmRecord) held() Spec {
-	s, now := r.Spec, r.size()
-	s.MemoryBytes = max(s.MemoryBytes, now.MemoryBytes)
-	s.StorageBytes = max(s.StorageBytes, now.StorageBytes)
-	return s
-}
-
-// lent is what autoscaling has given a VM above its spec, of what a host has only once.
-func (r vmRecord) lent() Spec {
-	h := r.held()
-	return Spec{MemoryBytes: h.MemoryBytes - r.Spec.MemoryBytes, StorageBytes: h.StorageBytes - r.Spec.StorageBytes}
-}
-
 // roomFor is what limits of VMs together may be at most, the reserve of the host
-// taken off. The caller holds a.mu.
+// taken off.
 func (a *Agent) roomFor() autoscale.Limits {
 	return a.room(autoscale.Limits{}).All
 }
@@ -125,11 +77,11 @@ func (a *Agent) room(promised autoscale.Limits) autoscale.Room {
 // roomNow is what the host has left for limits that grow. What is promised may not be
 // in use, and what is not may be, by what is no VM: memory that is not there now is
 // not lent.
-func (a *Agent) roomNow() autoscale.Room {
+func (a *Agent) roomNow(s state.View) autoscale.Room {
 	var promised autoscale.Limits
-	for _, v := range a.vms {
-		h := v.held()
-		h.CPUs = max(h.CPUs, v.size().CPUs)
+	for r := range s.VMs() {
+		h := r.Held()
+		h.CPUs = max(h.CPUs, r.Size().CPUs)
 		for res, n := range limitsOf(h) {
 			promised[res] += n
 		}
@@ -155,13 +107,11 @@ func (a *Agent) settle(ctx context.Context, v *vm) {
 }
 
 func (a *Agent) settleLimits(ctx context.Context, v *vm) error {
-	a.mu.Lock()
-	p, _ := a.policyOf(v)
-	next := v.vmRecord
-	next.Sized = next.unsized(func(res autoscale.Resource) bool { return p.Rules[res].Mode != autoscale.Auto })
-	live := v.State == VMRunning || v.State == VMFrozen
-	a.mu.Unlock()
-	if !live {
+	s := a.state.View()
+	next := *v.in(s)
+	p, _ := a.policyOf(s, &next)
+	next.Sized = unsized(&next, func(res autoscale.Resource) bool { return p.Rules[res].Mode != autoscale.Auto })
+	if next.State != VMRunning && next.State != VMFrozen {
 		return nil
 	}
 	stays, err := a.leave(ctx, v, &next)
@@ -181,27 +131,25 @@ func (a *Agent) settleLimits(ctx context.Context, v *vm) error {
 // leave lets a VM keep, of what autoscaling has lent it, what is in use: memory and
 // storage cannot be taken away from it as cores can. Stays says what that is.
 func (a *Agent) leave(ctx context.Context, v *vm, next *vmRecord) (stays, err error) {
-	a.mu.Lock()
-	old := v.vmRecord
-	a.mu.Unlock()
-	if err := shrinkMemory(ctx, v.slice, next.size().MemoryBytes); err != nil {
+	old := a.record(v)
+	if err := shrinkMemory(ctx, v.slice, next.Size().MemoryBytes); err != nil {
 		if !errors.Is(err, ErrConflict) {
 			return nil, err
 		}
 		stays = err
-		next.Sized = next.keeping(old, autoscale.Memory)
+		next.Sized = keeping(next, old, autoscale.Memory)
 	}
-	if err := a.checkStorage(v, next.size().StorageBytes); err != nil {
+	if err := a.checkStorage(v, next.Size().StorageBytes); err != nil {
 		stays = errors.Join(stays, err)
-		next.Sized = next.keeping(old, autoscale.Storage)
+		next.Sized = keeping(next, old, autoscale.Storage)
 	}
 	return stays, nil
 }
 
 // keeping is what autoscaling has set with one limit as another record has it.
-func (r vmRecord) keeping(old vmRecord, res autoscale.Resource) map[string]float64 {
+func keeping(r, old *vmRecord, res autoscale.Resource) map[string]float64 {
 	if v, ok := old.Sized[res.String()]; ok {
-		return r.resized(res, v, old.Sized[sizedHigh])
+		return resized(r, res, v, old.Sized[sizedHigh])
 	}
 	return r.Sized
 }
@@ -212,17 +160,17 @@ func (r vmRecord) keeping(old vmRecord, res autoscale.Resource) map[string]float
 // what the VM has taken since is left to it, up to the limit that the kernel has. The
 // caller holds v.work.
 func (a *Agent) resume(ctx context.Context, v *vm) error {
-	a.mu.Lock()
-	p, _ := a.policyOf(v)
-	old, next := v.vmRecord, v.vmRecord
-	next.Sized = next.unsized(func(res autoscale.Resource) bool { return p.Rules[res].Mode != autoscale.Auto })
-	a.mu.Unlock()
+	s := a.state.View()
+	old := v.in(s)
+	next := *old
+	p, _ := a.policyOf(s, old)
+	next.Sized = unsized(old, func(res autoscale.Resource) bool { return p.Rules[res].Mode != autoscale.Auto })
 	if v.slice.Exists() {
 		if err := a.resumeMemory(ctx, v, &next); err != nil {
 			return err
 		}
-		if err := a.checkStorage(v, next.size().StorageBytes); err != nil {
-			next.Sized = next.keeping(old, autoscale.Storage)
+		if err := a.checkStorage(v, next.Size().StorageBytes); err != nil {
+			next.Sized = keeping(&next, old, autoscale.Storage)
 		}
 	}
 	if maps.Equal(next.Sized, old.Sized) {
@@ -234,7 +182,7 @@ func (a *Agent) resume(ctx context.Context, v *vm) error {
 // resumeMemory leaves a VM the memory.max that it has where it uses more than it
 // should have.
 func (a *Agent) resumeMemory(ctx context.Context, v *vm, next *vmRecord) error {
-	err := shrinkMemory(ctx, v.slice, next.size().MemoryBytes)
+	err := shrinkMemory(ctx, v.slice, next.Size().MemoryBytes)
 	if !errors.Is(err, ErrConflict) {
 		return ignoreGone(err)
 	}
@@ -250,7 +198,7 @@ func (a *Agent) resumeMemory(ctx context.Context, v *vm, next *vmRecord) error {
 	if k.MemoryMax != nil && *k.MemoryMax > use && *k.MemoryMax < most {
 		most = *k.MemoryMax
 	}
-	next.Sized = next.resized(autoscale.Memory, float64(most), float64(most))
+	next.Sized = resized(next, autoscale.Memory, float64(most), float64(most))
 	a.log.Warn("a VM uses more memory than its limit was to be", "vm", v.Name, "bytes", use, "limit", most)
 	return nil
 }
@@ -265,17 +213,4 @@ func (a *Agent) settleAll(ctx context.Context) {
 		a.settle(ctx, v)
 		v.work.Unlock()
 	}
-}
-
-// update stores a change of what a VM shall be.
-func (a *Agent) update(v *vm, change func(*vmRecord), events ...Event) error {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	rec := v.vmRecord
-	change(&rec)
-	if err := a.commit([]store.Change{putVM(rec)}, events...); err != nil {
-		return err
-	}
-	v.vmRecord = rec
-	return nil
 }

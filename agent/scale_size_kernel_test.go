@@ -12,9 +12,7 @@ import (
 func holding(t *testing.T, l *live) *vm {
 	t.Helper()
 	made := l.create("web", Spec{CPUs: 0.5, MemoryBytes: 64 * mib})
-	l.mu.Lock()
-	v := l.vms[made.ID]
-	l.mu.Unlock()
+	v := l.known(made.ID)
 	lend(t, l, v, 256*mib, 2)
 	c := l.submit(CloudletSubmit{VM: "web", Argv: []string{"burn", "--cpus", "0", "--memory", "100MiB", "--seconds", "1000"}})
 	l.state(c.ID, CloudletRunning)
@@ -28,8 +26,8 @@ func lend(t *testing.T, l *live, v *vm, bytes int64, cpus float64) {
 	v.work.Lock()
 	defer v.work.Unlock()
 	err := l.update(v, func(rec *vmRecord) {
-		rec.Sized = rec.resized(autoscale.Memory, float64(bytes), float64(bytes))
-		rec.Sized = rec.resized(autoscale.CPU, cpus, 0)
+		rec.Sized = resized(rec, autoscale.Memory, float64(bytes), float64(bytes))
+		rec.Sized = resized(rec, autoscale.CPU, cpus, 0)
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -47,7 +45,7 @@ func TestSystemRestartLeavesMemoryInUse(t *testing.T) {
 	l.cfg.Autoscale = "auto"
 	l.start()
 	v := holding(t, l)
-	if err := l.update(v, func(rec *vmRecord) { rec.Sized = rec.resized(autoscale.Memory, float64(72*mib), float64(70*mib)) }); err != nil {
+	if err := l.update(v, func(rec *vmRecord) { rec.Sized = resized(rec, autoscale.Memory, float64(72*mib), float64(70*mib)) }); err != nil {
 		t.Fatal(err)
 	}
 	l.stop()

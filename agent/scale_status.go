@@ -1,8 +1,6 @@
 package agent
 
 import (
-	"cmp"
-	"slices"
 	"time"
 
 	"cloudflash/agent/autoscale"
@@ -13,20 +11,31 @@ func (a *Agent) ScalingStatus() ScalingStatus {
 	s := &a.scaling
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	room := a.roomNow()
-	out := ScalingStatus{Mode: a.hostMode(), Wakeups: "events", Note: s.polling, Idle: a.idlePolicy(),
-		Capacity: capacityOf(room.All), Free: capacityOf(room.Free), VMs: []VMScaling{}}
+	view := a.state.View()
+	host, room := view.Policy(), a.roomNow(view)
+	out := ScalingStatus{
+		Mode:     a.hostMode(host),
+		Wakeups:  "events",
+		Note:     s.polling,
+		Idle:     a.idlePolicy(host),
+		Capacity: capacityOf(room.All),
+		Free:     capacityOf(room.Free),
+		VMs:      []VMScaling{},
+	}
 	if s.polling != "" {
 		out.Wakeups = "polling"
 	}
-	classes := a.classes()
-	for _, v := range a.vms {
-		p, _ := a.policyIn(v, room.All, cmp.Or(classes[v.ID], SLAMedium))
-		out.VMs = append(out.VMs, a.viewScaling(v, s.followers[v.ID], p))
+
+	a.held.Lock()
+	defer a.held.Unlock()
+	for r := range view.VMs() {
+		v := a.vms[r.ID]
+		if v == nil {
+			continue // it is being forgotten
+		}
+		p, _ := a.policyIn(view, r, room.All)
+		out.VMs = append(out.VMs, a.viewScaling(host, v, r, s.followers[r.ID], p))
 	}
-	slices.SortFunc(out.VMs, func(x, y VMScaling) int { return cmp.Compare(x.VMName, y.VMName) })
 	return out
 }
 
@@ -35,14 +44,23 @@ func capacityOf(l autoscale.Limits) Capacity {
 }
 
 // hostMode is the mode of a VM that says nothing.
-func (a *Agent) hostMode() string {
-	return a.modeOf(&vm{vmRecord: vmRecord{Spec: Spec{CPUs: 1, MemoryBytes: 1, StorageBytes: 1, BandwidthBPS: 1}}})
+func (a *Agent) hostMode(host ownPolicy) string {
+	return a.modeOf(host, &vmRecord{Spec: Spec{CPUs: 1, MemoryBytes: 1, StorageBytes: 1, BandwidthBPS: 1}})
 }
 
-func (a *Agent) viewScaling(v *vm, f *follower, p autoscale.Policy) VMScaling {
-	out := VMScaling{VM: v.ID, VMName: v.Name, Mode: a.modeOf(v), PerHour: p.PerHour, Keep: v.Keep,
-		IdleSince: v.idleSince(), DeleteAt: v.deleteAt(), Activity: v.activity(), Resources: []Scaled{}}
-	now, spec, use := currentOf(v.limits), limitsOf(v.Spec), v.use()
+func (a *Agent) viewScaling(host ownPolicy, v *vm, r *vmRecord, f *follower, p autoscale.Policy) VMScaling {
+	out := VMScaling{
+		VM:        r.ID,
+		VMName:    r.Name,
+		Mode:      a.modeOf(host, r),
+		PerHour:   p.PerHour,
+		Keep:      r.Keep,
+		IdleSince: v.idleSince(r),
+		DeleteAt:  v.deleteAt(r),
+		Activity:  v.activity(r),
+		Resources: []Scaled{},
+	}
+	now, spec, use := currentOf(v.limits), limitsOf(r.Spec), v.use()
 	if f != nil && f.scaler != nil {
 		out.Spent = f.scaler.Spent(time.Now())
 		use = f.use(use)

@@ -6,18 +6,18 @@ import (
 	"time"
 
 	"cloudflash/agent/autoscale"
+	"cloudflash/agent/state"
 )
 
 // BenchmarkStatus is of a host that has run for long: it remembers as many cloudlets
 // that have ended as it ever does. Everybody waits for each of these.
 func BenchmarkStatus(b *testing.B) {
 	a := fakeVMs(b, 1000)
-	for i := range keepCloudlets {
-		id := fmt.Sprint("c", i)
-		var c cloudlet
-		c.ID, c.VM, c.State = id, fmt.Sprint("vm", i%1000), CloudletSucceeded
-		a.cloudlets[id] = &c
-	}
+	a.must(b, func(tx *state.Tx) {
+		for i := range state.KeepEnded {
+			tx.PutCloudlet(cloudletRecord{ID: fmt.Sprint("c", i), VM: fmt.Sprint("vm", i%1000), State: CloudletSucceeded})
+		}
+	})
 	a.scaleRound(a.followAll(), false)
 	b.Run("status", func(b *testing.B) {
 		for b.Loop() {
@@ -26,22 +26,20 @@ func BenchmarkStatus(b *testing.B) {
 	})
 	b.Run("snapshot", func(b *testing.B) {
 		for b.Loop() {
-			a.mu.Lock()
-			a.viewVMs()
-			a.mu.Unlock()
+			a.VMs()
 		}
 	})
 }
 
 func TestActiveCloudletsAreCountedForAllVMs(t *testing.T) {
 	a, v := scalingAgent(t)
-	for i, state := range []CloudletState{CloudletQueued, CloudletRunning, CloudletStarting, CloudletSucceeded} {
-		id := fmt.Sprint("c", i)
-		var c cloudlet
-		c.ID, c.VM, c.State = id, v.ID, state
-		a.cloudlets[id] = &c
-	}
-	if all := a.viewVMs(); len(all) != 1 || all[0].Cloudlets != 2 || all[0].Cloudlets != a.view(v).Cloudlets {
+	a.must(t, func(tx *state.Tx) {
+		for i, s := range []CloudletState{CloudletQueued, CloudletRunning, CloudletStarting, CloudletSucceeded} {
+			tx.PutCloudlet(cloudletRecord{ID: fmt.Sprint("c", i), VM: v.ID, State: s})
+		}
+	})
+	one, err := a.VM(v.ID)
+	if all := a.VMs(); err != nil || len(all) != 1 || all[0].Cloudlets != 2 || one.Cloudlets != 2 {
 		t.Errorf("%+v", all)
 	}
 }

@@ -5,10 +5,10 @@ import "testing"
 // Between two rounds the scaler of a VM has the policy of before, and the loop may look
 // ten times: what was changed meanwhile must not be undone.
 func TestNothingIsDecidedByThePolicyOfBefore(t *testing.T) {
-	for name, change := range map[string]func(*Agent, *vm){
-		"the VM's own":  func(_ *Agent, v *vm) { v.Own.Gen++ },
-		"the host's":    func(a *Agent, _ *vm) { a.ownPolicy.Gen++ },
-		"the VM's size": func(_ *Agent, v *vm) { v.Spec.CPUs = 1 },
+	for name, change := range map[string]func(*testing.T, *Agent){
+		"the VM's own":  func(t *testing.T, a *Agent) { a.edit(t, "vm0", func(r *vmRecord) { r.Own.Gen++ }) },
+		"the host's":    func(t *testing.T, a *Agent) { a.own(t, ownPolicy{Gen: 1}) },
+		"the VM's size": func(t *testing.T, a *Agent) { a.edit(t, "vm0", func(r *vmRecord) { r.Spec.CPUs = 1 }) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			a := fakeVMs(t, 1)
@@ -23,7 +23,7 @@ func TestNothingIsDecidedByThePolicyOfBefore(t *testing.T) {
 			if !looks() {
 				t.Fatal("it is not looked at")
 			}
-			change(a, a.vms["vm0"])
+			change(t, a)
 			if looks() {
 				t.Error("it is looked at with the policy of before")
 			}

@@ -16,34 +16,6 @@ const (
 	SourceSpec    = "spec"  // a quarter and four times of what the VM was asked for
 )
 
-// RuleChange is what a policy says of one resource; nil leaves a value to the
-// layer below. Up, Down, Target and Step are ratios of the limit.
-type RuleChange struct {
-	Mode            *string  `json:"mode,omitempty" enum:"off,recommend,auto" doc:"recommend decides and shows, and changes nothing"`
-	Up              *float64 `json:"up,omitempty" doc:"Use above this share of the limit grows it"`
-	Down            *float64 `json:"down,omitempty" doc:"Use below this share of the limit for the cooldown shrinks it"`
-	CooldownSeconds *float64 `json:"cooldown_seconds,omitempty" doc:"From any change to a shrink; growing never waits"`
-	WindowSeconds   *float64 `json:"window_seconds,omitempty" doc:"Of use that a shrink between down and up looks back on"`
-	Target          *float64 `json:"target,omitempty" doc:"Use, of the limit, after growing"`
-	Margin          *float64 `json:"margin,omitempty" doc:"Above the peak of the window, after shrinking"`
-	Step            *float64 `json:"step,omitempty" doc:"Most that one shrink takes, of the limit"`
-	Min             *float64 `json:"min,omitempty" doc:"Of a VM only: the limit is never below, in the unit of the resource"`
-	Max             *float64 `json:"max,omitempty" doc:"Of a VM only: the limit is never above"`
-}
-
-// IdleChange is what the host's policy says of idle VMs.
-type IdleChange struct {
-	AfterSeconds  *float64 `json:"after_seconds,omitempty" doc:"Without activity until a VM is announced; 0 never deletes"`
-	NoticeSeconds *float64 `json:"notice_seconds,omitempty" doc:"From there until it is deleted"`
-	MinVMs        *int     `json:"min_vms,omitempty" doc:"So many running VMs stay, idle or not"`
-}
-
-// PolicyLayer is what was set for the host or for one VM: what a PUT replaces.
-type PolicyLayer struct {
-	Rules map[string]RuleChange `json:"rules,omitempty" doc:"By resource; all is every resource that is not named"`
-	Idle  *IdleChange           `json:"idle,omitempty" doc:"Of the host only"`
-}
-
 // Rule is how one resource is scaled, all layers put together.
 type Rule struct {
 	Resource        string            `json:"resource"`
@@ -79,56 +51,6 @@ type Policy struct {
 	PerHour   int         `json:"per_hour"`
 	Idle      IdlePolicy  `json:"idle"`
 	Keep      bool        `json:"keep" doc:"Of a VM: it is not deleted when idle"`
-}
-
-// DecisionResult is what became of a decision.
-type DecisionResult string
-
-// The results.
-const (
-	DecisionApplied     DecisionResult = "applied"
-	DecisionRecommended DecisionResult = "recommended" // a dry run: nothing was written
-	DecisionDeferred    DecisionResult = "deferred"    // no room now, or the budget of changes is spent
-	DecisionInfeasible  DecisionResult = "infeasible"  // the host will never have room
-	DecisionFailed      DecisionResult = "failed"      // the kernel refused
-	DecisionNoticed     DecisionResult = "noticed"     // somebody else changed the limit
-)
-
-// Decision is one decision of autoscaling and what it did. Amounts are in the unit
-// of the resource.
-type Decision struct {
-	Seq      uint64         `json:"seq"`
-	At       time.Time      `json:"at"`
-	VM       string         `json:"vm"`
-	VMName   string         `json:"vm_name"`
-	Resource string         `json:"resource"`
-	Action   string         `json:"action" enum:"grow,shrink,rollback,drift"`
-	Signal   string         `json:"signal" doc:"Such as usage, throttled, pressure, memory.events, oom, window"`
-	Result   DecisionResult `json:"result" enum:"applied,recommended,deferred,infeasible,failed,noticed"`
-	From     float64        `json:"from"`
-	To       float64        `json:"to"`
-	HighFrom float64        `json:"high_from,omitempty" doc:"memory.high, the working limit; from and to are memory.max"`
-	HighTo   float64        `json:"high_to,omitempty"`
-	Use      float64        `json:"use" doc:"At the decision"`
-	Value    float64        `json:"value" doc:"Of the signal"`
-	Limit    float64        `json:"limit" doc:"That the value crossed"`
-	Reason   string         `json:"reason"`
-	Why      string         `json:"why,omitempty" doc:"It was not done, or not in full"`
-	// KernelSeconds is from the look that showed the need to the kernel having the
-	// new limit.
-	KernelSeconds float64 `json:"kernel_seconds,omitempty"`
-	Effect        *Effect `json:"effect,omitempty" doc:"A second later; null until then"`
-}
-
-// Effect is how a VM fared in the second after a change of its limits.
-type Effect struct {
-	Seconds       float64 `json:"seconds" doc:"How long was looked at"`
-	Use           float64 `json:"use"`
-	Limit         float64 `json:"limit"`
-	Throttled     float64 `json:"throttled" doc:"Share of CPU periods"`
-	CPUWaiting    float64 `json:"cpu_waiting" doc:"Share of the time, PSI some"`
-	MemoryWaiting float64 `json:"memory_waiting"`
-	Text          string  `json:"text"`
 }
 
 // Scaled is how one resource of a VM stands.
@@ -209,11 +131,4 @@ type Advice struct {
 	Recommendations []Recommendation `json:"recommendations"`
 	Findings        []Finding        `json:"findings"`
 	Applied         *AppliedAdvice   `json:"applied" doc:"The last that was taken and can be undone"`
-}
-
-// AppliedAdvice is a change of a spec that was made on advice.
-type AppliedAdvice struct {
-	At   time.Time `json:"at"`
-	From Spec      `json:"from"`
-	To   Spec      `json:"to"`
 }

@@ -7,7 +7,7 @@ import (
 	"strings"
 	"time"
 
-	"cloudflash/agent/store"
+	"cloudflash/agent/state"
 	"cloudflash/cgroup"
 )
 
@@ -71,10 +71,12 @@ func (t *thrash) observe(u Usage, limit int64, look func() (cache, error)) bool 
 
 // endThrash kills the biggest cloudlet of every VM that thrashes.
 func (a *Agent) endThrash() {
+	s := a.state.View()
 	for _, v := range a.vmList() {
-		a.mu.Lock()
-		limit, use, ok := v.limits.MemoryBytes, v.usage, v.State == VMRunning && v.probe != nil
-		a.mu.Unlock()
+		running := v.in(s).State == VMRunning
+		a.held.Lock()
+		limit, use, ok := v.limits.MemoryBytes, v.usage, running && v.probe != nil
+		a.held.Unlock()
 		if !ok || limit == nil || !v.thrash.observe(use, *limit, func() (cache, error) { return cacheOf(v.slice) }) {
 			continue
 		}
@@ -118,33 +120,40 @@ func biggest(v *vm) (id string, size int64) {
 
 // killThrashing stores why before it kills: the exit may be read by another agent.
 func (a *Agent) killThrashing(v *vm, id string, size int64) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	c, s := a.cloudlets[id], a.sessions[id]
-	e := Event{Level: LevelWarn, Kind: "vm.thrashing", VM: v.ID, Data: map[string]any{"memory_bytes": size, "seconds": thrashSamples}}
-	vrec := v.vmRecord
-	vrec.Thrashed++
-	changes := []store.Change{putVM(vrec)}
 	said := "VM %s stood still at its memory limit, reading its programs again and again: %s, with %d MiB, is killed"
-	switch {
-	case c != nil && c.probe != nil && !c.State.Final() && c.Stop == "":
-		rec := c.cloudletRecord
-		rec.Stop, rec.StoppingBoot = stopOOM, sinceBoot()
-		e.Cloudlet, e.Message = id, fmt.Sprintf(said, v.Name, "cloudlet "+c.Name, size>>20)
-		if a.commit(append(changes, putCloudlet(rec)), e) != nil {
-			return // tried again when it has thrashed on
+	e := Event{Level: LevelWarn, Kind: "vm.thrashing", VM: v.ID, Data: map[string]any{"memory_bytes": size, "seconds": thrashSamples}}
+	ending := false
+	err := a.commit(func(tx *state.Tx) error {
+		a.held.Lock()
+		defer a.held.Unlock()
+		c, hold, s := tx.Cloudlet(id), a.cloudlets[id], a.sessions[id]
+		switch {
+		case c != nil && hold != nil && !c.State.Final() && c.Stop == "":
+			rec := *c
+			rec.Stop, rec.StoppingBoot = stopOOM, sinceBoot()
+			tx.PutCloudlet(rec)
+			e.Cloudlet, e.Message = id, fmt.Sprintf(said, v.Name, "cloudlet "+c.Name, size>>20)
+		case s != nil:
+			s.oom = true
+			e.Message = fmt.Sprintf(said, v.Name, "a command of vm exec", size>>20)
+		default:
+			ending = true
+			return nil
 		}
-		c.cloudletRecord, c.killing = rec, true
-	case s != nil:
-		s.oom = true
-		e.Message = fmt.Sprintf(said, v.Name, "a command of vm exec", size>>20)
-		if a.commit(changes, e) != nil {
-			return
-		}
-	default:
-		return // it is ending
+		rec := *v.in(tx.View)
+		rec.Thrashed++
+		tx.PutVM(rec)
+		tx.Tell(e)
+		return nil
+	})
+	if err != nil || ending {
+		return // it is tried again when it has thrashed on
 	}
-	v.vmRecord = vrec
+	a.held.Lock()
+	if hold := a.cloudlets[id]; hold != nil {
+		hold.killing = true
+	}
+	a.held.Unlock()
 	scope := v.slice.Scope(scopeName(id))
 	a.spawn(func(ctx context.Context) {
 		if err := ignoreGone(scope.Kill(ctx)); err != nil {

@@ -131,7 +131,7 @@ func (c CloudletSubmit) check() error {
 		f.add("/workdir", nil, nil, "must be an absolute path of at most 4095 bytes, not %s", quote(c.WorkDir))
 	}
 	c.checkCommand(&f)
-	c.Request.check(&f)
+	checkRequest(c.Request, &f)
 	return f.err("invalid_cloudlet")
 }
 
@@ -157,7 +157,7 @@ func (c CloudletSubmit) checkCommand(f *faults) {
 	}
 }
 
-func (r Request) check(f *faults) {
+func checkRequest(r Request, f *faults) {
 	within(f, "/request/cpus", r.CPUs, Range[float64]{0, 1024})
 	within(f, "/request/memory_bytes", r.MemoryBytes, Range[int64]{0, 256 * tib})
 	within(f, "/request/storage_bytes", r.StorageBytes, Range[int64]{0, 1024 * tib})

@@ -2,37 +2,6 @@ package agent
 
 import "time"
 
-// VMState is where a VM is in its life.
-type VMState string
-
-// The states of a VM. Idle is a fact about a running VM (VM.IdleSince), not a state.
-const (
-	VMCreating VMState = "creating"
-	VMRunning  VMState = "running"
-	VMFrozen   VMState = "frozen"
-	VMDeleting VMState = "deleting"
-	VMFailed   VMState = "failed"
-)
-
-// Spec is what the user asked for.
-type Spec struct {
-	CPUs         float64 `json:"cpus" doc:"CPU limit in cores; 1 is one whole core"`
-	MemoryBytes  int64   `json:"memory_bytes" doc:"Memory limit in bytes"`
-	StorageBytes int64   `json:"storage_bytes" doc:"Storage quota in bytes"`
-	BandwidthBPS int64   `json:"bandwidth_bps" doc:"Network bandwidth in bits per second, each direction"`
-	GPUs         int     `json:"gpus" doc:"Whole GPUs reserved for the VM"`
-	IO           IO      `json:"io" doc:"Block IO limits"`
-	PIDs         int64   `json:"pids" doc:"Most processes and threads at one time"`
-}
-
-// IO limits block IO. Zero means no limit.
-type IO struct {
-	ReadBPS   int64 `json:"rbps" required:"false" doc:"Bytes read per second, 0 for no limit"`
-	WriteBPS  int64 `json:"wbps" required:"false" doc:"Bytes written per second, 0 for no limit"`
-	ReadIOPS  int64 `json:"riops" required:"false" doc:"Read operations per second, 0 for no limit"`
-	WriteIOPS int64 `json:"wiops" required:"false" doc:"Write operations per second, 0 for no limit"`
-}
-
 // Limits is what the slice is allowed now, read back from the kernel. A nil
 // field is not enforced by this agent on this host.
 type Limits struct {

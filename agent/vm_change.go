@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"cloudflash/agent/autoscale"
+	"cloudflash/agent/state"
 	"cloudflash/cgroup"
 )
 
@@ -51,13 +52,13 @@ func (a *Agent) change(ctx context.Context, v *vm, ch VMChange, also func(next *
 // resize makes of a VM what its next record says. The caller holds v.work.
 func (a *Agent) resize(work context.Context, v *vm, old, next vmRecord) error {
 	// Ask before storing: a limit that cannot hold must not become the intent.
-	if err := a.checkStorage(v, next.size().StorageBytes); err != nil {
+	if err := a.checkStorage(v, next.Size().StorageBytes); err != nil {
 		return err
 	}
-	if err := shrinkMemory(work, v.slice, next.size().MemoryBytes); err != nil {
+	if err := shrinkMemory(work, v.slice, next.Size().MemoryBytes); err != nil {
 		return err
 	}
-	if err := a.update(v, next.intoRecord); err != nil {
+	if err := a.update(v, func(rec *vmRecord) { intoRecord(&next, rec) }); err != nil {
 		return err
 	}
 	began := time.Now()
@@ -74,46 +75,55 @@ func (a *Agent) resize(work context.Context, v *vm, old, next vmRecord) error {
 	return nil
 }
 
-// planChange returns the record of a VM and what a change makes of it.
+// planChange returns the record of a VM and what a change makes of it. It is a change
+// itself, of nothing: what takes an idle VM away comes before it, or sees that the VM
+// is not idle.
 func (a *Agent) planChange(v *vm, ch VMChange) (old, next vmRecord, err error) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	old, next = v.vmRecord, v.vmRecord
+	err = a.commit(func(tx *state.Tx) error {
+		old = *v.in(tx.View)
+		next, err = a.planned(tx.View, old, ch)
+		if err == nil {
+			a.touch(v.ID, "it was changed")
+		}
+		return err
+	})
+	return old, next, err
+}
+
+// planned is what a change makes of a record, or why it cannot be.
+func (a *Agent) planned(s state.View, old vmRecord, ch VMChange) (vmRecord, error) {
+	next := old
 	next.Spec = ch.applyTo(old.Spec)
-	next.Sized = old.unsized(ch.names) // what the user says counts, from now on
+	next.Sized = unsized(&old, ch.names) // what the user says counts, from now on
 	if ch.Autoscale != nil {
-		next.Own = ownPolicy{*ch.Autoscale, old.Own.Gen + 1}
-		if err := a.checkLayer(v, *ch.Autoscale); err != nil {
-			return old, next, err
+		next.Own = ownPolicy{Layer: *ch.Autoscale, Gen: old.Own.Gen + 1}
+		if err := a.checkLayer(s, &old, *ch.Autoscale); err != nil {
+			return next, err
 		}
 	}
-	if v.State != VMRunning && v.State != VMFrozen {
-		return old, next, wrongState(v, "resized")
+	if old.State != VMRunning && old.State != VMFrozen {
+		return next, wrongState(&old, "resized")
 	}
 	if err := a.cfg.Ranges.check(next.Spec); err != nil {
-		return old, next, err
+		return next, err
 	}
 	if _, err := a.limitsFor(next.Spec, cgroup.Max); err != nil {
-		return old, next, err
+		return next, err
 	}
 	if next.Spec != old.Spec {
 		if err := checkAsked(next); err != nil {
-			return old, next, err
+			return next, err
 		}
-		if err := a.checkPolicy(next.Spec, a.ownPolicy.Layer, next.Own.Layer); err != nil {
-			return old, next, err
+		if err := a.checkPolicy(next.Spec, s.Policy().Layer, next.Own.Layer); err != nil {
+			return next, err
 		}
 	}
-	if err := a.fits(old.held(), next.held()); err != nil {
-		return old, next, err
-	}
-	v.idle.touch(time.Now(), "it was changed")
-	return old, next, nil
+	return next, a.fits(s, old.Held(), next.Held())
 }
 
 // intoRecord takes over what a change may change, but for Keep: that may be set
 // meanwhile.
-func (r vmRecord) intoRecord(to *vmRecord) {
+func intoRecord(r, to *vmRecord) {
 	to.Spec, to.Sized, to.Own, to.Advice = r.Spec, r.Sized, r.Own, r.Advice
 }
 
@@ -151,7 +161,7 @@ func set[T any](field *T, v *T) {
 func (a *Agent) undoChange(ctx context.Context, v *vm, old vmRecord, cause error) error {
 	if err := a.update(v, func(rec *vmRecord) {
 		gen := rec.Own.Gen
-		old.intoRecord(rec)
+		intoRecord(&old, rec)
 		if gen != rec.Own.Gen {
 			rec.Own.Gen = gen + 1 // a version that was seen does not come back with other content
 		}
@@ -165,7 +175,7 @@ func (a *Agent) undoChange(ctx context.Context, v *vm, old vmRecord, cause error
 	return fmt.Errorf("resize VM %s: %w", v.Name, cause)
 }
 
-func wrongState(v *vm, verb string) error {
+func wrongState(v *vmRecord, verb string) error {
 	return refuse(ErrConflict, "wrong_state", "", "VM %s is %s and cannot be %s", v.Name, v.State, verb)
 }
 
@@ -196,7 +206,12 @@ func ioFrom(devices []cgroup.IODevice) *IO {
 	}
 	var io IO
 	for _, d := range devices { // one device backs the state directory
-		io = IO{unlimited(d.ReadBPS), unlimited(d.WriteBPS), unlimited(d.ReadIOPS), unlimited(d.WriteIOPS)}
+		io = IO{
+			ReadBPS:   unlimited(d.ReadBPS),
+			WriteBPS:  unlimited(d.WriteBPS),
+			ReadIOPS:  unlimited(d.ReadIOPS),
+			WriteIOPS: unlimited(d.WriteIOPS),
+		}
 	}
 	return &io
 }

@@ -3,10 +3,11 @@ package agent
 import (
 	"context"
 	"fmt"
+	"slices"
 	"syscall"
 	"time"
 
-	"cloudflash/agent/store"
+	"cloudflash/agent/state"
 )
 
 // deleteTimeout bounds one try to erase a VM. Processes stuck in the kernel can
@@ -21,64 +22,55 @@ func (a *Agent) DeleteVM(_ context.Context, ref string, grace time.Duration) (Op
 		within(&f, "/grace", grace.Seconds(), Range[float64]{0, 3600})
 		return Operation{}, f.err("out_of_range")
 	}
-	a.mu.Lock()
-	v := a.find(ref)
-	if v == nil {
-		a.mu.Unlock()
-		return Operation{}, vmNotFound(ref)
-	}
-	op, started, err := a.markDeleting(v)
-	a.mu.Unlock()
+	var op Operation
+	var started bool
+	err := a.commit(func(tx *state.Tx) (err error) {
+		r := tx.FindVM(ref)
+		if r == nil {
+			return vmNotFound(ref)
+		}
+		op, started, err = markDeleting(tx, r)
+		return err
+	})
 	if err != nil || !started {
 		return op, err
 	}
-	a.spawn(func(ctx context.Context) { a.delete(ctx, v, grace) })
+	if v := a.known(op.Target); v != nil {
+		a.spawn(func(ctx context.Context) { a.delete(ctx, v, grace) })
+	}
 	return op, nil
 }
 
 // markDeleting stores the intent, and events that say why; started is false when
-// it was stored before. The caller holds a.mu.
-func (a *Agent) markDeleting(v *vm, why ...Event) (op Operation, started bool, err error) {
-	if v.State == VMDeleting {
-		for _, op := range a.operations {
-			if op.Target == v.ID && op.State == OperationRunning {
-				return op, false, nil
-			}
+// it was stored before.
+func markDeleting(tx *state.Tx, r *vmRecord, why ...Event) (op Operation, started bool, err error) {
+	switch r.State {
+	case VMDeleting:
+		for op := range tx.RunningOn(r.ID) {
+			return *op, false, nil
 		}
+	case VMCreating:
+		return op, false, wrongState(r, "deleted until it is created")
 	}
-	if v.State == VMCreating {
-		return op, false, wrongState(v, "deleted until it is created")
-	}
-	rec := v.vmRecord
-	rec.State = VMDeleting
-	op = newOperation("vm.delete", v.ID)
-	changes, marked := a.stopWithVM(v)
-	err = a.commit(append(changes, putVM(rec), putOperation(op)), append(why, Event{Level: LevelInfo, Kind: "vm.deleting", VM: v.ID,
-		Message: fmt.Sprintf("VM %s is being deleted with %d cloudlets", v.Name, a.active(v.ID))})...)
-	if err != nil {
-		return op, false, err
-	}
-	v.vmRecord = rec
-	for id, c := range marked {
-		a.cloudlets[id].cloudletRecord = c
-	}
-	a.operations[op.ID] = op
-	return op, true, nil
-}
 
-// stopWithVM notes why the cloudlets of a VM are about to end.
-func (a *Agent) stopWithVM(v *vm) ([]store.Change, map[string]cloudletRecord) {
-	var changes []store.Change
-	marked := map[string]cloudletRecord{}
-	for id, c := range a.cloudlets {
-		if c.VM == v.ID && c.holds() && c.Stop == "" {
-			rec := c.cloudletRecord
-			rec.Stop = stopDelete
-			marked[id] = rec
-			changes = append(changes, putCloudlet(rec))
+	n := 0
+	for _, c := range slices.Collect(tx.HoldIn(r.ID)) {
+		n++
+		if c.Stop == "" {
+			next := *c
+			next.Stop = stopDelete
+			tx.PutCloudlet(next)
 		}
 	}
-	return changes, marked
+	next := *r
+	next.State = VMDeleting
+	tx.PutVM(next)
+	op = newOperation("vm.delete", r.ID)
+	tx.PutOperation(op)
+	tx.Tell(why...)
+	tx.Tell(Event{Level: LevelInfo, Kind: "vm.deleting", VM: r.ID,
+		Message: fmt.Sprintf("VM %s is being deleted with %d cloudlets", r.Name, n)})
+	return op, true, nil
 }
 
 // delete ends the cloudlets of a VM in state deleting, then erases it.
@@ -92,57 +84,43 @@ func (a *Agent) delete(ctx context.Context, v *vm, grace time.Duration) {
 		a.deleteFailed(v, err)
 		return
 	}
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	changes, done := a.finish(v.ID, nil)
-	changes = append(changes, store.Delete(store.VMs, v.ID))
-	ended, orphans := a.orphans(v)
-	changes = append(changes, ended...)
-	if a.commit(changes, Event{Level: LevelInfo, Kind: "vm.deleted", VM: v.ID, Message: fmt.Sprintf("VM %s deleted", v.Name)}) != nil {
-		return
+
+	gone := func(tx *state.Tx) error {
+		finish(tx, v.ID, nil)
+		tx.DeleteVM(v.ID)
+		for _, c := range slices.Collect(tx.LiveIn(v.ID)) {
+			rec := orphaned(c, v.Name)
+			tx.PutCloudlet(rec)
+			tx.Then(func() { a.over(&rec, false) })
+		}
+		tx.Tell(Event{Level: LevelInfo, Kind: "vm.deleted", VM: v.ID, Message: fmt.Sprintf("VM %s deleted", v.Name)})
+		return nil
 	}
-	done()
-	for id, rec := range orphans {
-		a.cloudlets[id].cloudletRecord = rec
-		a.cloudlets[id].unmeter()
-		a.outcomes.ended(rec)
+	if !untilStored(ctx, func() bool { return a.commit(gone) == nil }) {
+		return // it is erased again at the next start
 	}
-	delete(a.vms, v.ID)
-	a.meter.Forget(v.ID)
-	a.advisor.forget(v.ID)
+	a.forget(v)
 	a.poke()
 }
 
-// orphans gives every cloudlet that the VM takes with it its last state.
-func (a *Agent) orphans(v *vm) ([]store.Change, map[string]cloudletRecord) {
-	var changes []store.Change
-	recs := map[string]cloudletRecord{}
-	for id, c := range a.cloudlets {
-		if c.VM != v.ID || c.State.Final() {
-			continue
-		}
-		rec := c.cloudletRecord
-		now := time.Now().UTC()
-		rec.State, rec.FinishedAt, rec.Reason, rec.PID = CloudletCancelled, &now, reasonVMDeleted, 0
-		rec.VMName = v.Name
-		recs[id] = rec
-		changes = append(changes, putCloudlet(rec))
-	}
-	return changes, recs
+// orphaned is the last state of a cloudlet that its VM takes with it.
+func orphaned(c *cloudletRecord, vmName string) cloudletRecord {
+	rec := *c
+	rec.State, rec.FinishedAt, rec.Reason, rec.PID = CloudletCancelled, new(time.Now().UTC()), reasonVMDeleted, 0
+	rec.VMName = vmName
+	return rec
 }
 
 // terminate sends SIGTERM to the cloudlets of a VM and waits until they have
 // ended or grace is over.
 func (a *Agent) terminate(ctx context.Context, v *vm, grace time.Duration) {
-	a.mu.Lock()
-	g := v.guest
+	g := a.guestOf(v)
 	var ids []string
-	for _, c := range a.cloudlets {
-		if c.VM == v.ID && c.State == CloudletRunning {
+	for c := range a.state.View().HoldIn(v.ID) {
+		if c.State == CloudletRunning {
 			ids = append(ids, c.ID)
 		}
 	}
-	a.mu.Unlock()
 	if g == nil || len(ids) == 0 || grace == 0 {
 		return
 	}
@@ -151,30 +129,28 @@ func (a *Agent) terminate(ctx context.Context, v *vm, grace time.Duration) {
 	for _, id := range ids {
 		_ = g.Signal(ctx, id, syscall.SIGTERM) // one that has just ended is fine
 	}
-	for a.holding(v.ID) && ctx.Err() == nil {
+	for ctx.Err() == nil {
+		s := a.state.View()
+		if active(s, v.ID) == 0 {
+			return
+		}
 		select {
-		case <-a.Updates():
-		case <-time.After(100 * time.Millisecond):
+		case <-s.WatchLiveIn(v.ID):
 		case <-ctx.Done():
 		}
 	}
 }
 
-func (a *Agent) holding(vmID string) bool {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return a.active(vmID) > 0
-}
-
 func (a *Agent) deleteFailed(v *vm, cause error) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	changes, done := a.finish(v.ID, cause)
-	rec := v.vmRecord
-	rec.Reason = "cannot be erased: " + cause.Error()
-	if a.commit(append(changes, putVM(rec)), Event{Level: LevelError, Kind: "vm.delete_failed", VM: v.ID,
-		Message: fmt.Sprintf("VM %s cannot be erased: %v; delete it again, or restart the agent", v.Name, cause)}) == nil {
-		v.vmRecord = rec
-		done()
-	}
+	_ = a.commit(func(tx *state.Tx) error { // it has logged why; the VM is deleted again at the next start
+		finish(tx, v.ID, cause)
+		if r := tx.VM(v.ID); r != nil {
+			rec := *r
+			rec.Reason = "cannot be erased: " + cause.Error()
+			tx.PutVM(rec)
+		}
+		tx.Tell(Event{Level: LevelError, Kind: "vm.delete_failed", VM: v.ID,
+			Message: fmt.Sprintf("VM %s cannot be erased: %v; delete it again, or restart the agent", v.Name, cause)})
+		return nil
+	})
 }

@@ -3,9 +3,10 @@ package agent
 import (
 	"context"
 	"fmt"
-	"time"
+	"slices"
+	"strings"
 
-	"cloudflash/agent/store"
+	"cloudflash/agent/state"
 	"cloudflash/cgroup"
 )
 
@@ -43,42 +44,41 @@ func (a *Agent) switchFreezer(ctx context.Context, ref string, from, to VMState,
 // storeFreezer stores the new state of the VM and of its cloudlets. It runs
 // before the kernel acts; recovery repeats the act.
 func (a *Agent) storeFreezer(v *vm, from, to VMState, verb string) (VM, error) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if v.State == to {
-		return a.view(v), nil // said again: done again, harmless
-	}
-	if v.State != from {
-		return VM{}, wrongState(v, verb)
-	}
-	rec := v.vmRecord
-	rec.State = to
-	changes := []store.Change{putVM(rec)}
-	cfrom, cto := CloudletRunning, CloudletFrozen
-	if to == VMRunning {
-		cfrom, cto = cto, cfrom
-	}
-	var moved []*cloudlet
-	for _, c := range a.cloudlets {
-		if c.VM == v.ID && c.State == cfrom {
-			next := c.cloudletRecord
-			next.State = cto
-			changes = append(changes, putCloudlet(next))
-			moved = append(moved, c)
+	err := a.commit(func(tx *state.Tx) error {
+		r := v.in(tx.View)
+		if r.State == to {
+			return nil // said again: done again, harmless
 		}
-	}
-	err := a.commit(changes, Event{Level: LevelInfo, Kind: "vm." + verb, VM: v.ID,
-		Message: fmt.Sprintf("VM %s %s with %d cloudlets", v.Name, verb, len(moved))})
+		if r.State != from {
+			return wrongState(r, verb)
+		}
+
+		rec := *r
+		rec.State = to
+		tx.PutVM(rec)
+		cfrom, cto := CloudletRunning, CloudletFrozen
+		if to == VMRunning {
+			cfrom, cto = cto, cfrom
+		}
+		moved := 0
+		for _, c := range slices.Collect(tx.LiveIn(v.ID)) {
+			if c.State == cfrom {
+				next := *c
+				next.State = cto
+				tx.PutCloudlet(next)
+				moved++
+			}
+		}
+		tx.Tell(Event{Level: LevelInfo, Kind: "vm." + verb, VM: v.ID,
+			Message: fmt.Sprintf("VM %s %s with %d cloudlets", v.Name, verb, moved)})
+		a.touch(v.ID, "it was "+verb)
+		return nil
+	})
 	if err != nil {
 		return VM{}, err
 	}
-	v.vmRecord = rec
-	v.idle.touch(time.Now(), "it was "+verb)
-	for _, c := range moved {
-		c.State = cto
-	}
 	a.poke()
-	return a.view(v), nil
+	return a.VM(v.ID)
 }
 
 // eachScope freezes or thaws the scope of every cloudlet and session of a VM that
@@ -101,17 +101,12 @@ func (a *Agent) eachScope(ctx context.Context, v *vm, act func(*cgroup.Scope, co
 }
 
 func (a *Agent) isStarting(scope string) bool {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	for _, c := range a.cloudlets {
-		if c.State == CloudletStarting && scopeName(c.ID) == scope {
-			return true
-		}
+	id, _ := strings.CutPrefix(scope, scopeName(""))
+	if c := a.state.View().Cloudlet(id); c != nil && c.State == CloudletStarting {
+		return true
 	}
-	for id, s := range a.sessions {
-		if s.starting && scopeName(id) == scope {
-			return true
-		}
-	}
-	return false
+	a.held.Lock()
+	defer a.held.Unlock()
+	s := a.sessions[id]
+	return s != nil && s.starting
 }

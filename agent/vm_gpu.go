@@ -9,6 +9,7 @@ import (
 
 	"cloudflash/agent/gpu"
 	"cloudflash/agent/guest"
+	"cloudflash/agent/state"
 	"cloudflash/cgroup"
 )
 
@@ -34,8 +35,8 @@ func (a *Agent) findGPUs(ctx context.Context) {
 	for _, note := range inv.Notes() {
 		a.log.Info(note)
 	}
-	a.mu.Lock()
-	defer a.mu.Unlock()
+	a.held.Lock()
+	defer a.held.Unlock()
 	a.gpus = inv
 	for _, v := range a.vms {
 		v.gpuFor = a.units(v.GPUs)
@@ -53,18 +54,21 @@ func (a *Agent) units(ids []string) []gpu.Unit {
 	return units
 }
 
-// reserveGPUs chooses units that no VM has. The caller holds a.mu and stores them.
-func (a *Agent) reserveGPUs(n int) ([]string, error) {
+// reserveGPUs chooses units that no VM has.
+func (a *Agent) reserveGPUs(s state.View, n int) ([]string, error) {
 	if n == 0 {
 		return nil, nil
 	}
 	taken := map[string]bool{}
-	for _, v := range a.vms {
-		for _, id := range v.GPUs {
+	for r := range s.VMs() {
+		for _, id := range r.GPUs {
 			taken[id] = true
 		}
 	}
-	units, err := gpu.Reserve(a.gpus.Units(), taken, n)
+	a.held.Lock()
+	all := a.gpus.Units()
+	a.held.Unlock()
+	units, err := gpu.Reserve(all, taken, n)
 	if err != nil {
 		return nil, a.gpuRefusal(err)
 	}
@@ -183,8 +187,8 @@ func (a *Agent) ownerOf(pid int) (string, bool) {
 // countGPUs adds up what the processes of each VM use. What no driver tells stays
 // unknown.
 func (a *Agent) countGPUs(s gpu.Sample) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
+	a.held.Lock()
+	defer a.held.Unlock()
 	for _, v := range a.vms {
 		v.gpuUse = gpuUse{}
 	}

@@ -19,25 +19,10 @@ const (
 	NetworkBridge   = string(network.Bridged)  // as nat, and the other VMs in this mode
 )
 
-// Network is whom a VM may talk to and where it is reached.
-type Network struct {
-	Mode    string `json:"mode" enum:"nat,isolated,bridge"`
-	IPv4    string `json:"ipv4" doc:"Empty when isolated"`
-	IPv6    string `json:"ipv6" doc:"Empty when isolated, or where the host has no IPv6"`
-	Publish []Port `json:"publish"`
-}
-
-// Port is one of the host's that leads to one of a VM's.
-type Port struct {
-	HostIP    string `json:"host_ip,omitempty" doc:"One address of the host; all of them when empty"`
-	HostPort  int    `json:"host_port"`
-	GuestPort int    `json:"guest_port"`
-	Protocol  string `json:"protocol,omitempty" enum:"tcp,udp" doc:"tcp when left out"`
-}
-
 const maxPublish = 64
 
-func (n Network) withDefaults() Network {
+// withNetworkDefaults fills in what was left out.
+func withNetworkDefaults(n Network) Network {
 	if n.Mode == "" {
 		n.Mode = NetworkNAT
 	}
@@ -52,7 +37,7 @@ func (n Network) withDefaults() Network {
 	return n
 }
 
-func (n Network) check() error {
+func checkNetwork(n Network) error {
 	var f faults
 	if n.Mode != NetworkNAT && n.Mode != NetworkIsolated && n.Mode != NetworkBridge {
 		f.add("/network/mode", nil, nil, "must be nat, isolated or bridge, not %s", quote(n.Mode))
@@ -93,8 +78,8 @@ func (n Network) check() error {
 }
 
 // link is the network of a VM in the words of package network.
-func (v *vm) link(pid int) network.Link {
-	l := network.Link{ID: v.ID, Slot: v.Slot, Mode: network.Mode(v.Network.Mode), RateBPS: v.Spec.BandwidthBPS, PID: pid}
+func (v *vm) link(bps int64, pid int) network.Link {
+	l := network.Link{ID: v.ID, Slot: v.Slot, Mode: network.Mode(v.Network.Mode), RateBPS: bps, PID: pid}
 	for _, p := range v.Network.Publish {
 		pub := network.Publish{HostPort: uint16(p.HostPort), GuestPort: uint16(p.GuestPort), Protocol: p.Protocol}
 		if p.HostIP != "" {
@@ -124,8 +109,8 @@ func (a *Agent) openNetwork(ctx context.Context) error {
 	if err != nil {
 		a.log.Warn("VMs can only be isolated", "err", err)
 	}
-	a.mu.Lock()
-	defer a.mu.Unlock()
+	a.held.Lock()
+	defer a.held.Unlock()
 	a.networkErr = err
 	return err
 }
@@ -134,14 +119,18 @@ func (a *Agent) openNetwork(ctx context.Context) error {
 // there already does not fail for a port that somebody has taken meanwhile: it
 // goes without, until the port is free (keepNetwork).
 func (a *Agent) connect(ctx context.Context, v *vm, pid int) error {
-	link := v.link(pid)
+	rec := a.record(v)
+	link := v.link(rec.Spec.BandwidthBPS, pid)
+	a.held.Lock()
+	without := v.taken
+	a.held.Unlock()
 	addr, err := a.attach(ctx, link)
 	var taken []network.Publish
 	var port *network.PortError
-	for v.State != VMCreating && errors.As(err, &port) && slices.Contains(link.Publish, port.Publish) {
+	for rec.State != VMCreating && errors.As(err, &port) && slices.Contains(link.Publish, port.Publish) {
 		taken = append(taken, port.Publish)
 		link.Publish = slices.DeleteFunc(slices.Clone(link.Publish), func(p network.Publish) bool { return p == port.Publish })
-		if !slices.Contains(v.taken, port.Publish) {
+		if !slices.Contains(without, port.Publish) {
 			a.note(Event{Level: LevelWarn, Kind: "vm.port_taken", VM: v.ID,
 				Message: fmt.Sprintf("VM %s goes without port %d/%s of the host: %v", v.Name, port.HostPort, port.Protocol, err)})
 		}
@@ -150,8 +139,8 @@ func (a *Agent) connect(ctx context.Context, v *vm, pid int) error {
 	if err != nil {
 		return a.networkRefusal(err)
 	}
-	a.mu.Lock()
-	defer a.mu.Unlock()
+	a.held.Lock()
+	defer a.held.Unlock()
 	v.address, v.taken = addr, taken
 	return nil
 }
@@ -186,9 +175,9 @@ func (a *Agent) runNetwork(ctx context.Context) {
 // keepNetwork connects VMs again whose bridge somebody has deleted, and tries for
 // the ports that some go without. It is cheap where nothing is wrong.
 func (a *Agent) keepNetwork(ctx context.Context) {
-	a.mu.Lock()
+	a.held.Lock()
 	lost, told := a.bridge != 0 && a.bridge != bridgeIndex(a.cfg.Bridge), a.networkErr != nil
-	a.mu.Unlock()
+	a.held.Unlock()
 	if lost {
 		if !told {
 			a.note(Event{Level: LevelWarn, Kind: "network.lost", Message: "bridge " + a.cfg.Bridge + " was deleted; VMs are connected again"})
@@ -198,9 +187,9 @@ func (a *Agent) keepNetwork(ctx context.Context) {
 		}
 	}
 	for _, v := range a.vmList() {
-		a.mu.Lock()
+		a.held.Lock()
 		g, again := v.guest, v.Network.Mode != NetworkIsolated && (lost || len(v.taken) > 0)
-		a.mu.Unlock()
+		a.held.Unlock()
 		if g == nil || !again || !v.work.TryLock() {
 			continue // whoever holds it connects it
 		}
@@ -216,8 +205,8 @@ func (a *Agent) keepNetwork(ctx context.Context) {
 
 // hang remembers the bridge that all VMs hang on, or are about to.
 func (a *Agent) hang() {
-	a.mu.Lock()
-	defer a.mu.Unlock()
+	a.held.Lock()
+	defer a.held.Unlock()
 	a.bridge = bridgeIndex(a.cfg.Bridge)
 }
 
@@ -238,11 +227,11 @@ func (a *Agent) networkRefusal(err error) error {
 	case errors.As(err, &port):
 		e := refuse(ErrConflict, "port_taken", "publish another port of the host", "%v", port)
 		if port.VM != "" {
-			a.mu.Lock()
+			a.held.Lock()
 			if v := a.vms[port.VM]; v != nil {
 				e.Detail = fmt.Sprintf("port %d/%s of the host is published by VM %s", port.HostPort, port.Protocol, v.Name)
 			}
-			a.mu.Unlock()
+			a.held.Unlock()
 		}
 		e.Fields = []Field{{Pointer: "/network/publish", Detail: e.Detail}}
 		return e
@@ -268,9 +257,9 @@ func (a *Agent) resolvConf(v *vm) string {
 	return text
 }
 
-// viewNetwork is the network as the world sees it. The caller holds a.mu.
+// viewNetwork is the network as the world sees it. The caller has a.held.
 func (v *vm) viewNetwork() Network {
-	n := v.Network.withDefaults()
+	n := withNetworkDefaults(v.Network)
 	if v.address.IPv4.IsValid() {
 		n.IPv4 = v.address.IPv4.Addr().String()
 	}

@@ -35,7 +35,7 @@ func TestNetworkChecksNameTheField(t *testing.T) {
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
-			err := tt.in.withDefaults().check()
+			err := checkNetwork(withNetworkDefaults(tt.in))
 			if tt.want == "" {
 				if err != nil {
 					t.Error(err)
@@ -51,18 +51,18 @@ func TestNetworkChecksNameTheField(t *testing.T) {
 }
 
 func TestLinkOfAVM(t *testing.T) {
-	v := &vm{vmRecord: vmRecord{ID: "0123456789", Slot: 7, Spec: Spec{BandwidthBPS: 5e6},
-		Network: Network{Publish: []Port{{HostIP: "127.0.0.1", HostPort: 8080, GuestPort: 80}, {HostPort: 53, GuestPort: 5353, Protocol: "udp"}}}.withDefaults()}}
+	v := &vm{identity: identity{ID: "0123456789", Slot: 7, Network: withNetworkDefaults(Network{Publish: []Port{
+		{HostIP: "127.0.0.1", HostPort: 8080, GuestPort: 80}, {HostPort: 53, GuestPort: 5353, Protocol: "udp"}}})}}
 	want := network.Link{ID: "0123456789", Slot: 7, Mode: network.NAT, RateBPS: 5e6, PID: 42, Publish: []network.Publish{
 		{HostPort: 8080, GuestPort: 80, Protocol: "tcp", HostIP: netip.MustParseAddr("127.0.0.1")}, {HostPort: 53, GuestPort: 5353, Protocol: "udp"}}}
-	if diff := cmp.Diff(want, v.link(42), cmp.Comparer(func(a, b netip.Addr) bool { return a == b })); diff != "" {
+	if diff := cmp.Diff(want, v.link(5e6, 42), cmp.Comparer(func(a, b netip.Addr) bool { return a == b })); diff != "" {
 		t.Errorf("(-want +got)\n%s", diff)
 	}
 }
 
 func TestAPortThatIsTakenSaysByWhom(t *testing.T) {
 	a := bare(t)
-	a.vms["0123456789"] = &vm{vmRecord: vmRecord{ID: "0123456789", Name: "web"}}
+	a.add(t, vmRecord{ID: "0123456789", Name: "web"})
 	err := a.networkRefusal(&network.PortError{Publish: network.Publish{HostPort: 80, Protocol: "tcp"}, VM: "0123456789"})
 	var e *Error
 	if !errors.As(err, &e) || e.Code != "port_taken" || !strings.Contains(e.Detail, "VM web") {
@@ -80,15 +80,15 @@ func TestGPUsAreRefusedWhereThereAreNone(t *testing.T) {
 	if a.gpus, err = gpu.Discover(context.Background(), gpu.Config{Root: t.TempDir()}); err != nil {
 		t.Fatal(err)
 	}
-	if ids, err := a.reserveGPUs(0); ids != nil || err != nil {
+	if ids, err := a.reserveGPUs(a.state.View(), 0); ids != nil || err != nil {
 		t.Error(ids, err)
 	}
-	_, err = a.reserveGPUs(1)
+	_, err = a.reserveGPUs(a.state.View(), 1)
 	var e *Error
 	if !errors.As(err, &e) || !errors.Is(e, ErrCapacity) || e.Code != "insufficient_gpus" || !strings.Contains(e.Detail, "no GPU here") {
 		t.Errorf("%v", err)
 	}
-	v := &vm{vmRecord: vmRecord{Name: "web", GPUs: []string{"GPU-gone"}}}
+	v := &vm{identity: identity{Name: "web", GPUs: []string{"GPU-gone"}}}
 	if err := v.checkGPUs(); !errors.Is(err, ErrConflict) {
 		t.Errorf("a VM without the GPU it was promised: %v", err)
 	}
@@ -101,13 +101,13 @@ func TestPublishedAddresses(t *testing.T) {
 		"1.2.3": false, "fe80::1%eth0": false, "::ffff:1.2.3.4": false,
 	} {
 		n := Network{Mode: NetworkNAT, Publish: []Port{{HostIP: ip, HostPort: 80, GuestPort: 80, Protocol: "tcp"}}}
-		if err := n.check(); (err == nil) != ok {
+		if err := checkNetwork(n); (err == nil) != ok {
 			t.Errorf("%q: %v", ip, err)
 		}
 	}
 	twice := Network{Mode: NetworkNAT, Publish: []Port{{HostIP: "2001:db8::1", HostPort: 80, GuestPort: 80, Protocol: "tcp"},
 		{HostIP: "2001:db8:0::1", HostPort: 80, GuestPort: 81, Protocol: "tcp"}}}
-	if twice.check() == nil {
+	if checkNetwork(twice) == nil {
 		t.Error("one address in two spellings is accepted")
 	}
 }

@@ -48,8 +48,8 @@ func (a *Agent) realise(ctx context.Context, v *vm) (hold, error) {
 // adopt keeps hold of a VM and lets cloudlets be placed in it, what was queued
 // meanwhile first.
 func (a *Agent) adopt(v *vm, h hold) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
+	a.held.Lock()
+	defer a.held.Unlock()
 	v.guest, v.probe = h.guest, h.probe
 	a.spawnWatch(v, h.guest)
 	a.poke()
@@ -114,7 +114,7 @@ func (a *Agent) unpack(ctx context.Context, v *vm) error {
 	if err := os.MkdirAll(a.stateDir(v.ID), 0o700); err != nil {
 		return err
 	}
-	return guest.Unpack(ctx, v.Image, a.unpackedDir(v.ID), v.Spec.StorageBytes)
+	return guest.Unpack(ctx, v.Image, a.unpackedDir(v.ID), a.record(v).Spec.StorageBytes)
 }
 
 // unpackedDir is the root file system of a VM whose image is an archive.
@@ -123,10 +123,10 @@ func (a *Agent) unpackedDir(id string) string { return filepath.Join(a.stateDir(
 // erase removes everything the VM has in the kernel and on disk. The caller
 // holds v.work. It may be repeated.
 func (a *Agent) erase(ctx context.Context, v *vm) error {
-	a.mu.Lock()
+	a.held.Lock()
 	g, p := v.guest, v.probe
 	v.guest, v.probe = nil, nil
-	a.mu.Unlock()
+	a.held.Unlock()
 	p.Close()
 	if v.slice.Exists() {
 		if err := v.slice.Kill(ctx); err != nil && !errors.Is(err, cgroup.ErrGone) {
@@ -153,7 +153,7 @@ func (a *Agent) erase(ctx context.Context, v *vm) error {
 }
 
 // spawnWatch hears of every cloudlet that ends in the VM, and of the end of its
-// init. The caller holds a.mu.
+// init. The caller has a.held.
 func (a *Agent) spawnWatch(v *vm, g *guest.Guest) {
 	a.spawn(func(ctx context.Context) {
 		err := g.Run(ctx, func(e guest.Exit) { a.exited(ctx, v, g, e) })
@@ -161,9 +161,9 @@ func (a *Agent) spawnWatch(v *vm, g *guest.Guest) {
 			_ = g.Close()
 			return
 		}
-		a.mu.Lock()
+		a.held.Lock()
 		a.dropSessions(v.ID)
-		a.mu.Unlock()
+		a.held.Unlock()
 		a.initGone(ctx, v, g, err)
 	})
 }
@@ -173,12 +173,13 @@ func (a *Agent) initGone(ctx context.Context, v *vm, g *guest.Guest, cause error
 	_ = g.Close()
 	v.work.Lock()
 	defer v.work.Unlock()
-	a.mu.Lock()
-	current := v.guest == g && (v.State == VMRunning || v.State == VMFrozen)
+	was := a.record(v).State
+	a.held.Lock()
+	current := v.guest == g && (was == VMRunning || was == VMFrozen)
 	if current {
 		v.guest = nil
 	}
-	a.mu.Unlock()
+	a.held.Unlock()
 	if !current { // deleted, or replaced already
 		return
 	}
@@ -197,9 +198,9 @@ func (a *Agent) fail(v *vm, cause error) {
 
 // applyLimits makes the limits of a VM what its record says, and reads them back.
 func (a *Agent) applyLimits(ctx context.Context, v *vm) error {
-	a.mu.Lock()
-	s, high := v.size(), a.high(v)
-	a.mu.Unlock()
+	view := a.state.View()
+	r := v.in(view)
+	s, high := r.Size(), a.high(view, r)
 	l, err := a.limitsFor(s, high)
 	if err != nil {
 		return err
@@ -300,8 +301,8 @@ func (a *Agent) readLimits(v *vm) error {
 	if err != nil {
 		return err
 	}
-	a.mu.Lock()
-	defer a.mu.Unlock()
+	a.held.Lock()
+	defer a.held.Unlock()
 	v.limits = limitsFrom(k)
 	v.limits.BandwidthBPS, v.limits.StorageBytes, v.limits.GPUs = bps, bytes, new(len(v.GPUs))
 	v.usage.StorageBytes = used

@@ -31,8 +31,8 @@ func (a *Agent) openStorage(ctx context.Context) {
 	if err != nil {
 		a.log.Error("no storage for VMs", "err", err)
 	}
-	a.mu.Lock()
-	defer a.mu.Unlock()
+	a.held.Lock()
+	defer a.held.Unlock()
 	a.disk, a.diskErr = d, err
 }
 
@@ -62,7 +62,7 @@ func (a *Agent) makeDirs(v *vm) error {
 		return storageRefusal(a.diskErr)
 	}
 	if a.disk != nil {
-		err := a.disk.Assign(v.ID, storage.Project(v.Slot), v.size().StorageBytes)
+		err := a.disk.Assign(v.ID, storage.Project(v.Slot), a.record(v).Size().StorageBytes)
 		if errors.Is(err, storage.ErrBelowUse) { // it can only shrink from here
 			a.log.Warn("VM holds more than its storage", "vm", v.Name, "err", err)
 		} else if err != nil {
@@ -93,7 +93,7 @@ func (a *Agent) upperDir(id string) string { return filepath.Join(a.stateDir(id)
 
 // checkStorage refuses a limit below what is in use, before it becomes the intent.
 func (a *Agent) checkStorage(v *vm, bytes int64) error {
-	if a.disk == nil || bytes >= v.size().StorageBytes {
+	if a.disk == nil || bytes >= a.record(v).Size().StorageBytes {
 		return nil
 	}
 	u, err := a.disk.Usage(storage.Project(v.Slot))
@@ -135,9 +135,9 @@ func (a *Agent) releaseStorage(ctx context.Context, v *vm) {
 	if err := a.disk.Release(ctx, storage.Project(v.Slot)); err != nil {
 		a.log.Warn("release storage", "vm", v.Name, "err", err)
 		if errors.Is(err, storage.ErrInUse) {
-			a.mu.Lock()
+			a.held.Lock()
 			a.worn[v.Slot] = true
-			a.mu.Unlock()
+			a.held.Unlock()
 		}
 	}
 	a.wantTrim()
@@ -157,8 +157,8 @@ func (a *Agent) sweepStorage(ctx context.Context) error {
 		taken[storage.Project(v.Slot)] = true
 	}
 	busy, err := a.disk.Sweep(ctx, func(project uint32) bool { return taken[project] })
-	a.mu.Lock()
-	defer a.mu.Unlock()
+	a.held.Lock()
+	defer a.held.Unlock()
 	for _, project := range busy {
 		if slot, ok := slots[project]; ok { // else it is the one of the check at start
 			a.worn[slot] = true

@@ -5,10 +5,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
+	"maps"
 	"time"
 
-	"cloudflash/agent/store"
+	"cloudflash/agent/state"
 )
 
 const (
@@ -35,7 +35,7 @@ func (a *Agent) CreateVM(ctx context.Context, req VMCreate) (VM, error) {
 		return VM{}, fmt.Errorf("create VM %s: %w", v.Name, err)
 	}
 	return a.setState(v, VMRunning, "", Event{Level: LevelInfo, Kind: "vm.created", VM: v.ID,
-		Message: fmt.Sprintf("VM %s created: %s", v.Name, v.Spec)})
+		Message: fmt.Sprintf("VM %s created: %s", v.Name, a.record(v).Spec)})
 }
 
 // build realises a new VM. A client that hangs up does not stop half-way what it
@@ -77,7 +77,7 @@ func (r VMCreate) withDefaults(d Spec) VMCreate {
 	r.Spec.BandwidthBPS = cmp.Or(r.Spec.BandwidthBPS, d.BandwidthBPS)
 	r.Spec.PIDs = cmp.Or(r.Spec.PIDs, d.PIDs)
 	r.Image = cmp.Or(r.Image, "host")
-	r.Network = r.Network.withDefaults()
+	r.Network = withNetworkDefaults(r.Network)
 	if r.Name == "" {
 		r.Name = "vm-" + newID()
 	}
@@ -94,7 +94,7 @@ func (a *Agent) checkCreate(r VMCreate) error {
 	if err := checkLabels(r.Labels); err != nil {
 		return err
 	}
-	if err := r.Network.check(); err != nil {
+	if err := checkNetwork(r.Network); err != nil {
 		return err
 	}
 	return a.cfg.Ranges.check(r.Spec)
@@ -102,53 +102,77 @@ func (a *Agent) checkCreate(r VMCreate) error {
 
 // admit reserves the name, the id range and the capacity, and stores the intent.
 func (a *Agent) admit(req VMCreate) (*vm, error) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if other := a.find(req.Name); other != nil {
-		return nil, refuse(ErrExists, "name_taken", "choose another name, or delete the VM", "a VM named %s exists (%s, %s)", quote(req.Name), other.ID, other.State)
+	var v *vm
+	err := a.commit(func(tx *state.Tx) error {
+		if other := tx.FindVM(req.Name); other != nil {
+			return refuse(ErrExists, "name_taken", "choose another name, or delete the VM",
+				"a VM named %s exists (%s, %s)", quote(req.Name), other.ID, other.State)
+		}
+		if err := a.fits(tx.View, Spec{}, req.Spec); err != nil {
+			return err
+		}
+		if err := a.checkNew(tx.View, req); err != nil {
+			return err
+		}
+		slot, err := a.freeSlot(tx.View, req.Network.Mode == NetworkIsolated)
+		if err != nil {
+			return err
+		}
+		units, err := a.reserveGPUs(tx.View, req.Spec.GPUs)
+		if err != nil {
+			return err
+		}
+
+		rec := vmRecord{
+			ID:        newID(),
+			Name:      req.Name,
+			State:     VMCreating,
+			Image:     req.Image,
+			Labels:    req.Labels,
+			Spec:      req.Spec,
+			Network:   req.Network,
+			GPUs:      units,
+			Slot:      slot,
+			CreatedAt: time.Now().UTC(),
+			Own:       ownPolicy{Layer: req.Autoscale},
+			Keep:      req.Keep,
+		}
+		tx.PutVM(rec)
+		v = a.newVM(&rec)
+		a.held.Lock()
+		defer a.held.Unlock()
+		v.gpuFor = a.units(units)
+		a.vms[v.ID] = v // before anybody can see the record
+		return nil
+	})
+	if err != nil && v != nil {
+		a.held.Lock()
+		delete(a.vms, v.ID)
+		a.held.Unlock()
 	}
-	if err := a.fits(Spec{}, req.Spec); err != nil {
-		return nil, err
-	}
-	if err := a.checkNew(req); err != nil {
-		return nil, err
-	}
-	slot, err := a.freeSlot(req.Network.Mode == NetworkIsolated)
-	if err != nil {
-		return nil, err
-	}
-	units, err := a.reserveGPUs(req.Spec.GPUs)
-	if err != nil {
-		return nil, err
-	}
-	v := a.newVM(vmRecord{ID: newID(), Name: req.Name, State: VMCreating, Image: req.Image, Network: req.Network, GPUs: units,
-		Labels: req.Labels, Spec: req.Spec, Slot: slot, CreatedAt: time.Now().UTC(), Own: ownPolicy{Layer: req.Autoscale}, Keep: req.Keep})
-	if err := a.commit([]store.Change{putVM(v.vmRecord)}); err != nil {
-		return nil, err
-	}
-	v.gpuFor = a.units(units)
-	a.vms[v.ID] = v
-	return v, nil
+	return v, err
 }
 
-func (a *Agent) newVM(r vmRecord) *vm {
-	r.Network = r.Network.withDefaults()
-	return &vm{vmRecord: r, slice: a.parent.Slice(r.ID)}
+func (a *Agent) newVM(r *vmRecord) *vm {
+	v := &vm{identity: identityOf(r)}
+	if a.parent != nil {
+		v.slice = a.parent.Slice(r.ID)
+	}
+	return v
 }
 
 // freeSlot finds an id range that no VM has, not even one being deleted. The slot
 // also decides the addresses: a VM that needs none gets one from the far end, out
 // of the way of a small pool.
-func (a *Agent) freeSlot(last bool) (int, error) {
-	taken := make(map[int]bool, len(a.vms))
-	for _, v := range a.vms {
-		taken[v.Slot] = true
-	}
+func (a *Agent) freeSlot(s state.View, last bool) (int, error) {
+	a.held.Lock()
+	worn := maps.Clone(a.worn)
+	a.held.Unlock()
 	for slot := range maxSlots {
 		if last {
 			slot = maxSlots - 1 - slot
 		}
-		if !taken[slot] && !a.worn[slot] {
+		if !worn[slot] && !s.SlotTaken(slot) {
 			return slot, nil
 		}
 	}
@@ -168,51 +192,70 @@ func (a *Agent) giveUp(ctx context.Context, v *vm, cause error) {
 		a.log.Error("undo create", "vm", v.Name, "err", err)
 		return
 	}
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if a.commit([]store.Change{store.Delete(store.VMs, v.ID)}) == nil {
-		delete(a.vms, v.ID)
-		a.meter.Forget(v.ID)
-		a.advisor.forget(v.ID)
+	if a.commit(func(tx *state.Tx) error { tx.DeleteVM(v.ID); return nil }) == nil {
+		a.forget(v)
 	}
+}
+
+// forget lets go of a VM whose record is gone.
+func (a *Agent) forget(v *vm) {
+	a.held.Lock()
+	delete(a.vms, v.ID)
+	a.held.Unlock()
+	a.meter.Forget(v.ID)
+	a.advisor.forget(v.ID)
 }
 
 // setState stores a state and publishes the event that tells why.
 func (a *Agent) setState(v *vm, s VMState, reason string, e Event) (VM, error) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	rec := v.vmRecord
-	rec.State, rec.Reason = s, reason
-	if err := a.commit([]store.Change{putVM(rec)}, e); err != nil {
+	err := a.update(v, func(rec *vmRecord) { rec.State, rec.Reason = s, reason }, e)
+	if err != nil {
 		return VM{}, err
 	}
-	v.vmRecord = rec
-	v.idle.touch(time.Now(), "it has become "+string(s))
+	a.touch(v.ID, "it has become "+string(s))
 	a.poke()
-	return a.view(v), nil
+	return a.VM(v.ID)
 }
 
-// find returns the VM with that id or name, or nil. The caller holds a.mu.
-func (a *Agent) find(ref string) *vm {
-	if v, ok := a.vms[ref]; ok {
-		return v
+// update stores a change of what a VM shall be.
+func (a *Agent) update(v *vm, change func(*vmRecord), events ...Event) error {
+	return a.commit(func(tx *state.Tx) error {
+		r := tx.VM(v.ID)
+		if r == nil {
+			return vmNotFound(v.ID)
+		}
+		next := *r
+		change(&next)
+		tx.PutVM(next)
+		tx.Tell(events...)
+		return nil
+	})
+}
+
+// touch notes a sign of life of a VM.
+func (a *Agent) touch(vmID, sign string) {
+	a.held.Lock()
+	defer a.held.Unlock()
+	if v := a.vms[vmID]; v != nil {
+		v.idle.touch(time.Now(), sign)
 	}
-	for _, v := range a.vms {
-		if v.Name == ref {
-			return v
+}
+
+// lookup returns the hold on the VM with that id or name.
+func (a *Agent) lookup(ref string) (*vm, error) {
+	if r := a.state.View().FindVM(ref); r != nil {
+		if v := a.known(r.ID); v != nil {
+			return v, nil
 		}
 	}
-	return nil
+	return nil, vmNotFound(ref)
 }
 
-// lookup is find for callers without the lock.
-func (a *Agent) lookup(ref string) (*vm, error) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if v := a.find(ref); v != nil {
-		return v, nil
-	}
-	return nil, vmNotFound(ref)
+// known is the hold on a VM, or nil.
+func (a *Agent) known(id string) *vm {
+	a.held.Lock()
+	defer a.held.Unlock()
+	return a.vms[id]
 }
 
 func vmNotFound(ref string) error {
@@ -221,41 +264,55 @@ func vmNotFound(ref string) error {
 
 // VM returns the VM with that id or name.
 func (a *Agent) VM(ref string) (VM, error) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	v := a.find(ref)
-	if v == nil {
+	s := a.state.View()
+	r := s.FindVM(ref)
+	if r == nil {
 		return VM{}, vmNotFound(ref)
 	}
-	return a.view(v), nil
+	a.held.Lock()
+	defer a.held.Unlock()
+	return a.viewVM(s, r), nil
 }
 
 // VMs returns all VMs by name.
 func (a *Agent) VMs() []VM {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return a.viewVMs()
+	s := a.state.View()
+	a.held.Lock()
+	defer a.held.Unlock()
+	return a.viewVMs(s)
 }
 
-func (a *Agent) viewVMs() []VM {
-	all := make([]VM, 0, len(a.vms))
-	active := a.activeAll()
-	for _, v := range a.vms {
-		all = append(all, a.viewWith(v, active[v.ID]))
+// viewVMs is VMs at one moment. The caller has a.held.
+func (a *Agent) viewVMs(s state.View) []VM {
+	all := make([]VM, 0, s.VMCount())
+	for r := range s.VMs() {
+		all = append(all, a.viewVM(s, r))
 	}
-	slices.SortFunc(all, func(x, y VM) int { return cmp.Compare(x.Name, y.Name) })
 	return all
 }
 
-// view is how the world sees a VM. The caller holds a.mu.
-func (a *Agent) view(v *vm) VM { return a.viewWith(v, a.active(v.ID)) }
-
-// viewWith is view where the cloudlets are counted already.
-func (a *Agent) viewWith(v *vm, active int) VM {
+// viewVM is how the world sees a VM. The caller has a.held.
+func (a *Agent) viewVM(s state.View, r *vmRecord) VM {
+	v := a.vms[r.ID]
+	if v == nil { // it is being forgotten
+		v = &vm{identity: identityOf(r)}
+	}
 	out := VM{
-		ID: v.ID, Name: v.Name, State: v.State, Reason: v.Reason, Image: v.Image, Labels: v.Labels,
-		Spec: v.Spec, Limits: v.limits, Usage: v.usage, Network: v.viewNetwork(), GPUs: v.viewGPUs(), Autoscale: a.viewAutoscale(v),
-		IdleSince: v.idleSince(), CreatedAt: v.CreatedAt, Cloudlets: active,
+		ID:        r.ID,
+		Name:      r.Name,
+		State:     r.State,
+		Reason:    r.Reason,
+		Image:     r.Image,
+		Labels:    r.Labels,
+		Spec:      r.Spec,
+		Limits:    v.limits,
+		Usage:     v.usage,
+		Network:   v.viewNetwork(),
+		GPUs:      v.viewGPUs(),
+		Autoscale: a.viewAutoscale(s.Policy(), v, r),
+		IdleSince: v.idleSince(r),
+		CreatedAt: r.CreatedAt,
+		Cloudlets: active(s, r.ID),
 	}
 	if v.guest != nil {
 		out.InitPID = v.guest.PID()
@@ -264,36 +321,10 @@ func (a *Agent) viewWith(v *vm, active int) VM {
 }
 
 // active counts the cloudlets that hold a share of a VM.
-func (a *Agent) active(vmID string) int {
+func active(s state.View, vmID string) int {
 	n := 0
-	for _, c := range a.cloudlets {
-		if c.VM == vmID && c.holds() {
-			n++
-		}
+	for range s.HoldIn(vmID) {
+		n++
 	}
 	return n
-}
-
-// activeAll counts them for all VMs in one pass: thousands of cloudlets that have
-// ended are remembered, and to go through them for each VM takes seconds.
-func (a *Agent) activeAll() map[string]int {
-	n := make(map[string]int, len(a.vms))
-	for _, c := range a.cloudlets {
-		if c.holds() {
-			n[c.VM]++
-		}
-	}
-	return n
-}
-
-// holds reports whether the cloudlet occupies room in its VM.
-func (c *cloudlet) holds() bool { return !c.State.Final() && c.State != CloudletQueued }
-
-// String is the spec on one line.
-func (s Spec) String() string {
-	text := fmt.Sprintf("%.3g cpus, %d MiB memory, %d MiB storage, %.4g Mbit/s, %d pids", s.CPUs, s.MemoryBytes>>20, s.StorageBytes>>20, float64(s.BandwidthBPS)/1e6, s.PIDs)
-	if s.GPUs > 0 {
-		text += fmt.Sprintf(", %d GPUs", s.GPUs)
-	}
-	return text
 }

@@ -81,7 +81,7 @@ func status(e *agent.Error) int {
 		return http.StatusNotFound
 	case errors.Is(e, agent.ErrExists), errors.Is(e, agent.ErrConflict):
 		return http.StatusConflict
-	case errors.Is(e, agent.ErrCapacity):
+	case errors.Is(e, agent.ErrCapacity), errors.Is(e, agent.ErrFull):
 		return http.StatusInsufficientStorage
 	case errors.Is(e, agent.ErrInvalid):
 		return http.StatusUnprocessableEntity

@@ -12,7 +12,7 @@ import (
 )
 
 func TestFromMapsEveryKindOfRefusal(t *testing.T) {
-	kinds := map[error]int{agent.ErrNotFound: 404, agent.ErrExists: 409, agent.ErrConflict: 409, agent.ErrCapacity: 507,
+	kinds := map[error]int{agent.ErrNotFound: 404, agent.ErrExists: 409, agent.ErrConflict: 409, agent.ErrCapacity: 507, agent.ErrFull: 507,
 		agent.ErrInvalid: 422, agent.ErrAuth: 401, agent.ErrExpired: 410}
 	for kind, status := range kinds {
 		err := fmt.Errorf("create VM web: %w", &agent.Error{Kind: kind, Code: "some_code", Detail: "details", Hint: "a hint",

@@ -1,4 +1,4 @@
-package agent
+package state
 
 import "time"
 
@@ -11,4 +11,11 @@ type Token struct {
 	CreatedAt  time.Time  `json:"created_at"`
 	ExpiresAt  *time.Time `json:"expires_at" doc:"null: valid until revoked"`
 	LastUsedAt *time.Time `json:"last_used_at,omitempty"`
+}
+
+// StoredToken is a Token and the SHA-256 of its secret, in hexadecimal. The secret
+// itself has 256 random bits, so that no salt or slow hash is needed.
+type StoredToken struct {
+	Token
+	Hash string `json:"hash"`
 }

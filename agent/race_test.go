@@ -1,0 +1,234 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"testing"
+	"time"
+
+	"cloudflash/agent/guest"
+	"cloudflash/agent/state"
+	"cloudflash/cgroup"
+	"github.com/google/go-cmp/cmp"
+)
+
+// Everything that changes VMs and cloudlets at once with everything that reads them:
+// the race detector says what is wrong, and in the end memory is what is stored.
+func TestEveryChangeBesideEveryReader(t *testing.T) {
+	r := newIdleRig(t, IdleConfig{})
+	r.parent, r.scaling = new(cgroup.Parent), newScaling()
+	const vms = 4
+	for i := range vms {
+		r.vm(fmt.Sprint("vm", i))
+	}
+	r.publish(time.Now())
+	_, secret, err := r.CreateToken("all", RoleViewer)
+	r.ok(err)
+
+	ctx := t.Context()
+	some := func() *vm { return r.known(fmt.Sprint("vm", rand.IntN(vms))) }
+	job := func() string { return fmt.Sprint("job", rand.IntN(20)) }
+	id := func() string {
+		if c := r.state.View().FindCloudlet(job()); c != nil {
+			return c.ID
+		}
+		return ""
+	}
+	yes, no := true, false
+	var loop sync.Mutex
+	var rounds sync.Map // changes that went through, by name
+
+	changes := map[string]func(v *vm) error{
+		"submit": func(v *vm) error {
+			_, err := r.SubmitCloudlet(ctx, CloudletSubmit{Name: job(), VM: v.ID, DeadlineSeconds: 0.01 + rand.Float64()})
+			return err
+		},
+		"place": func(*vm) error { r.startQueued(); return nil },
+		"start": func(v *vm) error {
+			r.started(id(), v, nil, v.slice.Scope("cl"), guest.Running{PID: 1, StartedAt: time.Now()})
+			return nil
+		},
+		"end":       func(v *vm) error { r.end(id(), v, ending{}, Usage{CPUSeconds: 1}, now(), time.Now()); return nil },
+		"lose":      func(*vm) error { r.lose(id(), Usage{}); return nil },
+		"cancel":    func(*vm) error { _, err := r.CancelCloudlet(ctx, job()); return err },
+		"deadlines": func(*vm) error { r.enforceDeadlines(sinceBoot()); return nil },
+		"thrash":    func(v *vm) error { r.killThrashing(v, id(), 1); return nil },
+		"keep":      func(v *vm) error { _, err := r.ChangeVM(ctx, v.ID, VMChange{Keep: &yes}); return err },
+		"unkeep":    func(v *vm) error { _, err := r.ChangeVM(ctx, v.ID, VMChange{Keep: &no}); return err },
+		"plan":      func(v *vm) error { _, _, err := r.planChange(v, VMChange{CPUs: new(0.5)}); return err },
+		"resize": func(v *vm) error {
+			return r.update(v, func(rec *vmRecord) {
+				rec.Spec.CPUs += 0.01
+				rec.Sized = resized(rec, 0, rec.Spec.CPUs, 0)
+			})
+		},
+		"policy": func(v *vm) error { _, err := r.storePolicy(v.ID, PolicyLayer{}, ""); return err },
+		"host policy": func(*vm) error {
+			_, err := r.storePolicy("", PolicyLayer{Rules: map[string]RuleChange{"all": {Up: new(0.9)}}}, "")
+			return err
+		},
+		"freeze": func(v *vm) error { _, err := r.storeFreezer(v, VMRunning, VMFrozen, "frozen"); return err },
+		"thaw":   func(v *vm) error { _, err := r.storeFreezer(v, VMFrozen, VMRunning, "thawed"); return err },
+		"fail":   func(v *vm) error { r.fail(v, errors.New("it was tried")); return nil },
+		"recover": func(v *vm) error {
+			_, err := r.setState(v, VMRunning, "", Event{Level: LevelInfo, Kind: "vm.recovered", VM: v.ID})
+			return err
+		},
+		"session": func(v *vm) error {
+			_, _, id, _, err := r.openSession(v.ID)
+			if err == nil {
+				r.closed(id)
+			}
+			return err
+		},
+		"create and delete": func(*vm) error {
+			v, err := r.admit(VMCreate{Name: "more", Spec: Spec{CPUs: 0.1, MemoryBytes: 32 * mib}}.withDefaults(r.cfg.Defaults))
+			if err != nil {
+				return err
+			}
+			if _, err := r.setState(v, VMRunning, "", Event{Level: LevelInfo, Kind: "vm.created", VM: v.ID}); err != nil {
+				return err
+			}
+			if _, err := r.DeleteVM(ctx, v.ID, 0); err != nil {
+				return err
+			}
+			r.deleteFailed(v, errors.New("busy"))
+			return r.commit(func(tx *state.Tx) error {
+				tx.DeleteVM(v.ID)
+				tx.Then(func() { r.forget(v) })
+				return nil
+			})
+		},
+		"token": func(*vm) error {
+			if _, _, err := r.CreateToken("ci", RoleViewer); err != nil {
+				return err
+			}
+			return r.RevokeToken("ci")
+		},
+		"decide": func(v *vm) error {
+			return r.commit(func(tx *state.Tx) error {
+				seq := tx.AddDecision(Decision{VM: v.ID, Resource: "cpus", Action: "grow", Result: DecisionApplied})
+				d := *tx.Decision(seq)
+				d.Effect = &Effect{}
+				tx.PutDecision(d)
+				return nil
+			})
+		},
+		"limits": func(v *vm) error { // what readLimits does with what the kernel says
+			_ = r.readLimits(v) // there is no kernel
+			r.held.Lock()
+			defer r.held.Unlock()
+			v.limits, v.usage.StorageBytes = Limits{CPUs: new(rand.Float64())}, rand.Int64()
+			return nil
+		},
+		"sample": func(*vm) error {
+			r.takeUsages(r.state.View(), time.Now())
+			r.watchIdle(time.Now())
+			r.publish(time.Now())
+			return nil
+		},
+		"scale": func(*vm) error {
+			loop.Lock() // there is one
+			defer loop.Unlock()
+			r.scaleRound(r.followAll(), false)
+			r.seeEffects()
+			return nil
+		},
+	}
+	readers := map[string]func(){
+		"vm":         func() { _, _ = r.VM("vm0") },
+		"vms":        func() { r.VMs() },
+		"cloudlet":   func() { _, _ = r.Cloudlet(job()) },
+		"cloudlets":  func() { r.Cloudlets() },
+		"host":       func() { r.Host() },
+		"snapshot":   func() { r.Snapshot() },
+		"scaling":    func() { r.ScalingStatus() },
+		"policy":     func() { _, _ = r.Policy("vm1") },
+		"advice":     func() { _, _ = r.Advice("") },
+		"operations": func() { r.Operations() },
+		"events":     func() { _, _ = r.Events(0, 100) },
+		"decisions":  func() { _, _ = r.Decisions(0, 100) },
+		"tokens":     func() { r.Tokens() },
+		"login": func() {
+			if _, err := r.Authenticate(secret); err != nil {
+				t.Error(err)
+			}
+		},
+		"updates": func() {
+			select {
+			case <-r.Updates():
+			case <-time.After(time.Millisecond):
+			}
+		},
+	}
+
+	var writing, reading sync.WaitGroup
+	stop, cancel := context.WithCancel(ctx)
+	for _, read := range readers {
+		reading.Go(func() {
+			for stop.Err() == nil {
+				read()
+				time.Sleep(time.Millisecond) // or nobody else would get a processor
+			}
+		})
+	}
+	for name, change := range changes {
+		writing.Go(func() {
+			for range 12 {
+				err := change(some())
+				var refusal *Error
+				if err != nil && !errors.As(err, &refusal) {
+					t.Errorf("%s: %v", name, err)
+				}
+				if err == nil {
+					rounds.Store(name, true)
+				}
+			}
+		})
+	}
+	writing.Wait()
+	cancel()
+	reading.Wait()
+	for name := range changes {
+		if _, ok := rounds.Load(name); !ok {
+			t.Errorf("%s was always refused", name)
+		}
+	}
+
+	s := r.state.View()
+	again, err := state.Load(r.store, state.Config{})
+	r.ok(err)
+	stored := again.View()
+	if diff := cmp.Diff(contents(stored), contents(s)); diff != "" {
+		t.Errorf("stored and in memory:\n%s", diff)
+	}
+	n := 0
+	for range s.Live() {
+		n++
+	}
+	if n != s.LiveCount() {
+		t.Errorf("%d live cloudlets, counted %d", n, s.LiveCount())
+	}
+}
+
+// contents are all records of a view.
+func contents(s state.View) map[string]any {
+	all := map[string]any{"policy": s.Policy(), "counts": s.CloudletCounts()}
+	for r := range s.VMs() {
+		all["vm "+r.ID] = r
+	}
+	for r := range s.Live() {
+		all["cloudlet "+r.ID] = r
+	}
+	for r := range s.Ended() {
+		all["cloudlet "+r.ID] = r
+	}
+	for r := range s.Operations() {
+		all["operation "+r.ID] = r
+	}
+	all["decisions"], _ = s.Decisions(0, state.KeepDecisions)
+	return all
+}

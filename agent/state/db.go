@@ -1,0 +1,198 @@
+package state
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+
+	"cloudflash/agent/store"
+	"github.com/hashicorp/go-memdb"
+	"golang.org/x/sys/unix"
+)
+
+// ErrFull means that the disk, or the quota, of the store has no room for a change.
+var ErrFull = errors.New("the disk of the state directory is full")
+
+// DB is what is stored, and its one writer.
+type DB struct {
+	mem   *memdb.MemDB
+	keep  func(...store.Change) error // in one synced transaction
+	heard func([]Event)
+
+	gate    sync.Mutex // guards waiting
+	waiting []*change
+
+	writing sync.Mutex // of who runs and stores a group of changes
+}
+
+// change is one call of Update.
+type change struct {
+	do       func(*Tx) error
+	answered bool
+	err      error
+	panicked any
+}
+
+// Config is what a DB needs beside the disk. Every field may be nil.
+type Config struct {
+	// MendVM and MendCloudlet may bring what an earlier agent has written up to date.
+	// That is not stored by itself.
+	MendVM       func(*VM)
+	MendCloudlet func(*Cloudlet)
+	// Heard is called right after changes were published and before they are answered,
+	// with the events that tell of them, in their order. It must not call Update.
+	Heard func([]Event)
+	// Commit stores changes in one synced transaction, in place of the disk's.
+	Commit func(...store.Change) error
+}
+
+// Load reads what is stored.
+func Load(disk *store.Store, cfg Config) (*DB, error) {
+	mem, err := memdb.NewMemDB(schema())
+	if err != nil {
+		return nil, err
+	}
+	d := &DB{mem: mem, keep: disk.Commit, heard: cfg.Heard}
+	if cfg.Commit != nil {
+		d.keep = cfg.Commit
+	}
+	return d, d.load(disk, cfg)
+}
+
+func (d *DB) load(disk *store.Store, cfg Config) error {
+	vms, err1 := store.All[VM](disk, store.VMs)
+	cloudlets, err2 := store.All[*Cloudlet](disk, store.Cloudlets)
+	events, err3 := store.All[Event](disk, store.Events)
+	decisions, err4 := store.All[*Decision](disk, store.Decisions)
+	operations, err5 := store.All[Operation](disk, store.Operations)
+	tokens, err6 := store.All[StoredToken](disk, store.Tokens)
+	policy, _, err7 := store.Get[OwnPolicy](disk, store.Meta, policyKey)
+	boot, _, err8 := store.Get[string](disk, store.Meta, bootKey)
+	if err := errors.Join(err1, err2, err3, err4, err5, err6, err7, err8); err != nil {
+		return err
+	}
+
+	t := &Tx{View: View{d.mem.Txn(true)}}
+	t.replace(tableRest, nil, &rest{policy: policy, boot: boot, events: events, decisions: decisions})
+	for _, r := range vms {
+		if cfg.MendVM != nil {
+			cfg.MendVM(&r)
+		}
+		t.PutVM(r)
+	}
+	slices.SortFunc(cloudlets, byEnd)
+	for _, r := range cloudlets {
+		if cfg.MendCloudlet != nil {
+			cfg.MendCloudlet(r)
+		}
+		t.place(r)
+	}
+	for _, r := range operations {
+		t.PutOperation(r)
+	}
+	for _, r := range tokens {
+		t.PutToken(r)
+	}
+	t.txn.Commit()
+	return nil
+}
+
+// byEnd is the order in which cloudlets have ended, as far as it is stored.
+func byEnd(x, y *Cloudlet) int {
+	at := func(r *Cloudlet) int64 {
+		if r.FinishedAt == nil {
+			return r.CreatedAt.UnixNano()
+		}
+		return r.FinishedAt.UnixNano()
+	}
+	return cmp.Or(cmp.Compare(at(x), at(y)), cmp.Compare(x.ID, y.ID))
+}
+
+// View returns what is stored now.
+func (d *DB) View() View { return View{d.mem.Txn(false)} }
+
+// Update runs a change and returns once it is stored and published; with others,
+// should they be waiting. An error of its own, or one of the store, means that
+// nothing has changed.
+//
+// Do runs alone, after all changes before it and before all after it. It must not
+// wait for anybody, nor call Update.
+func (d *DB) Update(do func(*Tx) error) error {
+	c := &change{do: do}
+	d.gate.Lock()
+	d.waiting = append(d.waiting, c)
+	d.gate.Unlock()
+
+	// Who comes first does it for all that wait; they find it done.
+	d.writing.Lock()
+	if !c.answered {
+		d.commit()
+	}
+	d.writing.Unlock()
+
+	if c.panicked != nil {
+		panic(c.panicked)
+	}
+	return c.err
+}
+
+// commit runs, stores and publishes what is waiting. The caller holds d.writing.
+func (d *DB) commit() {
+	d.gate.Lock()
+	group := d.waiting
+	d.waiting = nil
+	d.gate.Unlock()
+
+	t := &Tx{View: View{d.mem.Txn(true)}}
+	for _, c := range group {
+		t.run(c)
+	}
+	err := d.write(t.disk)
+	if err != nil {
+		t.txn.Abort()
+	} else {
+		t.txn.Commit()
+		for _, do := range t.then {
+			do()
+		}
+		if len(t.disk) > 0 && d.heard != nil {
+			d.heard(t.news)
+		}
+	}
+	for _, c := range group {
+		c.answered = true
+		if c.err == nil {
+			c.err = err
+		}
+	}
+}
+
+// run runs one change. One that fails or panics has changed nothing, and is no
+// matter of the others.
+func (t *Tx) run(c *change) {
+	from := t.mark()
+	defer func() {
+		if c.panicked = recover(); c.panicked != nil {
+			t.back(from)
+		}
+	}()
+	if c.err = c.do(t); c.err == nil {
+		c.err = t.err
+	}
+	if c.err != nil {
+		t.back(from)
+	}
+}
+
+func (d *DB) write(changes []store.Change) error {
+	if len(changes) == 0 {
+		return nil
+	}
+	err := d.keep(changes...)
+	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
+		return fmt.Errorf("%w: %w", ErrFull, err)
+	}
+	return err
+}
