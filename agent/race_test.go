@@ -51,9 +51,17 @@ func TestEveryChangeBesideEveryReader(t *testing.T) {
 			r.started(id(), v, nil, v.slice.Scope("cl"), guest.Running{PID: 1, StartedAt: time.Now()})
 			return nil
 		},
-		"end":       func(v *vm) error { r.end(id(), v, ending{}, Usage{CPUSeconds: 1}, now(), time.Now()); return nil },
-		"lose":      func(*vm) error { r.lose(id(), Usage{}); return nil },
-		"cancel":    func(*vm) error { _, err := r.CancelCloudlet(ctx, job()); return err },
+		"end":  func(v *vm) error { r.end(id(), v, ending{}, Usage{CPUSeconds: 1}, now(), time.Now()); return nil },
+		"lose": func(*vm) error { r.lose(id(), Usage{}); return nil },
+		"cancel": func(*vm) error {
+			_, _ = r.CancelCloudlet(ctx, job())
+			c, err := r.SubmitCloudlet(ctx, CloudletSubmit{}) // one that nobody else ends
+			if err != nil {
+				return err
+			}
+			_, err = r.CancelCloudlet(ctx, c.ID)
+			return err
+		},
 		"deadlines": func(*vm) error { r.enforceDeadlines(sinceBoot()); return nil },
 		"thrash":    func(v *vm) error { r.killThrashing(v, id(), 1); return nil },
 		"keep":      func(v *vm) error { _, err := r.ChangeVM(ctx, v.ID, VMChange{Keep: &yes}); return err },

@@ -79,11 +79,13 @@ func findReach(ctx context.Context, o options) (reach, error) {
 	}
 	if len(o.packages) > 0 {
 		for _, p := range o.packages {
-			if !slices.ContainsFunc(packages, func(q goPackage) bool { return q.Dir == p }) {
-				return reach{}, fmt.Errorf("no package %s", p)
+			if !slices.ContainsFunc(packages, func(q goPackage) bool { return below(q.Dir, p) }) {
+				return reach{}, fmt.Errorf("no package %s; they are named from the root of the repository, such as ./agent/guest", p)
 			}
 		}
-		others := func(p string) bool { return !slices.Contains(o.packages, p) }
+		others := func(dir string) bool {
+			return !slices.ContainsFunc(o.packages, func(p string) bool { return below(dir, p) })
+		}
 		r.unit = slices.DeleteFunc(r.unit, others)
 		r.kernel = slices.DeleteFunc(r.kernel, others)
 	}
@@ -91,6 +93,12 @@ func findReach(ctx context.Context, o options) (reach, error) {
 		r.kernel = slices.DeleteFunc(r.kernel, func(p string) bool { return !hasTest(p, o.run) })
 	}
 	return r, nil
+}
+
+// below is whether a package is the one that is named, or below ./agent/... .
+func below(dir, name string) bool {
+	all, tree := strings.CutSuffix(name, "/...")
+	return dir == all || tree && strings.HasPrefix(dir, all+"/")
 }
 
 // hasTest is whether a kernel test of a package has a name that matches: what
@@ -193,15 +201,15 @@ func changedFiles(ctx context.Context, since string) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	tracked, err := git("diff", "--name-only", "--no-renames", strings.TrimSpace(base))
+	tracked, err := git("diff", "-z", "--name-only", "--no-renames", strings.TrimSpace(base))
 	if err != nil {
 		return nil, err
 	}
-	untracked, err := git("ls-files", "--others", "--exclude-standard")
+	untracked, err := git("ls-files", "-z", "--others", "--exclude-standard")
 	if err != nil {
 		return nil, err
 	}
-	return strings.Fields(tracked + untracked), nil
+	return strings.FieldsFunc(tracked+untracked, func(r rune) bool { return r == 0 }), nil
 }
 
 // reached is what changed files can break.

@@ -24,6 +24,12 @@ PACKAGE is a directory such as ./agent/guest; all when none is given. The name o
 TestKernel… on every kernel, TestSystem… on one of them, TestLong… only with --all; TestKernelFresh… as the first in a
 VM that has just booted. With CLOUDFLASH_KERNEL_TESTS=1 they run here, as root on pure cgroup v2, not in a VM.
 
+Examples:
+  scripts/test                                                  about a quarter of an hour on two processors, 12 GiB of memory
+  scripts/test --run '^TestSystemIdle' ./cmd/cloudflash         some kernel tests
+  scripts/test --unit ./agent/...                               style, linter and unit tests of some packages
+  scripts/test --repeat 5 --run '^TestKernelRate$'              does it fail now and then?
+
 Options:
 `
 
@@ -42,7 +48,8 @@ type options struct {
 }
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP,
+		syscall.SIGPIPE) // or what is printed to nobody would leave VMs running
 	code := start(ctx, os.Args[1:])
 	stop()
 	os.Exit(code)
@@ -100,12 +107,12 @@ func parse(args []string) (options, error) {
 	flags.BoolVar(&only[2], "browser", false, "only the dashboard in Chromium")
 	flags.BoolVar(&only[3], "monitoring", false, "only Prometheus and Alertmanager")
 	flags.BoolVar(&o.all, "all", false, "everything on every kernel, with the long forms: 200 kills, soak, live scaling")
-	flags.StringVar(&kernels, "kernels", "6.12,6.1", "Debian `kernels` to test on")
+	flags.StringVar(&kernels, "kernels", "6.12,6.1", "`LIST` of Debian kernels to test on")
 	flags.StringVar(&run, "run", "", "only kernel tests whose name matches `REGEXP`, on every kernel")
 	flags.BoolVar(&o.changed, "changed", false, "only what a change since `REV` can reach: scripts/test --changed [REV];\n"+
 		"without REV, the branch that this one follows, or else HEAD")
 	flags.IntVar(&o.repeat, "repeat", 1, "run the selection `N` times and tell which ever failed")
-	flags.IntVar(&o.vms, "vms", 4, "how many test VMs at a time")
+	flags.IntVar(&o.vms, "vms", 4, "test `VMs` at a time")
 	if err := flags.Parse(args); err != nil {
 		return o, err
 	}

@@ -25,7 +25,7 @@ func newQueue(jobs []job, t times) *queue {
 }
 
 func (q *queue) cost(j job) float64 {
-	if seconds, ok := q.times[j.title()]; ok {
+	if seconds := q.times[j.title()]; seconds > 0 {
 		return seconds
 	}
 	if j.serve != nil {

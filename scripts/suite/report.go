@@ -12,8 +12,10 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -41,7 +43,7 @@ type report struct {
 	results []result
 	skipped int
 	faults  []string // of the emulator
-	planned int      // kernel tests of this run
+	planned []string // kernel tests of this run
 	ended   int
 }
 
@@ -65,11 +67,31 @@ func clock(d time.Duration) string {
 	return fmt.Sprintf("%3d:%02d", s/60, s%60)
 }
 
-// plan adds to the number of kernel tests that are to come.
-func (r *report) plan(n int) {
+// plan adds to the kernel tests that are to come.
+func (r *report) plan(jobs []job) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.planned += n
+	for _, j := range jobs {
+		r.planned = append(r.planned, j.title())
+	}
+}
+
+// missing are the kernel tests that were to come and did not. The caller holds r.mu.
+func (r *report) missing() []string {
+	left := map[string]int{}
+	for _, title := range r.planned {
+		left[title]++
+	}
+	for _, res := range r.results {
+		left[res.title()]--
+	}
+	var missing []string
+	for title, n := range left {
+		if n > 0 {
+			missing = append(missing, title)
+		}
+	}
+	return slices.Sorted(slices.Values(missing))
 }
 
 // step tells how a step on this host ended.
@@ -83,7 +105,7 @@ func (r *report) kernelTest(res result) {
 	r.add(res)
 	r.mu.Lock()
 	r.ended++
-	ended, planned := r.ended, r.planned
+	ended, planned := r.ended, len(r.planned)
 	r.mu.Unlock()
 	r.say("%-6s %-50s %6.1f s  (%d of %d)", verdict(res.Err), res.title(), res.Took.Seconds(), ended, planned)
 }
@@ -189,8 +211,13 @@ func (r *report) summary(interrupted bool) bool {
 	passes, fails := 0, 0
 	for _, res := range r.results {
 		runs[res.title()]++
-		if res.Err == nil {
+		switch {
+		case res.Err == nil && res.Where == "": // a step is no test
+			continue
+		case res.Err == nil:
 			passes++
+			continue
+		case errors.Is(res.Err, errTold):
 			continue
 		}
 		fails++
@@ -216,6 +243,10 @@ func (r *report) summary(interrupted bool) bool {
 		}
 	}
 
+	if missing := r.missing(); len(missing) > 0 && !interrupted {
+		fails += len(missing)
+		p("\nplanned and not run:\n  %s\n", strings.Join(missing, "\n  "))
+	}
 	if len(r.faults) > 0 {
 		p("\nfaults of the emulator, not of a test: %d\n", len(r.faults))
 		for _, f := range r.faults {
@@ -261,13 +292,16 @@ func (t times) save(results []result) error {
 	if err != nil {
 		return err
 	}
-	return os.WriteFile(timesFile(), b, 0o644)
+	if err := os.WriteFile(timesFile()+".new", b, 0o644); err != nil {
+		return err
+	}
+	return os.Rename(timesFile()+".new", timesFile())
 }
 
 // keptRuns is of how many runs the logs stay.
 const keptRuns = 5
 
-// logDir makes the directory of this run's logs and removes old ones.
+// logDir makes the directory of this run's logs and removes old ones, not those of runs that go on.
 func logDir() (string, error) {
 	all := filepath.Join(".cache", "test")
 	dir := filepath.Join(all, fmt.Sprintf("%s-%d", time.Now().Format("20060102-150405"), os.Getpid()))
@@ -279,6 +313,10 @@ func logDir() (string, error) {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return "", err
 	}
+	old = slices.DeleteFunc(old, func(e fs.DirEntry) bool {
+		pid, err := strconv.Atoi(e.Name()[strings.LastIndex(e.Name(), "-")+1:])
+		return err == nil && alive(pid)
+	})
 	for i := 0; i < len(old)-keptRuns; i++ { // sorted by name, which is by time
 		if err := os.RemoveAll(filepath.Join(all, old[i].Name())); err != nil {
 			return "", err
@@ -286,3 +324,6 @@ func logDir() (string, error) {
 	}
 	return filepath.Abs(dir)
 }
+
+// alive is whether there is a process of that number.
+func alive(pid int) bool { return pid > 0 && syscall.Kill(pid, 0) != syscall.ESRCH }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"time"
@@ -63,10 +64,11 @@ func (s *suite) log(name string) (*os.File, error) {
 // style checks what does not run the code.
 func (s *suite) style(ctx context.Context) {
 	for _, st := range []step{
-		{"gofmt", "", gofmt},
-		{"vet", "", vet},
-		{"shellcheck", "", shellcheck},
-		{"lint", "", lint},
+		{"gofmt", "gofmt -l .", gofmt},
+		{"names of kernel tests", "", names},
+		{"vet", "go vet -tags nomsgpack ./...", vet},
+		{"shellcheck", "shellcheck scripts/{run,test,vm,bench,example,monitoring/run} scripts/lib/*", shellcheck},
+		{"lint", "go tool -modfile=scripts/tools.mod golangci-lint run --config scripts/golangci.yml ./...", lint},
 	} {
 		s.step(ctx, st)
 	}
@@ -83,7 +85,8 @@ func lint(ctx context.Context, out io.Writer) error {
 
 func gofmt(ctx context.Context, out io.Writer) error {
 	var ugly bytes.Buffer
-	cmd := bash(ctx, out, `git ls-files -z --cached --others --exclude-standard "*.go" | xargs -0 gofmt -l`)
+	cmd := bash(ctx, out, `git ls-files -z --cached --others --exclude-standard "*.go" |
+		while IFS= read -r -d "" file; do [[ ! -e $file ]] || printf "%s\0" "$file"; done | xargs -0 gofmt -l`)
 	cmd.Stdout = &ugly
 	if err := cmd.Run(); err != nil {
 		return err
@@ -91,6 +94,37 @@ func gofmt(ctx context.Context, out io.Writer) error {
 	if ugly.Len() > 0 {
 		fmt.Fprint(out, ugly.String())
 		return errors.New("gofmt -w these")
+	}
+	return nil
+}
+
+// names checks that no kernel test is where it would never run, and that what is
+// beside them is one.
+func names(_ context.Context, out io.Writer) error {
+	files, err := exec.Command("git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", "*_test.go").Output()
+	if err != nil {
+		return err
+	}
+	wrong := 0
+	for file := range strings.SplitSeq(strings.Trim(string(files), "\x00"), "\x00") {
+		b, err := os.ReadFile(file)
+		if errors.Is(err, os.ErrNotExist) {
+			continue // deleted, and git does not know yet
+		}
+		if err != nil {
+			return err
+		}
+		for _, m := range testFunction.FindAllSubmatch(b, -1) {
+			name := string(m[1])
+			kernel := strings.HasSuffix(file, "_kernel_test.go")
+			if name != "TestMain" && kernelTestName.MatchString(name) != kernel {
+				fmt.Fprintf(out, "%s: %s\n", file, name)
+				wrong++
+			}
+		}
+	}
+	if wrong > 0 {
+		return errors.New("TestKernel…, TestSystem… and TestLong… are in files *_kernel_test.go, and nothing else is: others never run")
 	}
 	return nil
 }

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -83,7 +84,7 @@ func (s *suite) runAll(ctx context.Context) {
 	if !s.step(ctx, s.hostPackages()) {
 		return
 	}
-	dir, err := os.MkdirTemp("", "cloudflash-test-")
+	dir, err := placeForVMs()
 	if err != nil {
 		s.report.step(result{Name: "a place for kernel tests", Err: err})
 		return
@@ -106,6 +107,31 @@ func (s *suite) runAll(ctx context.Context) {
 	}
 	beside.Wait()
 	s.inVMs(ctx, dir, jobs)
+}
+
+// placeForVMs is a directory for what test VMs get, and removes those of runs
+// that were killed.
+func placeForVMs() (string, error) {
+	all := filepath.Join(".cache", "test-vms")
+	dir := filepath.Join(all, strconv.Itoa(os.Getpid()))
+	if err := os.RemoveAll(dir); err != nil {
+		return "", err
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return "", err
+	}
+	old, err := os.ReadDir(all)
+	if err != nil {
+		return "", err
+	}
+	for _, e := range old {
+		if pid, err := strconv.Atoi(e.Name()); err == nil && !alive(pid) {
+			if err := os.RemoveAll(filepath.Join(all, e.Name())); err != nil {
+				return "", err
+			}
+		}
+	}
+	return filepath.Abs(dir)
 }
 
 // units runs the unit tests.
@@ -145,7 +171,7 @@ func (s *suite) inVMs(ctx context.Context, dir string, jobs []job) {
 	if len(jobs) == 0 {
 		return
 	}
-	s.report.plan(len(jobs))
+	s.report.plan(jobs)
 	long := slices.DeleteFunc(slices.Clone(jobs), func(j job) bool { return !j.long() })
 	short := slices.DeleteFunc(jobs, job.long)
 	s.queue(ctx, dir, short, s.options.vms)
@@ -281,7 +307,7 @@ func (s *suite) do(ctx context.Context, vm *testVM, j job) bool {
 	res := result{
 		Name:  j.test,
 		Where: j.kernel,
-		Again: fmt.Sprintf("./scripts/test --kernels %s --run '^%s$' %s", j.kernel, j.test, j.dir),
+		Again: s.again(j),
 	}
 	log, err := s.log(res.title())
 	if err != nil {
@@ -312,6 +338,24 @@ func (s *suite) do(ctx context.Context, vm *testVM, j job) bool {
 	return res.Err == nil
 }
 
+// again is the command that runs just one test, as it was run.
+func (s *suite) again(j job) string {
+	var words []string
+	for _, e := range s.environment() {
+		if name, _, _ := strings.Cut(e, "="); os.Getenv(name) != "" && name != "CLOUDFLASH_TRACES" {
+			words = append(words, e)
+		}
+	}
+	words = append(words, "./scripts/test")
+	if s.options.all {
+		words = append(words, "--all")
+	}
+	if j.kernel != native { // CLOUDFLASH_KERNEL_TESTS says it
+		words = append(words, "--kernels", j.kernel)
+	}
+	return strings.Join(append(words, "--run", "'^"+j.test+"$'", j.dir), " ")
+}
+
 // kernelTest runs one test in a VM. The second error means that the VM is of
 // no use any more.
 func (s *suite) kernelTest(ctx context.Context, vm *testVM, j job, log io.Writer) (failed, gone error) {
@@ -319,7 +363,7 @@ func (s *suite) kernelTest(ctx context.Context, vm *testVM, j job, log io.Writer
 	if s.options.all {
 		within = longJobTime
 	}
-	command := fmt.Sprintf("export %s; cd %s && exec ./kernel.test -test.v -test.timeout %s -test.run '^%s$' </dev/null",
+	command := fmt.Sprintf("export %s; cd %s && exec ./kernel.test -test.v -test.paniconexit0 -test.timeout %s -test.run '^%s$' </dev/null",
 		strings.Join(s.environment(), " "), j.dir, within, j.test)
 
 	ran := false
@@ -336,7 +380,7 @@ func (s *suite) kernelTest(ctx context.Context, vm *testVM, j job, log io.Writer
 	case status != 0:
 		return fmt.Errorf("exit status %d", status), nil
 	case !ran:
-		return errors.New("it did not run"), nil
+		return errors.New("it did not say that it passed"), nil
 	}
 	return nil, nil
 }

@@ -314,15 +314,15 @@ func TestWorkerThatHangs(t *testing.T) {
 }
 
 // A test that does not run, is skipped, fails or ends its VM has not passed.
-func TestKernelTestOutcomes(t *testing.T) {
+func TestOutcomes(t *testing.T) {
 	s, _ := testSuite(t)
 	for script, want := range map[string]string{
 		`echo "--- PASS: TestKernelX (0.00s)"`:                                 "",
-		`echo "ok, nothing to run"`:                                            "it did not run",
+		`echo "ok, nothing to run"`:                                            "it did not say that it passed",
 		`echo "--- PASS: TestKernelX (0.00s)"; echo "    --- SKIP: a"`:         "a kernel test was skipped",
 		`echo "--- PASS: TestKernelX (0.00s)"; exit 1`:                         "exit status 1",
 		`echo "--- PASS: TestKernelX (0.00s)"; kill -9 $PPID`:                  errGone.Error(),
-		`[ "$CLOUDFLASH_KERNEL_TESTS$5" = "1^TestKernelX\$" ] || exit; exit 9`: "exit status 9",
+		`[ "$CLOUDFLASH_KERNEL_TESTS$6" = "1^TestKernelX\$" ] || exit; exit 9`: "exit status 9",
 	} {
 		vm, dir := worker(t)
 		if err := os.WriteFile(filepath.Join(dir, "kernel.test"), []byte("#!/bin/bash\n"+script+"\n"), 0o755); err != nil {
