@@ -222,7 +222,7 @@ func (a *Agent) started(id string, v *vm, g *guest.Guest, scope *cgroup.Scope, r
 
 	var rec cloudletRecord
 	began, over := false, false
-	err = a.commit(func(tx *state.Tx) error {
+	err = a.commitAnyway(func(tx *state.Tx) error {
 		c := tx.Cloudlet(id)
 		if over = c == nil || c.State.Final(); over { // it ended before this line
 			return nil

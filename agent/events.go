@@ -14,8 +14,16 @@ var logLevels = map[string]slog.Level{LevelInfo: slog.LevelInfo, LevelWarn: slog
 // commit runs a change of what is stored, and returns once it is. What the change
 // itself refuses is returned as it is; what cannot be stored is logged. The caller
 // holds neither a.held nor what others need to answer.
-func (a *Agent) commit(do func(*state.Tx) error) error {
-	err := a.state.Update(do)
+func (a *Agent) commit(do func(*state.Tx) error) error { return a.told(a.state.Update(do)) }
+
+// commitAnyway is commit for what makes something end, or tells of what has happened
+// all the same: there is room kept back for it on a disk that is full.
+func (a *Agent) commitAnyway(do func(*state.Tx) error) error {
+	return a.told(a.state.UpdateAnyway(do))
+}
+
+// told logs what could not be stored, and puts it into words.
+func (a *Agent) told(err error) error {
 	var refusal *Error
 	if err == nil || errors.As(err, &refusal) {
 		return err

@@ -91,7 +91,11 @@ func (a *Agent) saveProfiles() {
 	if len(changes) == 0 {
 		return
 	}
-	if err := a.store.Commit(changes...); err != nil {
+	err := a.store.Room() // what is kept back is not for them
+	if err == nil {
+		err = a.store.Commit(changes...)
+	}
+	if err != nil {
 		a.log.Error("save profiles", "err", err)
 		a.advisor.putUnsaved(records, gone)
 	}

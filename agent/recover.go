@@ -46,7 +46,7 @@ func (a *Agent) recover(ctx context.Context) error {
 	if err := a.sweep(ctx); err != nil {
 		return err
 	}
-	err := a.commit(func(tx *state.Tx) error {
+	err := a.commitAnyway(func(tx *state.Tx) error {
 		before := tx.Boot()
 		tx.SetBoot(a.boot)
 		tx.Tell(Event{
@@ -227,7 +227,7 @@ func (a *Agent) lose(id string, use Usage) {
 }
 
 func (a *Agent) storeLost(id string, use Usage) bool {
-	return a.commit(func(tx *state.Tx) error {
+	return a.commitAnyway(func(tx *state.Tx) error {
 		c := tx.Cloudlet(id)
 		if c == nil || c.State.Final() {
 			return nil
@@ -292,7 +292,7 @@ func (a *Agent) requeue(ctx context.Context, id string, scope *cgroup.Scope) err
 			return err
 		}
 	}
-	return a.commit(func(tx *state.Tx) error {
+	return a.commitAnyway(func(tx *state.Tx) error {
 		rec := *tx.Cloudlet(id)
 		rec.State = CloudletQueued
 		if !rec.Pinned {

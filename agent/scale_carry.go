@@ -222,7 +222,7 @@ func (a *Agent) correct(f *follower, results []result, old map[string]float64) {
 	if len(wrong) == 0 {
 		return
 	}
-	err := a.update(f.v, func(rec *vmRecord) {
+	err := a.updateAnyway(f.v, func(rec *vmRecord) {
 		for _, r := range wrong {
 			if r.err == nil {
 				rec.Sized = resized(rec, r.d.Resource, r.limit, r.high)

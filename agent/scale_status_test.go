@@ -7,28 +7,35 @@ import (
 
 	"cloudflash/agent/autoscale"
 	"cloudflash/agent/state"
+	"cloudflash/cgroup"
 )
 
-// BenchmarkStatus is of a host that has run for long: it remembers as many cloudlets
-// that have ended as it ever does. Everybody waits for each of these.
+// BenchmarkStatus is of a host that has just begun, and of one that has run for long: it
+// remembers as many cloudlets that have ended as it ever does.
 func BenchmarkStatus(b *testing.B) {
-	a := fakeVMs(b, 1000)
-	a.must(b, func(tx *state.Tx) {
-		for i := range state.KeepEnded {
-			tx.PutCloudlet(cloudletRecord{ID: fmt.Sprint("c", i), VM: fmt.Sprint("vm", i%1000), State: CloudletSucceeded})
+	for _, ended := range []int{0, state.KeepEnded} {
+		a := fakeVMs(b, 1000)
+		a.parent = new(cgroup.Parent)
+		a.must(b, func(tx *state.Tx) {
+			for i := range ended {
+				tx.PutCloudlet(cloudletRecord{ID: fmt.Sprint("c", i), VM: fmt.Sprint("vm", i%1000), State: CloudletSucceeded})
+			}
+		})
+		a.scaleRound(a.followAll(), false)
+		for name, do := range map[string]func(){
+			"status":   func() { a.ScalingStatus() },
+			"vms":      func() { a.VMs() },
+			"snapshot": func() { a.publish(time.Now()) },
+			"idle":     func() { a.watchIdle(time.Now()) },
+		} {
+			b.Run(fmt.Sprintf("ended=%d/%s", ended, name), func(b *testing.B) {
+				b.ReportAllocs()
+				for b.Loop() {
+					do()
+				}
+			})
 		}
-	})
-	a.scaleRound(a.followAll(), false)
-	b.Run("status", func(b *testing.B) {
-		for b.Loop() {
-			a.ScalingStatus()
-		}
-	})
-	b.Run("snapshot", func(b *testing.B) {
-		for b.Loop() {
-			a.VMs()
-		}
-	})
+	}
 }
 
 func TestActiveCloudletsAreCountedForAllVMs(t *testing.T) {

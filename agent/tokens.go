@@ -112,7 +112,7 @@ func (a *Agent) Tokens() []Token {
 
 // RevokeToken ends a token or session, by id or name.
 func (a *Agent) RevokeToken(ref string) error {
-	return a.commit(func(tx *state.Tx) error {
+	return a.commitAnyway(func(tx *state.Tx) error {
 		found := tx.Token(ref)
 		for t := range tx.TokensNamed(ref) {
 			if found == nil && t.Kind == kindToken {

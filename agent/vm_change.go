@@ -159,7 +159,7 @@ func set[T any](field *T, v *T) {
 }
 
 func (a *Agent) undoChange(ctx context.Context, v *vm, old vmRecord, cause error) error {
-	if err := a.update(v, func(rec *vmRecord) {
+	if err := a.updateAnyway(v, func(rec *vmRecord) {
 		gen := rec.Own.Gen
 		intoRecord(&old, rec)
 		if gen != rec.Own.Gen {

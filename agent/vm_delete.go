@@ -24,7 +24,7 @@ func (a *Agent) DeleteVM(_ context.Context, ref string, grace time.Duration) (Op
 	}
 	var op Operation
 	var started bool
-	err := a.commit(func(tx *state.Tx) (err error) {
+	err := a.commitAnyway(func(tx *state.Tx) (err error) {
 		r := tx.FindVM(ref)
 		if r == nil {
 			return vmNotFound(ref)
@@ -96,7 +96,7 @@ func (a *Agent) delete(ctx context.Context, v *vm, grace time.Duration) {
 		tx.Tell(Event{Level: LevelInfo, Kind: "vm.deleted", VM: v.ID, Message: fmt.Sprintf("VM %s deleted", v.Name)})
 		return nil
 	}
-	if !untilStored(ctx, func() bool { return a.commit(gone) == nil }) {
+	if !untilStored(ctx, func() bool { return a.commitAnyway(gone) == nil }) {
 		return // it is erased again at the next start
 	}
 	a.forget(v)
@@ -142,7 +142,7 @@ func (a *Agent) terminate(ctx context.Context, v *vm, grace time.Duration) {
 }
 
 func (a *Agent) deleteFailed(v *vm, cause error) {
-	_ = a.commit(func(tx *state.Tx) error { // it has logged why; the VM is deleted again at the next start
+	_ = a.commitAnyway(func(tx *state.Tx) error { // it has logged why; the VM is deleted again at the next start
 		finish(tx, v.ID, cause)
 		if r := tx.VM(v.ID); r != nil {
 			rec := *r

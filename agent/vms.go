@@ -192,7 +192,7 @@ func (a *Agent) giveUp(ctx context.Context, v *vm, cause error) {
 		a.log.Error("undo create", "vm", v.Name, "err", err)
 		return
 	}
-	if a.commit(func(tx *state.Tx) error { tx.DeleteVM(v.ID); return nil }) == nil {
+	if a.commitAnyway(func(tx *state.Tx) error { tx.DeleteVM(v.ID); return nil }) == nil {
 		a.forget(v)
 	}
 }
@@ -208,7 +208,7 @@ func (a *Agent) forget(v *vm) {
 
 // setState stores a state and publishes the event that tells why.
 func (a *Agent) setState(v *vm, s VMState, reason string, e Event) (VM, error) {
-	err := a.update(v, func(rec *vmRecord) { rec.State, rec.Reason = s, reason }, e)
+	err := a.updateAnyway(v, func(rec *vmRecord) { rec.State, rec.Reason = s, reason }, e)
 	if err != nil {
 		return VM{}, err
 	}
@@ -219,7 +219,16 @@ func (a *Agent) setState(v *vm, s VMState, reason string, e Event) (VM, error) {
 
 // update stores a change of what a VM shall be.
 func (a *Agent) update(v *vm, change func(*vmRecord), events ...Event) error {
-	return a.commit(func(tx *state.Tx) error {
+	return a.commit(v.changed(change, events...))
+}
+
+// updateAnyway is update for what the VM is already, or will be in any case.
+func (a *Agent) updateAnyway(v *vm, change func(*vmRecord), events ...Event) error {
+	return a.commitAnyway(v.changed(change, events...))
+}
+
+func (v *vm) changed(change func(*vmRecord), events ...Event) func(*state.Tx) error {
+	return func(tx *state.Tx) error {
 		r := tx.VM(v.ID)
 		if r == nil {
 			return vmNotFound(v.ID)
@@ -229,7 +238,7 @@ func (a *Agent) update(v *vm, change func(*vmRecord), events ...Event) error {
 		tx.PutVM(next)
 		tx.Tell(events...)
 		return nil
-	})
+	}
 }
 
 // touch notes a sign of life of a VM.

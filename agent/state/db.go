@@ -19,6 +19,7 @@ var ErrFull = errors.New("the disk of the state directory is full")
 type DB struct {
 	mem   *memdb.MemDB
 	keep  func(...store.Change) error // in one synced transaction
+	room  func() error                // whether there is some to spare
 	heard func([]Event)
 
 	gate    sync.Mutex // guards waiting
@@ -30,6 +31,7 @@ type DB struct {
 // change is one call of Update.
 type change struct {
 	do       func(*Tx) error
+	anyway   bool // it may use the room that is kept back
 	answered bool
 	err      error
 	panicked any
@@ -44,8 +46,10 @@ type Config struct {
 	// Heard is called right after changes were published and before they are answered,
 	// with the events that tell of them, in their order. It must not call Update.
 	Heard func([]Event)
-	// Commit stores changes in one synced transaction, in place of the disk's.
+	// Commit stores changes in one synced transaction, and Room tells whether there is
+	// some to spare, in place of the disk's.
 	Commit func(...store.Change) error
+	Room   func() error
 }
 
 // Load reads what is stored.
@@ -54,9 +58,12 @@ func Load(disk *store.Store, cfg Config) (*DB, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &DB{mem: mem, keep: disk.Commit, heard: cfg.Heard}
+	d := &DB{mem: mem, keep: disk.Commit, room: disk.Room, heard: cfg.Heard}
 	if cfg.Commit != nil {
 		d.keep = cfg.Commit
+	}
+	if cfg.Room != nil {
+		d.room = cfg.Room
 	}
 	return d, d.load(disk, cfg)
 }
@@ -119,8 +126,13 @@ func (d *DB) View() View { return View{d.mem.Txn(false)} }
 //
 // Do runs alone, after all changes before it and before all after it. It must not
 // wait for anybody, nor call Update.
-func (d *DB) Update(do func(*Tx) error) error {
-	c := &change{do: do}
+func (d *DB) Update(do func(*Tx) error) error { return d.update(&change{do: do}) }
+
+// UpdateAnyway is Update for what makes something end, or tells that it has: it may use
+// the room in the file that is kept back for that.
+func (d *DB) UpdateAnyway(do func(*Tx) error) error { return d.update(&change{do: do, anyway: true}) }
+
+func (d *DB) update(c *change) error {
 	d.gate.Lock()
 	d.waiting = append(d.waiting, c)
 	d.gate.Unlock()
@@ -146,8 +158,14 @@ func (d *DB) commit() {
 	d.gate.Unlock()
 
 	t := &Tx{View: View{d.mem.Txn(true)}}
+	full := asFull(d.room())
 	for _, c := range group {
+		from := t.mark()
 		t.run(c)
+		if full != nil && c.err == nil && !c.anyway && len(t.disk) > from.disk {
+			t.back(from)
+			c.err = full
+		}
 	}
 	err := d.write(t.disk)
 	if err != nil {
@@ -190,7 +208,11 @@ func (d *DB) write(changes []store.Change) error {
 	if len(changes) == 0 {
 		return nil
 	}
-	err := d.keep(changes...)
+	return asFull(d.keep(changes...))
+}
+
+// asFull tells errors of a full disk from others.
+func asFull(err error) error {
 	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
 		return fmt.Errorf("%w: %w", ErrFull, err)
 	}

@@ -379,3 +379,19 @@ func TestLoadAgain(t *testing.T) {
 		t.Errorf("%v", e)
 	}
 }
+
+// What makes things end has room that what makes more of them has not.
+func TestRoomIsForWhatEnds(t *testing.T) {
+	db, _, _ := fresh(t)
+	put := func(tx *Tx) error { tx.PutVM(VM{ID: "a"}); return nil }
+	must(t, db.Update(put))
+	db.room = func() error { return unix.ENOSPC }
+	if err := db.Update(func(tx *Tx) error { tx.PutVM(VM{ID: "b"}); return nil }); !errors.Is(err, ErrFull) {
+		t.Errorf("err = %v", err)
+	}
+	must(t, db.Update(func(tx *Tx) error { return nil })) // a look stores nothing
+	must(t, db.UpdateAnyway(func(tx *Tx) error { tx.DeleteVM("a"); return nil }))
+	if n := db.View().VMCount(); n != 0 {
+		t.Errorf("%d VMs", n)
+	}
+}

@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"sync"
 	"time"
 
 	bolt "go.etcd.io/bbolt"
@@ -40,7 +41,11 @@ var ErrLocked = errors.New("store is in use by another agent")
 
 // A Store is one open database file. It is safe for concurrent use.
 type Store struct {
-	db *bolt.DB
+	db       *bolt.DB
+	allocate func(size int64) error
+
+	mu    sync.Mutex // guards given
+	given int64      // bytes of the file that have blocks for sure
 }
 
 // ErrNewer means that a newer agent has written the database.
@@ -77,13 +82,14 @@ func Open(path string) (*Store, error) {
 		return nil, fmt.Errorf("open %s: %w", path, err)
 	}
 
-	s := &Store{db: db}
+	s := &Store{db: db, allocate: func(size int64) error { return allocate(path, size) }}
 	if err := s.checkSchema(); err != nil {
 		return nil, errors.Join(fmt.Errorf("open %s: %w", path, err), db.Close())
 	}
-	if err := db.Update(createBuckets); err != nil {
+	if err := s.create(); err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
+	_ = s.Room() // whoever wants to store more is told
 	return s, nil
 }
 
@@ -134,8 +140,27 @@ func (s *Store) checkSchema() error {
 	})
 }
 
+// create makes the buckets that are missing. Where none is, as at every start but the
+// first, nothing is written: the disk may be full.
+func (s *Store) create() error {
+	missing := false
+	err := s.db.View(func(tx *bolt.Tx) error {
+		for _, b := range buckets {
+			missing = missing || tx.Bucket([]byte(b)) == nil
+		}
+		missing = missing || tx.Bucket([]byte(Meta)).Get([]byte(schemaKey)) == nil
+		return nil
+	})
+	if err != nil || !missing {
+		return err
+	}
+	return s.db.Update(createBuckets)
+}
+
+var buckets = [...]Bucket{VMs, Cloudlets, Events, Operations, Tokens, Decisions, Meta, Profiles}
+
 func createBuckets(tx *bolt.Tx) error {
-	for _, b := range []Bucket{VMs, Cloudlets, Events, Operations, Tokens, Decisions, Meta, Profiles} {
+	for _, b := range buckets {
 		if _, err := tx.CreateBucketIfNotExists([]byte(b)); err != nil {
 			return fmt.Errorf("create bucket %s: %w", b, err)
 		}
@@ -159,7 +184,8 @@ func Put(b Bucket, key string, v any) Change { return Change{b, key, v} }
 // Delete makes a Change that removes a key; a missing key is fine.
 func Delete(b Bucket, key string) Change { return Change{Bucket: b, Key: key} }
 
-// Commit writes all changes in one transaction and returns once they are on disk.
+// Commit writes all changes in one transaction and returns once they are on disk. It
+// may use the room that is kept back; see Room.
 func (s *Store) Commit(changes ...Change) error {
 	return s.db.Update(func(tx *bolt.Tx) error {
 		for _, c := range changes {

@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	bolt "go.etcd.io/bbolt"
 )
 
 // filled is a database with records small and large, some of them deleted.
@@ -34,7 +36,12 @@ func filled(t testing.TB) string {
 			t.Fatal(err)
 		}
 	}
-	if err := s.Close(); err != nil {
+	used := int64(0)
+	err = s.db.View(func(tx *bolt.Tx) error {
+		used = tx.Size()
+		return nil
+	})
+	if err := errors.Join(err, s.Close(), os.Truncate(path, used)); err != nil { // what is kept back cannot be damaged
 		t.Fatal(err)
 	}
 	return path
