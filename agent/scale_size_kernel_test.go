@@ -89,3 +89,21 @@ func TestSystemScalingThatIsTurnedOff(t *testing.T) {
 	l.start()
 	check("restarted")
 }
+
+// A VM that is connected anew, as after the death of its init, has the bandwidth that autoscaling has set.
+func TestSystemLinkHasItsScaledBandwidth(t *testing.T) {
+	l := newLive(t)
+	made := l.create("wide", Spec{CPUs: 0.1, MemoryBytes: 32 * mib, BandwidthBPS: 5e6})
+	v := l.known(made.ID)
+	if err := l.update(v, func(rec *vmRecord) { rec.Sized = resized(rec, autoscale.Bandwidth, 20e6, 0) }); err != nil {
+		t.Fatal(err)
+	}
+	v.work.Lock()
+	defer v.work.Unlock()
+	if err := l.connect(t.Context(), v, made.InitPID); err != nil {
+		t.Fatal(err)
+	}
+	if down, up, err := l.network.Rate(v.ID); err != nil || down != 20e6 || up != 20e6 {
+		t.Errorf("%d down, %d up, %v", down, up, err)
+	}
+}

@@ -120,7 +120,7 @@ func (a *Agent) openNetwork(ctx context.Context) error {
 // goes without, until the port is free (keepNetwork).
 func (a *Agent) connect(ctx context.Context, v *vm, pid int) error {
 	rec := a.record(v)
-	link := v.link(rec.Spec.BandwidthBPS, pid)
+	link := v.link(rec.Size().BandwidthBPS, pid)
 	a.held.Lock()
 	without := v.taken
 	a.held.Unlock()
