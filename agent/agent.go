@@ -14,6 +14,7 @@ import (
 	"cloudflash/agent/gpu"
 	"cloudflash/agent/guest"
 	"cloudflash/agent/host"
+	"cloudflash/agent/idle"
 	"cloudflash/agent/meter"
 	"cloudflash/agent/network"
 	"cloudflash/agent/schedule"
@@ -87,7 +88,7 @@ type vm struct {
 	probe  *meter.Probe
 	limits Limits
 	usage  Usage
-	idle   idler
+	idle   idle.Watch
 	thrash thrash // of the sampler alone
 
 	traffic meter.Traffic // as last counted

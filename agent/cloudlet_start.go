@@ -65,7 +65,7 @@ func (a *Agent) placeQueued(tx *state.Tx) []placement {
 		rec := *tx.Cloudlet(p.Item)
 		rec.State, rec.VM, rec.VMName, rec.Reason = CloudletStarting, v.ID, v.Name, ""
 		tx.PutCloudlet(rec)
-		v.idle.touch(time.Now(), "a cloudlet was started in it")
+		v.idle.Touch(time.Now(), "a cloudlet was started in it")
 		placed = append(placed, placement{rec.ID, v})
 	}
 	return placed

@@ -124,7 +124,7 @@ func (a *Agent) openSession(ref string) (v *vm, g *guest.Guest, id string, s *se
 		if v = a.vms[r.ID]; r.State != VMRunning || v == nil || v.guest == nil {
 			return wrongState(r, "entered")
 		}
-		v.idle.touch(time.Now(), "a command of vm exec was run in it")
+		v.idle.Touch(time.Now(), "a command of vm exec was run in it")
 		a.changed()
 		id, g = newID(), v.guest
 		s = &session{vm: v.ID, starting: true, exit: make(chan guest.Exit, 1)}
@@ -171,7 +171,7 @@ func (a *Agent) closeSession(v *vm, id string, scope *cgroup.Scope) {
 	a.held.Lock()
 	defer a.held.Unlock()
 	delete(a.sessions, id)
-	v.idle.touch(time.Now(), "a command of vm exec was run in it")
+	v.idle.Touch(time.Now(), "a command of vm exec was run in it")
 }
 
 // dropSessions tells the sessions of a VM that its init is gone. The caller holds

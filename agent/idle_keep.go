@@ -46,20 +46,20 @@ func (a *Agent) keep(v *vm, keep bool) (VM, error) {
 
 // idleSince is since when a VM is idle; nil while it is not. The caller has a.held.
 func (v *vm) idleSince(r *vmRecord) *time.Time {
-	if r.State != VMRunning || v.idle.sign != "" || v.idle.last.IsZero() {
+	if r.State != VMRunning || v.idle.Sign != "" || v.idle.Last.IsZero() {
 		return nil
 	}
-	t := v.idle.since
+	t := v.idle.Since
 	return &t
 }
 
 // deleteAt is when a VM is deleted unless it gets busy; nil while it has no notice.
 // The caller has a.held.
 func (v *vm) deleteAt(r *vmRecord) *time.Time {
-	if v.idle.announced.IsZero() || r.Keep || v.idleSince(r) == nil {
+	if v.idle.Announced.IsZero() || r.Keep || v.idleSince(r) == nil {
 		return nil
 	}
-	t := v.idle.deleteAt
+	t := v.idle.DeleteAt
 	return &t
 }
 
@@ -68,7 +68,7 @@ func (v *vm) activity(r *vmRecord) string {
 	if r.State != VMRunning {
 		return "it is " + string(r.State)
 	}
-	return v.idle.sign
+	return v.idle.Sign
 }
 
 // viewAutoscale is in short how a VM's limits are scaled and whether it is deleted

@@ -79,7 +79,7 @@ func (r *idleRig) overdue(name string) *vm {
 	r.held.Lock()
 	defer r.held.Unlock()
 	now := time.Now()
-	v.idle.last, v.idle.sign, v.idle.announced = now.Add(-time.Hour), "", now.Add(-time.Minute)
+	v.idle.Last, v.idle.Sign, v.idle.Announced = now.Add(-time.Hour), "", now.Add(-time.Minute)
 	return v
 }
 

@@ -7,13 +7,21 @@ import (
 	"slices"
 	"time"
 
+	"cloudflash/agent/idle"
 	"cloudflash/agent/meter"
 	"cloudflash/agent/state"
 )
 
-// idleBatch is how many idle VMs at most are deleted in one second: each is a
-// transaction that everybody else waits for.
+// idleBatch is how many idle VMs at most are deleted in one second: to erase them all
+// at once would take the kernel and the disk from everybody else.
 const idleBatch = 8
+
+const (
+	// idleStale is the age at which a sample tells nothing of now.
+	idleStale = 3 * time.Second
+	// idleIOStale is the same of io.stat: that of a quiet VM is read every 10 s.
+	idleIOStale = 15 * time.Second
+)
 
 // watchIdle looks for signs of life in every VM, announces those that have shown
 // none for long, and deletes those whose notice is over. What it decides on cannot
@@ -33,7 +41,7 @@ func (a *Agent) watchIdle(now time.Time) {
 		busy := a.occupied(tx.View)
 		a.held.Lock()
 		for _, v := range a.vms {
-			v.idle.look(now, v.signs(v.in(tx.View), now, busy[v.ID], slept))
+			v.idle.Look(now, v.signs(v.in(tx.View), now, busy[v.ID], slept))
 		}
 		due := a.idleDue(tx.View, c, now)
 		a.endNotices(tx, c, due, now)
@@ -61,7 +69,7 @@ func (a *Agent) slept(now time.Time) bool {
 	boot := sinceBoot()
 	before := a.woke
 	a.woke = awake{at: now, boot: boot}
-	return !before.at.IsZero() && (boot-before.boot)-now.Sub(before.at) > idleGap
+	return !before.at.IsZero() && (boot-before.boot)-now.Sub(before.at) > idle.Gap
 }
 
 // awake is one moment on two clocks.
@@ -103,26 +111,30 @@ func (a *Agent) occupied(s state.View) map[string]string {
 
 // signs are what is known of a VM now. What cannot be read or is old is a sign
 // of life. The caller has a.held.
-func (v *vm) signs(r *vmRecord, now time.Time, busy string, slept bool) signs {
+func (v *vm) signs(r *vmRecord, now time.Time, busy string, slept bool) idle.Signs {
 	var s meter.Sample
 	if v.probe != nil {
 		s = v.probe.Last()
 	}
 	n := func(c meter.Count) uint64 { return s.Counters[c] }
-	out := signs{cpus: s.CPUs, io: n(meter.ReadBytes) + n(meter.WrittenBytes), traffic: n(meter.ReceivedBytes) + n(meter.SentBytes)}
+	out := idle.Signs{
+		CPUs:    s.CPUs,
+		IO:      n(meter.ReadBytes) + n(meter.WrittenBytes),
+		Traffic: n(meter.ReceivedBytes) + n(meter.SentBytes),
+	}
 	switch {
 	case r.State != VMRunning:
-		out.busy = "it is " + string(r.State)
+		out.Busy = "it is " + string(r.State)
 	case busy != "":
-		out.busy = busy
+		out.Busy = busy
 	case slept:
-		out.busy = "the machine was suspended"
+		out.Busy = "the machine was suspended"
 	case v.guest == nil, s.At.IsZero(), now.Sub(s.At) > idleStale:
-		out.busy = "its CPU use cannot be told"
+		out.Busy = "its CPU use cannot be told"
 	case s.Lacks.IO, s.IOAt.IsZero(), now.Sub(s.IOAt) > idleIOStale:
-		out.busy = "its IO cannot be told"
+		out.Busy = "its IO cannot be told"
 	case !v.counted && v.Network.Mode != NetworkIsolated:
-		out.busy = "its traffic cannot be told"
+		out.Busy = "its traffic cannot be told"
 	}
 	return out
 }
@@ -138,21 +150,21 @@ func (a *Agent) idleDue(s state.View, c IdleConfig, now time.Time) []*vm {
 			continue
 		}
 		running++
-		if c.After > 0 && !r.Keep && v.idle.idle(now) >= c.After {
+		if c.After > 0 && !r.Keep && v.idle.For(now) >= c.After {
 			due = append(due, v)
 		}
 	}
-	slices.SortFunc(due, func(x, y *vm) int { return cmp.Or(x.idle.last.Compare(y.idle.last), cmp.Compare(x.ID, y.ID)) })
+	slices.SortFunc(due, func(x, y *vm) int { return cmp.Or(x.idle.Last.Compare(y.idle.Last), cmp.Compare(x.ID, y.ID)) })
 	return due[:min(len(due), max(running-c.MinVMs, 0))]
 }
 
 // endNotices takes the notice of every VM back that is not due any more.
 func (a *Agent) endNotices(tx *state.Tx, c IdleConfig, due []*vm, now time.Time) {
 	for _, v := range a.vms {
-		if v.idle.announced.IsZero() || slices.Contains(due, v) {
+		if v.idle.Announced.IsZero() || slices.Contains(due, v) {
 			continue
 		}
-		v.idle.announced, v.idle.deleteAt = time.Time{}, time.Time{}
+		v.idle.Announced, v.idle.DeleteAt = time.Time{}, time.Time{}
 		if r := v.in(tx.View); r.State != VMDeleting {
 			why := v.stays(r, c, now)
 			tx.Tell(Event{Level: LevelInfo, Kind: "vm.busy", VM: v.ID,
@@ -168,31 +180,31 @@ func (v *vm) stays(r *vmRecord, c IdleConfig, now time.Time) string {
 		return "it is kept"
 	case c.After <= 0:
 		return "idle VMs are not deleted any more"
-	case v.idle.sign != "":
-		return v.idle.sign
-	case v.idle.idle(now) >= c.After:
+	case v.idle.Sign != "":
+		return v.idle.Sign
+	case v.idle.For(now) >= c.After:
 		return fmt.Sprintf("at least %d running VMs are kept", c.MinVMs)
-	case v.idle.last.Before(v.idle.told):
+	case v.idle.Last.Before(v.idle.Told):
 		return fmt.Sprintf("idle VMs are announced after %v now", c.After)
 	}
-	return v.idle.lately
+	return v.idle.Lately
 }
 
 // announceIdle gives notice to those that have none yet.
 func (a *Agent) announceIdle(tx *state.Tx, c IdleConfig, due []*vm, now time.Time) {
-	at := settle(time.Time{}, now, now.Add(c.Notice))
+	at := idle.Shown(time.Time{}, now, now.Add(c.Notice))
 	var some []*vm
 	for _, v := range due {
-		if !v.idle.announced.IsZero() {
-			v.idle.deleteAt = settle(v.idle.deleteAt, now, v.idle.announced.Add(c.Notice))
+		if !v.idle.Announced.IsZero() {
+			v.idle.DeleteAt = idle.Shown(v.idle.DeleteAt, now, v.idle.Announced.Add(c.Notice))
 			continue
 		}
 		some = append(some, v)
 		tx.Tell(Event{Level: LevelWarn, Kind: "vm.idle", VM: v.ID,
 			Message: fmt.Sprintf("VM %s has been idle for %s and will be deleted in %s unless it gets busy; keep it: cloudflash vm set %s --keep",
-				v.Name, v.idle.idle(now).Round(time.Second), c.Notice, v.Name),
+				v.Name, v.idle.For(now).Round(time.Second), c.Notice, v.Name),
 			Data: map[string]any{
-				"idle_since":     v.idle.since,
+				"idle_since":     v.idle.Since,
 				"delete_at":      at,
 				"after_seconds":  c.After.Seconds(),
 				"notice_seconds": c.Notice.Seconds(),
@@ -202,7 +214,7 @@ func (a *Agent) announceIdle(tx *state.Tx, c IdleConfig, due []*vm, now time.Tim
 		a.held.Lock()
 		defer a.held.Unlock()
 		for _, v := range some {
-			v.idle.announced, v.idle.told, v.idle.deleteAt = now, now, at
+			v.idle.Announced, v.idle.Told, v.idle.DeleteAt = now, now, at
 		}
 	})
 }
@@ -210,7 +222,7 @@ func (a *Agent) announceIdle(tx *state.Tx, c IdleConfig, due []*vm, now time.Tim
 // idleOver are those whose notice is over.
 func idleOver(c IdleConfig, due []*vm, now time.Time) []*vm {
 	return slices.DeleteFunc(slices.Clone(due), func(v *vm) bool {
-		return v.idle.announced.IsZero() || now.Sub(v.idle.announced) < c.Notice
+		return v.idle.Announced.IsZero() || now.Sub(v.idle.Announced) < c.Notice
 	})
 }
 
@@ -223,11 +235,11 @@ func (a *Agent) deleteIdle(tx *state.Tx, over []*vm, now time.Time) (gone []*vm)
 			continue // its notice is taken back at the next look
 		}
 		a.held.Lock()
-		since, idle := v.idle.since, v.idle.idle(now)
+		since, quiet := v.idle.Since, v.idle.For(now)
 		a.held.Unlock()
 		_, started, err := markDeleting(tx, v.in(tx.View), Event{Level: LevelInfo, Kind: "vm.idle_deleted", VM: v.ID,
-			Message: fmt.Sprintf("VM %s is deleted: idle for %s", v.Name, idle.Round(time.Second)),
-			Data:    map[string]any{"idle_since": since, "idle_seconds": idle.Seconds()}})
+			Message: fmt.Sprintf("VM %s is deleted: idle for %s", v.Name, quiet.Round(time.Second)),
+			Data:    map[string]any{"idle_since": since, "idle_seconds": quiet.Seconds()}})
 		if err == nil && started {
 			gone = append(gone, v)
 		}

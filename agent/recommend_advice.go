@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"cloudflash/agent/autoscale"
+	"cloudflash/agent/idle"
 	"cloudflash/agent/state"
 )
 
@@ -156,9 +157,9 @@ func (a *Agent) fared(v *advised, recs []autoscale.Recommendation, pressure bool
 	s.CPUs, s.Throttled, s.CPUWaiting, s.CPUStalled = l.cpus, l.throttled, l.cpuWaiting, l.cpuStalled
 	s.MemoryBytes, s.SwapBytes, s.SwapGrowth, s.RefaultsPerSec, s.MemoryWaiting, s.OOMKills = l.workingSet, l.swap, l.swapGrowth, l.refaultsPerSec, l.memoryWaiting, l.kills
 	s.IOWaiting = l.ioWaiting
-	if v.idleSince != nil && l.cpus < idleCPUs {
-		if idle := time.Since(*v.idleSince); idle >= a.cfg.FindingsAfter {
-			s.IdleFor = idle
+	if v.idleSince != nil && l.cpus < idle.CPUs {
+		if quiet := time.Since(*v.idleSince); quiet >= a.cfg.FindingsAfter {
+			s.IdleFor = quiet
 		}
 	}
 	return s

@@ -454,7 +454,7 @@ func TestWhatAilsVMs(t *testing.T) {
 			}
 			if c.idle > 0 {
 				since := time.Now().Add(-c.idle)
-				a.vms["web-id"].idle.last, a.vms["web-id"].idle.since = since, since
+				a.vms["web-id"].idle.Last, a.vms["web-id"].idle.Since = since, since
 			}
 			got := a.adviceOf(t, "web")
 			if !slices.Equal(got.kinds(), c.want) {

@@ -246,7 +246,7 @@ func (a *Agent) touch(vmID, sign string) {
 	a.held.Lock()
 	defer a.held.Unlock()
 	if v := a.vms[vmID]; v != nil {
-		v.idle.touch(time.Now(), sign)
+		v.idle.Touch(time.Now(), sign)
 	}
 }
 

@@ -178,7 +178,7 @@ type Change struct {
 	Value  any // nil deletes the key
 }
 
-// Put makes a Change that stores v as JSON.
+// Put makes a Change that stores v as JSON; a json.RawMessage is stored as it is.
 func Put(b Bucket, key string, v any) Change { return Change{b, key, v} }
 
 // Delete makes a Change that removes a key; a missing key is fine.
@@ -201,6 +201,9 @@ func apply(tx *bolt.Tx, c Change) error {
 	b := tx.Bucket([]byte(c.Bucket))
 	if c.Value == nil {
 		return b.Delete([]byte(c.Key))
+	}
+	if raw, ok := c.Value.(json.RawMessage); ok {
+		return b.Put([]byte(c.Key), raw)
 	}
 	v, err := json.Marshal(c.Value)
 	if err != nil {
