@@ -91,8 +91,10 @@ type vm struct {
 	idle   idle.Watch
 	thrash thrash // of the sampler alone
 
-	traffic meter.Traffic // as last counted
-	counted bool          // at the last sample
+	traffic   state.Traffic // that its link had counted at last
+	before    state.Traffic // what the links before that had
+	unsettled bool          // the record does not have before yet
+	counted   bool          // at the last sample
 
 	address network.Address   // while it is connected
 	taken   []network.Publish // ports it goes without

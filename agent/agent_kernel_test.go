@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"log/slog"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -529,6 +530,47 @@ func TestSystemInitDeathLosesTheCloudletNotTheVM(t *testing.T) {
 		l.until(func() bool { now, _ := l.VM("phoenix"); return now.InitPID != before.InitPID }, "that the init is missed")
 		if c := l.ended(l.sh("phoenix", "echo back").ID); c.State != CloudletSucceeded {
 			t.Errorf("%s %s", c.State, c.Reason)
+		}
+	}
+}
+
+// A VM gets a new link with a new init, and what it has received stays: also for the agents to come.
+func TestSystemCountersOutliveTheInit(t *testing.T) {
+	l := newLive(t)
+	v := l.create("count", small())
+	c, err := net.Dial("udp", net.JoinHostPort(v.Network.IPv4, "9"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	received := func() int64 {
+		now, err := l.VM("count")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return now.Usage.ReceivedBytes
+	}
+	l.until(func() bool { _, _ = c.Write(make([]byte, 1200)); return received() > 20_000 }, "packets are counted")
+
+	for range 2 {
+		before, now := received(), v
+		if err := kill9(v.InitPID); err != nil {
+			t.Fatal(err)
+		}
+		l.until(func() bool { now, _ = l.VM("count"); return now.InitPID != 0 && now.InitPID != v.InitPID }, "a new init")
+		v = now
+		for range 3 {
+			at := l.Snapshot().Seq
+			l.until(func() bool { return l.Snapshot().Seq >= at+1 }, "a picture")
+			if n := received(); n < before {
+				t.Fatalf("%d bytes after the init had died, %d before", n, before)
+			}
+		}
+		l.stop()
+		l.start()
+		l.until(func() bool { return received() > 0 }, "it is counted again")
+		if n := received(); n < before {
+			t.Fatalf("%d bytes after a restart, %d before", n, before)
 		}
 	}
 }

@@ -63,15 +63,22 @@ func (a *Agent) sampleAll(now time.Time) {
 	s := a.state.View()
 	a.held.Lock()
 	a.meter.TellHost(meter.HostGiven{VMs: s.VMCount(), Fragmentation: a.fragmentation()})
+	var renewed []*vm
 	for _, v := range a.vms {
 		if v.probe != nil {
 			v.count(traffic)
+			if v.unsettled {
+				renewed = append(renewed, v)
+			}
 			v.probe.Tell(meter.Given{GPUBusy: v.gpuUse.busy, GPUMemoryBytes: v.gpuUse.memory,
 				CPUsLimit: v.limits.CPUs, MemoryLimit: v.limits.MemoryBytes, BandwidthLimit: v.limits.BandwidthBPS,
-				MemoryHigh: v.limits.MemoryHighBytes, StorageBytes: v.stored(), StorageLimit: v.limits.StorageBytes, Traffic: v.traffic})
+				MemoryHigh: v.limits.MemoryHighBytes, StorageBytes: v.stored(), StorageLimit: v.limits.StorageBytes, Traffic: meter.Traffic(v.before.Plus(v.traffic))})
 		}
 	}
 	a.held.Unlock()
+	for _, v := range renewed {
+		a.keepTraffic(v)
+	}
 	a.meter.Pass(now)
 	if h := a.meter.Host(); !h.At.IsZero() {
 		a.advisor.lookHost(h.At, h.CPURatio)
@@ -101,14 +108,41 @@ func (a *Agent) takeUsages(s state.View, now time.Time) {
 	a.sampledAt = now
 }
 
-// count takes what a VM's link has counted. What cannot be read now is as before.
+// count takes what a VM's link has counted. What cannot be read now is as before. A
+// link that has counted less is a new one: what the VM is said to have had does not
+// go back.
 func (v *vm) count(all map[string]network.Counters) {
 	c, ok := all[v.ID]
 	v.counted = ok
-	if ok {
-		v.traffic = meter.Traffic{ReceivedBytes: c.RxBytes, SentBytes: c.TxBytes,
-			ReceivedPackets: c.RxPackets, SentPackets: c.TxPackets, DroppedPackets: c.RxDropped + c.TxDropped}
+	if !ok {
+		return
 	}
+	now := state.Traffic{
+		ReceivedBytes:   c.RxBytes,
+		SentBytes:       c.TxBytes,
+		ReceivedPackets: c.RxPackets,
+		SentPackets:     c.TxPackets,
+		DroppedPackets:  c.RxDropped + c.TxDropped,
+	}
+	if now.ReceivedBytes < v.traffic.ReceivedBytes || now.SentBytes < v.traffic.SentBytes {
+		v.before, v.unsettled = v.before.Plus(v.traffic), true
+	}
+	v.traffic = now
+}
+
+// keepTraffic stores what links had counted that are gone now. What cannot be stored
+// is tried again at the next sample.
+func (a *Agent) keepTraffic(v *vm) {
+	a.held.Lock()
+	before := v.before
+	a.held.Unlock()
+	if a.update(v, func(rec *vmRecord) { rec.Traffic = before }) != nil {
+		return // it has logged why
+	}
+
+	a.held.Lock()
+	defer a.held.Unlock()
+	v.unsettled = v.before != before
 }
 
 // stored is what a VM's files take; nil where nobody counts it.

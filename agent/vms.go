@@ -154,7 +154,7 @@ func (a *Agent) admit(req VMCreate) (*vm, error) {
 }
 
 func (a *Agent) newVM(r *vmRecord) *vm {
-	v := &vm{identity: identityOf(r)}
+	v := &vm{identity: identityOf(r), before: r.Traffic}
 	if a.parent != nil {
 		v.slice = a.parent.Slice(r.ID)
 	}

@@ -35,6 +35,28 @@ type VM struct {
 	// Sized are the limits that autoscaling has set in place of the spec's, by resource,
 	// and memory_high_bytes.
 	Sized map[string]float64 `json:"sized,omitempty"`
+	// Traffic is what links have carried that are gone: with each init the VM gets a new one.
+	Traffic Traffic `json:"traffic,omitzero"`
+}
+
+// Traffic is what a VM's links have counted.
+type Traffic struct {
+	ReceivedBytes   uint64 `json:"received_bytes,omitempty"`
+	SentBytes       uint64 `json:"sent_bytes,omitempty"`
+	ReceivedPackets uint64 `json:"received_packets,omitempty"`
+	SentPackets     uint64 `json:"sent_packets,omitempty"`
+	DroppedPackets  uint64 `json:"dropped_packets,omitempty"`
+}
+
+// Plus is both together.
+func (t Traffic) Plus(other Traffic) Traffic {
+	return Traffic{
+		ReceivedBytes:   t.ReceivedBytes + other.ReceivedBytes,
+		SentBytes:       t.SentBytes + other.SentBytes,
+		ReceivedPackets: t.ReceivedPackets + other.ReceivedPackets,
+		SentPackets:     t.SentPackets + other.SentPackets,
+		DroppedPackets:  t.DroppedPackets + other.DroppedPackets,
+	}
 }
 
 // Size is what the limits of a VM shall be: its spec, as autoscaling has changed it.
