@@ -161,6 +161,9 @@ type cloudlet struct {
 
 // New opens the store and the delegated cgroup. It changes nothing but those.
 func New(cfg Config) (*Agent, error) {
+	if err := checkOtherAgent(cfg); err != nil {
+		return nil, err
+	}
 	if err := checkOwnerless(cfg); err != nil {
 		return nil, err
 	}
@@ -175,6 +178,9 @@ func New(cfg Config) (*Agent, error) {
 	}
 	parent, err := cgroup.OpenParent(cfg.CgroupParent)
 	if err != nil {
+		return nil, errors.Join(err, st.Close())
+	}
+	if err := claim(cfg, st, parent); err != nil {
 		return nil, errors.Join(err, st.Close())
 	}
 	h, err := host.New(cfg.StateDir)

@@ -1,11 +1,16 @@
 package agent
 
 import (
+	"errors"
+	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"cloudflash/agent/guest"
+	"cloudflash/agent/store"
 )
 
 // What an agent finds when it comes back that another, which was killed or could not write, has left.
@@ -49,5 +54,51 @@ func TestSystemExitThatCannotBeStoredIsKept(t *testing.T) {
 	l.start()
 	if c := l.ended(c.ID); c.ExitCode == nil || *c.ExitCode != 7 {
 		t.Errorf("%+v", c)
+	}
+}
+
+// An agent with other directories leaves the VMs of this one alone, whether it runs or not.
+func TestSystemSecondAgentIsRefused(t *testing.T) {
+	l := newLive(t)
+	v := l.create("first", small())
+	c := l.sh("first", "sleep 600")
+	c = l.state(c.ID, CloudletRunning)
+	other := l.cfg
+	other.StateDir, other.RunDir = stateDir(t), t.TempDir()
+	other.Log = slog.New(slog.DiscardHandler)
+	refused := func(when string, cfg Config, want error, named string) {
+		t.Helper()
+		a, err := New(cfg)
+		if err == nil {
+			_ = a.Close()
+		}
+		if !errors.Is(err, want) || !strings.Contains(fmt.Sprint(err), named) {
+			t.Errorf("%s: %v", when, err)
+		}
+	}
+
+	refused("without a database", other, ErrOwnerless, "--erase")
+	st, err := store.Open(filepath.Join(other.StateDir, databaseFile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := st.Close(); err != nil {
+		t.Fatal(err)
+	}
+	refused("with one", other, ErrOtherAgent, l.cfg.StateDir)
+	l.stop()
+	refused("while the first is down", other, ErrOtherAgent, l.cfg.StateDir)
+
+	l.start()
+	if now := l.state(c.ID, CloudletRunning); now.PID != c.PID {
+		t.Errorf("pid %d, was %d", now.PID, c.PID)
+	}
+	l.delete(v.ID)
+	a, err := New(other)
+	if err != nil {
+		t.Fatalf("where no VM is left: %v", err)
+	}
+	if err := a.Close(); err != nil {
+		t.Error(err)
 	}
 }

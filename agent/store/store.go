@@ -8,6 +8,7 @@ package store
 
 import (
 	"bytes"
+	"crypto/rand"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
@@ -142,6 +143,19 @@ func (s *Store) checkSchema() error {
 
 // create makes the buckets that are missing. Where none is, as at every start but the
 // first, nothing is written: the disk may be full.
+// idKey is where the store's name of its own is, in Meta.
+const idKey = "id"
+
+// ID tells this store from every other. It is made when it is first asked for.
+func (s *Store) ID() (string, error) {
+	id, found, err := Get[string](s, Meta, idKey)
+	if err != nil || found {
+		return id, err
+	}
+	id = rand.Text()
+	return id, s.Commit(Put(Meta, idKey, id))
+}
+
 func (s *Store) create() error {
 	missing := false
 	err := s.db.View(func(tx *bolt.Tx) error {

@@ -74,3 +74,26 @@ func TestSeqKeysSortByNumber(t *testing.T) {
 		t.Error("keys do not sort by sequence")
 	}
 }
+
+func TestEachStoreHasAnIDThatStays(t *testing.T) {
+	s, path := open(t)
+	id, err := s.ID()
+	if again, _ := s.ID(); err != nil || id == "" || again != id {
+		t.Errorf("%q, then %q, %v", id, again, err)
+	}
+	other, _ := open(t)
+	if its, err := other.ID(); err != nil || its == id {
+		t.Errorf("two stores are %q, %v", its, err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s, err = Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if its, err := s.ID(); err != nil || its != id {
+		t.Errorf("%q after it was opened again, %v", its, err)
+	}
+}

@@ -1,8 +1,11 @@
 package main
 
 import (
+	"context"
+	"fmt"
 	"net"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -62,4 +65,17 @@ func TestSystemNetworkIsMended(t *testing.T) {
 	thief.Close()
 	systemtest.Until(t, "the port answers once it is free", answers)
 	same()
+}
+
+// Two agents with one cgroup would sweep each other's VMs away.
+func TestSystemSecondServeIsRefused(t *testing.T) {
+	a := systemtest.Start(t)
+	dir := t.TempDir()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	out, err := exec.CommandContext(ctx, "cloudflash", "serve", "--listen", "", "--socket", filepath.Join(dir, "sock"),
+		"--state-dir", filepath.Join(dir, "state"), "--run-dir", filepath.Join(dir, "run"), "--cgroup-parent", a.Parent, "--erase").CombinedOutput()
+	if err == nil || !strings.Contains(string(out), fmt.Sprintf("another agent's, process %d;", a.PID())) {
+		t.Errorf("%v, it says %s", err, out)
+	}
 }
