@@ -29,8 +29,7 @@ func checkOtherAgent(cfg Config) error {
 			return err
 		}
 		if time.Now().After(end) {
-			return fmt.Errorf("cgroup %s is %w, process %d; end that first, or run beside it with a --cgroup-parent, --state-dir, "+
-				"--run-dir, --socket, --bridge and --network-pool of its own", cfg.CgroupParent, ErrOtherAgent, pid)
+			return fmt.Errorf("cgroup %s is %w, process %d: there is one for each machine", cfg.CgroupParent, ErrOtherAgent, pid)
 		}
 	}
 }
@@ -81,8 +80,8 @@ func claim(cfg Config, st *store.Store, parent *cgroup.Parent) error {
 
 	its, dir, _ := strings.Cut(owner, " ")
 	if its != "" && its != id && len(slices) > 0 && !cfg.Erase {
-		return fmt.Errorf("the %d VMs in cgroup %s are %w, which has its database in %s; start that one, or this one with a "+
-			"--cgroup-parent and --bridge of its own", len(slices), cfg.CgroupParent, ErrOtherAgent, dir)
+		return fmt.Errorf("the %d VMs in cgroup %s are %w, which has its database in %s: start it with that --state-dir, "+
+			"or once with --erase to erase them", len(slices), cfg.CgroupParent, ErrOtherAgent, dir)
 	}
 	if err := parent.SetOwner(id + " " + cfg.StateDir); err != nil {
 		cfg.Log.Warn("cannot note whose the cgroup is", "err", err)

@@ -75,7 +75,7 @@ func TestSystemSecondServeIsRefused(t *testing.T) {
 	defer cancel()
 	out, err := exec.CommandContext(ctx, "cloudflash", "serve", "--listen", "", "--socket", filepath.Join(dir, "sock"),
 		"--state-dir", filepath.Join(dir, "state"), "--run-dir", filepath.Join(dir, "run"), "--cgroup-parent", a.Parent, "--erase").CombinedOutput()
-	if err == nil || !strings.Contains(string(out), fmt.Sprintf("another agent's, process %d;", a.PID())) {
+	if err == nil || !strings.Contains(string(out), fmt.Sprintf("another agent's, process %d:", a.PID())) {
 		t.Errorf("%v, it says %s", err, out)
 	}
 }
