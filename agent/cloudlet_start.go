@@ -21,7 +21,9 @@ import (
 func (a *Agent) runQueue(ctx context.Context) {
 	for {
 		next := a.enforceDeadlines(sinceBoot())
-		a.startQueued()
+		if a.startQueued() != nil {
+			next = min(next, queueAgain)
+		}
 		timer := time.NewTimer(next)
 		select {
 		case <-ctx.Done():
@@ -34,16 +36,23 @@ func (a *Agent) runQueue(ctx context.Context) {
 	}
 }
 
+// queueAgain is when it is tried again to store who goes where.
+const queueAgain = 5 * storeAgain
+
 // startQueued asks the policy who goes where, and starts them.
-func (a *Agent) startQueued() {
-	s := a.state.View()
-	for range s.LiveAs(CloudletQueued) {
+func (a *Agent) startQueued() error {
+	for range a.state.View().LiveAs(CloudletQueued) { // there is one
 		var placed []placement
-		if a.commit(func(tx *state.Tx) error { placed = a.placeQueued(tx); return nil }) == nil {
+		err := a.commit(func(tx *state.Tx) error {
+			placed = a.placeQueued(tx)
+			return nil
+		})
+		if err == nil {
 			a.startPlaced(placed)
 		}
-		return
+		return err
 	}
+	return nil
 }
 
 // placement is a cloudlet that is to start in a VM.
@@ -260,6 +269,13 @@ func (a *Agent) started(id string, v *vm, g *guest.Guest, scope *cgroup.Scope, r
 		a.held.Lock()
 		a.unmeter(id)
 		a.held.Unlock()
+		a.spawn(func(ctx context.Context) { // it runs all the same
+			select {
+			case <-ctx.Done():
+			case <-time.After(queueAgain):
+				a.started(id, v, g, scope, run)
+			}
+		})
 		return
 	}
 

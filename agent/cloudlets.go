@@ -143,32 +143,33 @@ func (a *Agent) Cloudlet(ref string) (Cloudlet, error) {
 // Cloudlets returns all that are remembered, newest first.
 func (a *Agent) Cloudlets() []Cloudlet {
 	s := a.state.View()
-	a.held.Lock()
-	defer a.held.Unlock()
 	return a.viewCloudlets(s, s.CloudletCount())
 }
 
 // viewCloudlets are all that have not ended and at most so many of those that ended
-// last, newest first. The caller has a.held.
+// last, newest first.
 func (a *Agent) viewCloudlets(s state.View, ended int) []Cloudlet {
 	m := now()
 	all := make([]Cloudlet, 0, s.LiveCount()+min(ended, s.CloudletCount()-s.LiveCount()))
-	for r := range s.Live() {
-		all = append(all, a.viewCloudlet(s, r, m))
-	}
-	for r := range s.Ended() {
+	for r := range s.Ended() { // nothing is held of them: nobody waits for a long list
 		if ended--; ended < 0 {
 			break
 		}
 		all = append(all, a.viewCloudlet(s, r, m))
 	}
+	a.held.Lock()
+	for r := range s.Live() {
+		all = append(all, a.viewCloudlet(s, r, m))
+	}
+	a.held.Unlock()
 	slices.SortFunc(all, func(x, y Cloudlet) int {
 		return cmp.Or(y.CreatedAt.Compare(x.CreatedAt), cmp.Compare(x.ID, y.ID))
 	})
 	return all
 }
 
-// viewCloudlet is how the world sees a cloudlet. The caller has a.held.
+// viewCloudlet is how the world sees a cloudlet. The caller has a.held, unless it has
+// ended.
 func (a *Agent) viewCloudlet(s state.View, r *cloudletRecord, m moment) Cloudlet {
 	out := Cloudlet{
 		ID:              r.ID,

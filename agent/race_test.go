@@ -45,7 +45,7 @@ func TestEveryChangeBesideEveryReader(t *testing.T) {
 			_, err := r.SubmitCloudlet(ctx, CloudletSubmit{Name: job(), VM: v.ID, DeadlineSeconds: 0.01 + rand.Float64()})
 			return err
 		},
-		"place": func(*vm) error { r.startQueued(); return nil },
+		"place": func(*vm) error { return r.startQueued() },
 		"start": func(v *vm) error {
 			r.started(id(), v, nil, v.slice.Scope("cl"), guest.Running{PID: 1, StartedAt: time.Now()})
 			return nil

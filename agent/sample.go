@@ -212,12 +212,16 @@ func (a *Agent) rebuild(now time.Time) *Snapshot {
 	a.dirty = false // what changes from here on may not be in it
 	a.held.Unlock()
 	s := a.state.View()
-	next := &Snapshot{At: now.UTC(), Host: a.viewHost(s), Memory: a.memory.current.Load()}
+	next := &Snapshot{
+		At:        now.UTC(),
+		Host:      a.viewHost(s),
+		Memory:    a.memory.current.Load(),
+		Cloudlets: a.viewCloudlets(s, snapshotEnded),
+	}
 
 	a.held.Lock()
 	defer a.held.Unlock()
 	next.VMs = a.viewVMs(s)
-	next.Cloudlets = a.viewCloudlets(s, snapshotEnded)
 	next.Outcomes = a.outcomes.clone()
 	next.Seq = 1
 	if a.snapshot != nil {

@@ -137,17 +137,24 @@ func (d *DB) update(c *change) error {
 	d.waiting = append(d.waiting, c)
 	d.gate.Unlock()
 
-	// Who comes first does it for all that wait; they find it done.
-	d.writing.Lock()
-	if !c.answered {
-		d.commit()
-	}
-	d.writing.Unlock()
-
+	d.answer(c)
 	if c.panicked != nil {
 		panic(c.panicked)
 	}
 	return c.err
+}
+
+// answer returns once a change has its answer. Who comes first commits for all that
+// wait; they find it done.
+func (d *DB) answer(c *change) {
+	d.writing.Lock()
+	defer d.writing.Unlock()
+	if !c.answered {
+		d.commit()
+	}
+	if !c.answered { // it was taken along by one who panicked in what was to be done then
+		c.err = errors.New("it is not known whether the change is stored")
+	}
 }
 
 // commit runs, stores and publishes what is waiting. The caller holds d.writing.
