@@ -102,3 +102,37 @@ func TestSystemSecondAgentIsRefused(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// Data that no record knows is moved out of the way, and stays there.
+func TestSystemUnknownDataIsSetAside(t *testing.T) {
+	l := newLive(t)
+	l.create("known", small())
+	l.stop()
+	unknown := filepath.Join(l.cfg.StateDir, "vms", "ffffffffff")
+	if err := os.MkdirAll(filepath.Join(unknown, "data"), 0o711); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(unknown, "data", "thesis"), []byte("years of work"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+
+	for range 2 {
+		l.start()
+		found, err := filepath.Glob(filepath.Join(l.cfg.StateDir, "vms", lostDir, "ffffffffff-*", "data", "thesis"))
+		if err != nil || len(found) != 1 {
+			t.Fatalf("%v %v", found, err)
+		}
+		if b, err := os.ReadFile(found[0]); err != nil || string(b) != "years of work" {
+			t.Errorf("%q %v", b, err)
+		}
+		if _, err := os.Stat(unknown); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("it is still there: %v", err)
+		}
+		l.stop()
+	}
+	l.start()
+	events, err := l.Events(0, 1000)
+	if n := strings.Count(fmt.Sprint(events), "belongs to no VM"); n != 1 || err != nil {
+		t.Errorf("it was told of %d times, %v", n, err)
+	}
+}

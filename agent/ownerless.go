@@ -56,7 +56,7 @@ func ownerless(cfg Config) ([]string, error) {
 			return nil, err
 		}
 		for _, e := range entries {
-			if e.IsDir() {
+			if e.IsDir() && e.Name() != lostDir {
 				found = append(found, filepath.Join(dir, "vms", e.Name()))
 			}
 		}

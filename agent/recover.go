@@ -303,8 +303,8 @@ func (a *Agent) requeue(ctx context.Context, id string, scope *cgroup.Scope) err
 	})
 }
 
-// sweep removes what carries our mark and belongs to no VM: slices, run
-// directories, data, and scopes of cloudlets that have ended.
+// sweep removes what carries our mark and belongs to no VM: slices, run directories,
+// and scopes of cloudlets that have ended. Data is set aside.
 func (a *Agent) sweep(ctx context.Context) error {
 	ids, err := a.parent.Slices()
 	if err != nil {
@@ -338,13 +338,38 @@ func (a *Agent) sweep(ctx context.Context) error {
 			return err
 		}
 		for _, e := range entries {
-			if a.known(e.Name()) == nil {
-				if err := guest.RemoveTree(filepath.Join(root, "vms", e.Name())); err != nil {
-					a.log.Error("sweep directory", "path", e.Name(), "err", err)
-				}
+			if a.known(e.Name()) != nil || e.Name() == lostDir {
+				continue
+			}
+			remove := guest.RemoveTree
+			if root == a.cfg.StateDir && !a.cfg.Erase {
+				remove = a.setAside
+			}
+			if err := remove(filepath.Join(root, "vms", e.Name())); err != nil {
+				a.log.Error("sweep directory", "path", e.Name(), "err", err)
 			}
 		}
 	}
+	return nil
+}
+
+// lostDir is where the data of VMs goes that no record knows, beside that of VMs: in
+// another file system it could not be moved to.
+const lostDir = ".lost"
+
+// setAside moves what nobody knows out of the way. Data is erased with its VM, or not
+// at all.
+func (a *Agent) setAside(path string) error {
+	lost := filepath.Join(filepath.Dir(path), lostDir)
+	if err := os.Mkdir(lost, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
+		return err
+	}
+	to := filepath.Join(lost, filepath.Base(path)+"-"+time.Now().UTC().Format("20060102T150405.000"))
+	if err := os.Rename(path, to); err != nil {
+		return err
+	}
+	a.note(Event{Level: LevelWarn, Kind: "data.set_aside",
+		Message: fmt.Sprintf("%s belongs to no VM and was moved to %s; delete it when nobody misses it", path, to)})
 	return nil
 }
 
