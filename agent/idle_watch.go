@@ -26,23 +26,17 @@ const (
 // watchIdle looks for signs of life in every VM, announces those that have shown
 // none for long, and deletes those whose notice is over. What it decides on cannot
 // change before it is stored: it is one change, and so is all that gives a VM work.
+// While no VM is idle for long there is nothing to decide, and no change to wait for.
 func (a *Agent) watchIdle(now time.Time) {
-	a.held.Lock()
-	slept := a.slept(now)
-	a.held.Unlock()
-	if slept {
-		a.poke() // timers stood still meanwhile, deadlines did not
+	if !a.lookForLife(a.state.View(), now) {
+		return
 	}
 
 	var placed []placement
 	var gone []*vm
 	err := a.commit(func(tx *state.Tx) error {
 		c := a.idleConfig(tx.Policy())
-		busy := a.occupied(tx.View)
 		a.held.Lock()
-		for _, v := range a.vms {
-			v.idle.Look(now, v.signs(v.in(tx.View), now, busy[v.ID], slept))
-		}
 		due := a.idleDue(tx.View, c, now)
 		a.endNotices(tx, c, due, now)
 		a.announceIdle(tx, c, due, now)
@@ -61,6 +55,24 @@ func (a *Agent) watchIdle(now time.Time) {
 	for _, v := range gone {
 		a.spawn(func(ctx context.Context) { a.delete(ctx, v, a.cfg.Grace) })
 	}
+}
+
+// lookForLife looks at every VM, and reports whether one may have to be told of or
+// deleted. A VM that was given work since the view is not idle for long: the time of that
+// sign stays.
+func (a *Agent) lookForLife(s state.View, now time.Time) (decide bool) {
+	busy := a.occupied(s)
+	a.held.Lock()
+	defer a.held.Unlock()
+	slept := a.slept(now)
+	if slept {
+		a.poke() // timers stood still meanwhile, deadlines did not
+	}
+	for _, v := range a.vms {
+		v.idle.Look(now, v.signs(v.in(s), now, busy[v.ID], slept))
+		decide = decide || !v.idle.Announced.IsZero()
+	}
+	return decide || len(a.idleDue(s, a.idleConfig(s.Policy()), now)) > 0
 }
 
 // slept reports whether the machine was suspended since the last call. The
