@@ -5,6 +5,7 @@ import (
 	"net"
 	"os/exec"
 	"strconv"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -35,14 +36,18 @@ func (w *World) Command(args ...string) *exec.Cmd {
 	return exec.Command("ip", append([]string{"netns", "exec", "world"}, args...)...)
 }
 
-// Start runs a program out there until the test ends.
+// Start runs a program out there, with what it starts, until the test ends.
 func (w *World) Start(args ...string) {
 	w.t.Helper()
 	cmd := w.Command(args...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := cmd.Start(); err != nil {
 		w.t.Fatal(err)
 	}
-	w.t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
+	w.t.Cleanup(func() {
+		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
+		_ = cmd.Wait()
+	})
 }
 
 // Answers makes a port out there send a text to whoever connects.
