@@ -22,7 +22,7 @@ func (a *Agent) commitAnyway(do func(*state.Tx) error) error {
 	return a.told(a.state.UpdateAnyway(do))
 }
 
-// told logs what could not be stored, and puts it into words.
+// told logs and counts what could not be stored, and puts it into words.
 func (a *Agent) told(err error) error {
 	var refusal *Error
 	if err == nil || errors.As(err, &refusal) {
@@ -30,6 +30,9 @@ func (a *Agent) told(err error) error {
 	}
 
 	a.log.Error("store", "err", err)
+	a.held.Lock()
+	a.outcomes.Unstored++
+	a.held.Unlock()
 	if errors.Is(err, ErrFull) {
 		return refuse(ErrFull, "disk_full", "free space on the disk of "+a.cfg.StateDir+"; what ends meanwhile is stored as soon as there is some",
 			"%v: nothing was changed", ErrFull)

@@ -51,6 +51,11 @@ func TestSystemFullDisk(t *testing.T) {
 			t.Errorf("the store is said to be well: %s", c.Detail)
 		}
 	}
+	at := l.Snapshot().Seq
+	l.until(func() bool { return l.Snapshot().Seq > at }, "a picture")
+	if n := l.Snapshot().Outcomes.Unstored; n == 0 {
+		t.Error("no failure is counted")
+	}
 
 	if err := os.WriteFile(filepath.Join(l.cfg.StateDir, "vms", v.ID, "data", "go"), nil, 0o644); err != nil {
 		t.Fatal(err)

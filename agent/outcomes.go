@@ -14,6 +14,7 @@ type Outcomes struct {
 	Events    map[string]int64        // by kind
 	Scaling   map[ScaledOutcome]int64 // no key is missing that Scalings has
 	Kernel    KernelTime
+	Unstored  int64 // changes that could not be written to the disk
 }
 
 // reasonVMDeleted is the reason of cloudlets that their VM took with it.
@@ -38,7 +39,7 @@ var Endings = []Outcome{
 var countedKinds = []string{"agent.started", "cloudlet.queued", "cloudlet.started", "cloudlet.stopping", "cloudlet.finished",
 	"vm.created", "vm.create_failed", "vm.resized", "vm.frozen", "vm.thawed", "vm.deleting", "vm.deleted", "vm.delete_failed",
 	"vm.keep", "vm.idle", "vm.busy", "vm.idle_deleted",
-	"vm.recovered", "vm.failed", "vm.init_died", "vm.thrashing", "vm.port_taken", "network.lost",
+	"vm.recovered", "vm.failed", "vm.init_died", "vm.thrashing", "vm.port_taken", "network.lost", "data.set_aside",
 	"vm.scaled", "autoscale.policy", "autoscale.recommended", "autoscale.deferred", "autoscale.infeasible", "autoscale.failed", "autoscale.drift",
 	"advice.applied", "advice.undone", "token.created", "token.revoked", "session.created"}
 

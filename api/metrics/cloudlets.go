@@ -76,6 +76,8 @@ var workFamilies = []family[work]{
 		})
 	}),
 	counter("idle_vms_deleted_total", "VMs deleted since the agent began because they were idle.", func(w *work) float64 { return float64(w.Events["vm.idle_deleted"]) }),
+	counter("store_failures_total", "Changes that could not be stored since the agent began; /health says why.",
+		func(w *work) float64 { return float64(w.Unstored) }),
 	rows(counterKind, "events_total", "Events of the system log since the agent began, by kind.", func(w *work, row func(string, float64)) {
 		for _, kind := range slices.Sorted(maps.Keys(w.Events)) {
 			row(label("kind", kind), float64(w.Events[kind]))

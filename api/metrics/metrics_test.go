@@ -165,6 +165,7 @@ func TestTimestampsAreSeconds(t *testing.T) {
 func TestWorkOfCloudlets(t *testing.T) {
 	snap := withVMs(0)
 	o := agent.Outcomes{Ended: map[agent.Outcome]int64{{State: agent.CloudletFailed, Reason: "oom"}: 2}, Events: map[string]int64{"vm.created": 3, "vm.idle_deleted": 2}}
+	o.Unstored = 4
 	o.Scaling = map[agent.ScaledOutcome]int64{{Resource: "cpus", Action: "grow", Result: agent.DecisionApplied}: 3}
 	o.Kernel.Buckets[3], o.Kernel.Buckets[len(agent.KernelBounds)], o.Kernel.Seconds = 2, 1, 20.25
 	o.Deadlines[agent.SLAHigh] = agent.Deadlines{Met: 4, Missed: 5}
@@ -187,6 +188,7 @@ func TestWorkOfCloudlets(t *testing.T) {
 		`cloudflash_cloudlet_deadlines_total{sla="high",outcome="missed"} 5`,
 		`cloudflash_events_total{kind="vm.created"} 3`,
 		`cloudflash_idle_vms_deleted_total 2`,
+		`cloudflash_store_failures_total 4`,
 		`cloudflash_cloudlet_waiting_seconds_bucket{sla="low",le="0.01"} 6`,
 		`cloudflash_cloudlet_waiting_seconds_bucket{sla="low",le="1.0"} 7`,
 		`cloudflash_cloudlet_waiting_seconds_bucket{sla="low",le="+Inf"} 7`,
