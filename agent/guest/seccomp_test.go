@@ -84,6 +84,25 @@ func TestSeccompFilter(t *testing.T) {
 }
 
 // Every number there is gets the answer that the lists say, on both architectures.
+// Each kind of namespace is refused on its own, not only those that others are tried with.
+func TestSeccompRefusesEveryNamespace(t *testing.T) {
+	vm := filterVM(t)
+	for name, flag := range map[string]uint64{
+		"mount":  unix.CLONE_NEWNS,
+		"cgroup": unix.CLONE_NEWCGROUP,
+		"uts":    unix.CLONE_NEWUTS,
+		"ipc":    unix.CLONE_NEWIPC,
+		"user":   unix.CLONE_NEWUSER,
+		"pid":    unix.CLONE_NEWPID,
+		"net":    unix.CLONE_NEWNET,
+	} {
+		got, err := vm.Run(seccompData(auditArch(), unix.SYS_CLONE, flag|uint64(unix.SIGCHLD), 0))
+		if err != nil || uint32(got) != answer(unix.EPERM) {
+			t.Errorf("clone of a %s namespace: %#x, %v", name, got, err)
+		}
+	}
+}
+
 func TestSeccompFilterIsTheList(t *testing.T) {
 	special := filtered()
 	for audit, table := range map[uint32]*arch.Info{unix.AUDIT_ARCH_X86_64: arch.X86_64, unix.AUDIT_ARCH_AARCH64: arch.AARCH64} {
