@@ -357,7 +357,8 @@ func TestFullDisk(t *testing.T) {
 		r.ok(err)
 
 		var e *Error
-		if _, err := r.SubmitCloudlet(t.Context(), CloudletSubmit{VM: "web"}); !errors.As(err, &e) || !errors.Is(err, ErrFull) || e.Code != "disk_full" || e.Hint == "" {
+		_, err = r.SubmitCloudlet(t.Context(), CloudletSubmit{VM: "web"})
+		if !errors.As(err, &e) || !errors.Is(err, ErrFull) || e.Code != "disk_full" || e.Hint == "" {
 			t.Errorf("submit: %v", err)
 		}
 		if _, err := r.CancelCloudlet(t.Context(), id); !errors.Is(err, ErrFull) {

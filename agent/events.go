@@ -34,7 +34,8 @@ func (a *Agent) told(err error) error {
 	a.outcomes.Unstored++
 	a.held.Unlock()
 	if errors.Is(err, ErrFull) {
-		return refuse(ErrFull, "disk_full", "free space on the disk of "+a.cfg.StateDir+"; what ends meanwhile is stored as soon as there is some",
+		return refuse(ErrFull, "disk_full",
+			"free space on the disk of "+a.cfg.StateDir+"; what ends meanwhile is stored as soon as there is some",
 			"%v: nothing was changed", ErrFull)
 	}
 	return err

@@ -305,7 +305,8 @@ func TestWhereIdlePolicyComesFrom(t *testing.T) {
 	if got, want := r.idleConfig(own), (IdleConfig{After: 12500 * time.Millisecond, Notice: 7 * time.Second, MinVMs: 1}); got != want {
 		t.Errorf("in force: %+v, want %+v", got, want)
 	}
-	if p := r.idlePolicy(own); p.AfterSeconds != 12.5 || p.Sources["after_seconds"] != SourceHost || p.Sources["notice_seconds"] != SourceServe {
+	p = r.idlePolicy(own)
+	if p.AfterSeconds != 12.5 || p.Sources["after_seconds"] != SourceHost || p.Sources["notice_seconds"] != SourceServe {
 		t.Errorf("%+v", p)
 	}
 }

@@ -70,9 +70,17 @@ func (a *Agent) sampleAll(now time.Time) {
 			if v.unsettled {
 				renewed = append(renewed, v)
 			}
-			v.probe.Tell(meter.Given{GPUBusy: v.gpuUse.busy, GPUMemoryBytes: v.gpuUse.memory,
-				CPUsLimit: v.limits.CPUs, MemoryLimit: v.limits.MemoryBytes, BandwidthLimit: v.limits.BandwidthBPS,
-				MemoryHigh: v.limits.MemoryHighBytes, StorageBytes: v.stored(), StorageLimit: v.limits.StorageBytes, Traffic: meter.Traffic(v.before.Plus(v.traffic))})
+			v.probe.Tell(meter.Given{
+				Traffic:        meter.Traffic(v.before.Plus(v.traffic)),
+				GPUBusy:        v.gpuUse.busy,
+				GPUMemoryBytes: v.gpuUse.memory,
+				CPUsLimit:      v.limits.CPUs,
+				MemoryLimit:    v.limits.MemoryBytes,
+				MemoryHigh:     v.limits.MemoryHighBytes,
+				BandwidthLimit: v.limits.BandwidthBPS,
+				StorageBytes:   v.stored(),
+				StorageLimit:   v.limits.StorageBytes,
+			})
 		}
 	}
 	a.held.Unlock()

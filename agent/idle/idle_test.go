@@ -17,18 +17,37 @@ type instant struct {
 func TestSignsOfLife(t *testing.T) {
 	quiet := Signs{}
 	for name, looks := range map[string][]instant{
-		"nothing goes on":           {{0, quiet, 0}, {1 * time.Second, quiet, 1 * time.Second}, {time.Second, quiet, 2 * time.Second}},
-		"a cloudlet":                {{0, quiet, 0}, {time.Second, quiet, time.Second}, {time.Second, Signs{Busy: "a cloudlet is in it"}, 0}, {time.Second, quiet, time.Second}},
+		"nothing goes on": {{0, quiet, 0}, {1 * time.Second, quiet, 1 * time.Second}, {time.Second, quiet, 2 * time.Second}},
+		"a cloudlet": {
+			{0, quiet, 0},
+			{time.Second, quiet, time.Second},
+			{time.Second, Signs{Busy: "a cloudlet is in it"}, 0},
+			{time.Second, quiet, time.Second},
+		},
 		"1 % of a core":             {{0, quiet, 0}, {time.Second, Signs{CPUs: 0.01}, 0}, {time.Second, Signs{CPUs: 0.0099}, time.Second}},
 		"CPU use that is no number": {{0, quiet, 0}, {time.Second, Signs{CPUs: math.NaN()}, 0}},
 		"a gap of 5 s":              {{0, quiet, 0}, {5 * time.Second, quiet, 5 * time.Second}},
 		"a gap of more":             {{0, quiet, 0}, {5*time.Second + 1, quiet, 0}, {time.Second, quiet, time.Second}},
 		"traffic": {{0, Signs{Traffic: 1 << 40}, 0}, {time.Second, Signs{Traffic: 1<<40 + 1000}, time.Second},
 			{time.Second, Signs{Traffic: 1<<40 + 1001}, 0}, {time.Second, Signs{Traffic: 1<<40 + 1001}, time.Second}},
-		"IO":                              {{0, Signs{IO: 7}, 0}, {time.Second, Signs{IO: 4096}, 0}, {time.Second, Signs{IO: 4096}, time.Second}},
-		"traffic in 10 s is put together": {{0, quiet, 0}, {5 * time.Second, Signs{Traffic: 600}, 5 * time.Second}, {4 * time.Second, Signs{Traffic: 1200}, 0}},
-		"noise is not":                    {{0, quiet, 0}, {5 * time.Second, Signs{Traffic: 450}, 5 * time.Second}, {5 * time.Second, Signs{Traffic: 900}, 10 * time.Second}, {5 * time.Second, Signs{Traffic: 1350}, 15 * time.Second}, {5 * time.Second, Signs{Traffic: 1800}, 20 * time.Second}},
-		"a counter goes back":             {{0, Signs{Traffic: 5000}, 0}, {time.Second, quiet, 0}, {time.Second, quiet, time.Second}},
+		"IO": {
+			{0, Signs{IO: 7}, 0},
+			{time.Second, Signs{IO: 4096}, 0},
+			{time.Second, Signs{IO: 4096}, time.Second},
+		},
+		"traffic in 10 s is put together": {
+			{0, quiet, 0},
+			{5 * time.Second, Signs{Traffic: 600}, 5 * time.Second},
+			{4 * time.Second, Signs{Traffic: 1200}, 0},
+		},
+		"noise is not": {
+			{0, quiet, 0},
+			{5 * time.Second, Signs{Traffic: 450}, 5 * time.Second},
+			{5 * time.Second, Signs{Traffic: 900}, 10 * time.Second},
+			{5 * time.Second, Signs{Traffic: 1350}, 15 * time.Second},
+			{5 * time.Second, Signs{Traffic: 1800}, 20 * time.Second},
+		},
+		"a counter goes back": {{0, Signs{Traffic: 5000}, 0}, {time.Second, quiet, 0}, {time.Second, quiet, time.Second}},
 		"what a cloudlet moved is not counted twice": {{0, Signs{Busy: "a cloudlet is in it"}, 0}, {time.Second, Signs{Busy: "a cloudlet is in it", IO: 1 << 20}, 0},
 			{time.Second, Signs{IO: 1 << 20}, time.Second}},
 	} {

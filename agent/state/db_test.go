@@ -339,7 +339,12 @@ func TestTheOldestIsForgotten(t *testing.T) {
 	if n := len(slices.Collect(v.Operations())); n != KeepOperations || v.Operation("2") != nil {
 		t.Errorf("%d operations", n)
 	}
-	for b, want := range map[store.Bucket]int{store.Cloudlets: KeepEnded, store.Decisions: KeepDecisions, store.Events: KeepEvents, store.Operations: KeepOperations} {
+	for b, want := range map[store.Bucket]int{
+		store.Cloudlets:  KeepEnded,
+		store.Decisions:  KeepDecisions,
+		store.Events:     KeepEvents,
+		store.Operations: KeepOperations,
+	} {
 		if all, err := disk.Raw(b); err != nil || len(all) != want {
 			t.Errorf("%s: %d stored, %v", b, len(all), err)
 		}

@@ -94,7 +94,8 @@ func TestOldDatabase(t *testing.T) {
 		t.Errorf("%d VMs, %d live, boot %q, policy %+v", v.VMCount(), v.LiveCount(), v.Boot(), v.Policy())
 	}
 	web := v.FindVM("web")
-	if size := web.Size(); size.CPUs != 0.75 || size.MemoryBytes != 80<<20 || web.Held().MemoryBytes != 80<<20 || web.Lent().MemoryBytes != 16<<20 {
+	size := web.Size()
+	if size.CPUs != 0.75 || size.MemoryBytes != 80<<20 || web.Held().MemoryBytes != 80<<20 || web.Lent().MemoryBytes != 16<<20 {
 		t.Errorf("web has %v, holds %v", size, web.Held())
 	}
 	if last := v.FindCloudlet("job"); last == nil || last.Argv[1] != "5" {

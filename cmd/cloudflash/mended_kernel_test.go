@@ -73,8 +73,10 @@ func TestSystemSecondServeIsRefused(t *testing.T) {
 	dir := t.TempDir()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	out, err := exec.CommandContext(ctx, "cloudflash", "serve", "--listen", "", "--socket", filepath.Join(dir, "sock"),
-		"--state-dir", filepath.Join(dir, "state"), "--run-dir", filepath.Join(dir, "run"), "--cgroup-parent", a.Parent, "--erase").CombinedOutput()
+	second := exec.CommandContext(ctx, "cloudflash", "serve", "--listen", "", "--socket", filepath.Join(dir, "sock"),
+		"--state-dir", filepath.Join(dir, "state"), "--run-dir", filepath.Join(dir, "run"),
+		"--cgroup-parent", a.Parent, "--erase")
+	out, err := second.CombinedOutput()
 	if err == nil || !strings.Contains(string(out), fmt.Sprintf("another agent's, process %d:", a.PID())) {
 		t.Errorf("%v, it says %s", err, out)
 	}

@@ -151,7 +151,8 @@ func parseOptions(args []string, env func(string) string, out io.Writer) (option
 		return o, envErr
 	}
 	// On the command line alone: one that stays in a file would erase again, next year.
-	fs.BoolVar(&o.Erase, "erase", false, "erase VMs that are here and not in the database, instead of refusing to start: where it is missing, empty, or another one")
+	fs.BoolVar(&o.Erase, "erase", false,
+		"erase VMs that are here and not in the database, instead of refusing to start: where it is missing, empty, or another one")
 	if err := fs.Parse(args); err != nil {
 		return o, err
 	}

@@ -100,7 +100,8 @@ func gofmt(ctx context.Context, out io.Writer) error {
 
 // names checks that no kernel test is where it would never run.
 func names(_ context.Context, out io.Writer) error {
-	files, err := exec.Command("git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", "*_test.go", ":!*_kernel_test.go").Output()
+	files, err := exec.Command("git", "ls-files", "-z", "--cached", "--others", "--exclude-standard",
+		"*_test.go", ":!*_kernel_test.go").Output()
 	if err != nil {
 		return err
 	}
