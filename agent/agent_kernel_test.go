@@ -17,6 +17,7 @@ import (
 	"cloudflash/agent/guest"
 	"cloudflash/agent/state"
 	"cloudflash/cgroup/cgrouptest"
+
 	"golang.org/x/sys/unix"
 )
 

@@ -14,10 +14,12 @@ import (
 	"testing/synctest"
 	"time"
 
+	"cloudflash/agent/fault"
 	"cloudflash/agent/host"
 	"cloudflash/agent/schedule"
 	"cloudflash/agent/state"
 	"cloudflash/agent/store"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -116,11 +118,11 @@ func TestRangesNameFieldValueAndLimit(t *testing.T) {
 			s := ok
 			tt.change(&s)
 			err := DefaultConfig().Ranges.check(s)
-			var e *Error
+			var e *fault.Error
 			switch {
 			case tt.pointer == "" && err != nil:
 				t.Errorf("refused: %v", err)
-			case tt.pointer != "" && (!errors.As(err, &e) || !errors.Is(err, ErrInvalid)):
+			case tt.pointer != "" && (!errors.As(err, &e) || !errors.Is(err, fault.ErrInvalid)):
 				t.Errorf("err = %v, want an invalid-field error", err)
 			case tt.pointer != "" && (e.Fields[0].Pointer != tt.pointer || e.Fields[0].Min == nil || e.Fields[0].Max == nil):
 				t.Errorf("fields = %+v, want %s with its range", e.Fields, tt.pointer)
@@ -140,8 +142,8 @@ func TestVMNames(t *testing.T) {
 			t.Errorf("%q: err = %v, want accepted = %v", name, err, ok)
 		}
 	}
-	var e *Error
-	if err := checkVMName(OwnerHost); !errors.As(err, &e) || !errors.Is(err, ErrInvalid) || len(e.Fields) != 1 || e.Fields[0].Pointer != "/name" || !strings.Contains(e.Detail, "owner") {
+	var e *fault.Error
+	if err := checkVMName(OwnerHost); !errors.As(err, &e) || !errors.Is(err, fault.ErrInvalid) || len(e.Fields) != 1 || e.Fields[0].Pointer != "/name" || !strings.Contains(e.Detail, "owner") {
 		t.Errorf("a name of an owner: %+v", err)
 	}
 }
@@ -165,7 +167,7 @@ func TestSubmitChecksNameTheField(t *testing.T) {
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
-			var e *Error
+			var e *fault.Error
 			if err := tt.req.withDefaults().check(); !errors.As(err, &e) || e.Fields[0].Pointer != tt.pointer {
 				t.Errorf("err = %v, want one about %s", err, tt.pointer)
 			}
@@ -240,7 +242,7 @@ func TestEventsAreKeptInOrderAndBounded(t *testing.T) {
 	if got, _ := a.Events(all[5].Seq, 2); len(got) != 2 || got[0].Seq != all[5].Seq+1 {
 		t.Errorf("after %d: %+v", all[5].Seq, got)
 	}
-	if _, err := a.Events(1, 1); !errors.Is(err, ErrExpired) {
+	if _, err := a.Events(1, 1); !errors.Is(err, fault.ErrExpired) {
 		t.Errorf("history that is gone: %v", err)
 	}
 	if got, err := a.Events(math.MaxUint64, 10); err != nil || len(got) != 0 {
@@ -257,11 +259,11 @@ func TestTokens(t *testing.T) {
 	if got, err := a.Authenticate(secret); err != nil || got.ID != tok.ID || got.Role != RoleViewer {
 		t.Errorf("authenticate: %+v %v", got, err)
 	}
-	if _, _, err := a.CreateToken("ci", RoleAdmin); !errors.Is(err, ErrExists) {
+	if _, _, err := a.CreateToken("ci", RoleAdmin); !errors.Is(err, fault.ErrExists) {
 		t.Errorf("second token of that name: %v", err)
 	}
 	for _, bad := range []string{"", "x", secret + "x", tok.ID} {
-		if _, err := a.Authenticate(bad); !errors.Is(err, ErrAuth) {
+		if _, err := a.Authenticate(bad); !errors.Is(err, fault.ErrAuth) {
 			t.Errorf("secret %q: %v", bad, err)
 		}
 	}
@@ -272,7 +274,7 @@ func TestTokens(t *testing.T) {
 	if err := a.RevokeToken(tok.ID); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := a.Authenticate(secret); !errors.Is(err, ErrAuth) {
+	if _, err := a.Authenticate(secret); !errors.Is(err, fault.ErrAuth) {
 		t.Errorf("revoked token: %v", err)
 	}
 }
@@ -299,7 +301,7 @@ func TestSlots(t *testing.T) {
 	for slot := range maxSlots {
 		a.worn[slot] = true
 	}
-	if _, err := a.freeSlot(a.state.View(), false); !errors.Is(err, ErrCapacity) {
+	if _, err := a.freeSlot(a.state.View(), false); !errors.Is(err, fault.ErrCapacity) {
 		t.Error(err)
 	}
 }
@@ -327,7 +329,7 @@ func TestUnknownVMs(t *testing.T) {
 		for range 2 {
 			select {
 			case err := <-done:
-				if err != nil && !errors.Is(err, ErrNotFound) {
+				if err != nil && !errors.Is(err, fault.ErrNotFound) {
 					t.Errorf("%s: %v", what, err)
 				}
 			case <-time.After(time.Minute):
@@ -348,20 +350,23 @@ func TestFullDisk(t *testing.T) {
 		var full atomic.Bool
 		full.Store(true)
 		var err error
-		r.state, err = state.Load(r.store, state.Config{Commit: func(changes ...store.Change) error {
-			if full.Load() {
-				return fmt.Errorf("write: %w", unix.ENOSPC)
-			}
-			return r.store.Commit(changes...)
-		}})
+		r.state, err = state.Load(r.store, state.Config{
+			Unstored: r.unstored,
+			Commit: func(changes ...store.Change) error {
+				if full.Load() {
+					return fmt.Errorf("write: %w", unix.ENOSPC)
+				}
+				return r.store.Commit(changes...)
+			},
+		})
 		r.ok(err)
 
-		var e *Error
+		var e *fault.Error
 		_, err = r.SubmitCloudlet(t.Context(), CloudletSubmit{VM: "web"})
-		if !errors.As(err, &e) || !errors.Is(err, ErrFull) || e.Code != "disk_full" || e.Hint == "" {
+		if !errors.As(err, &e) || !errors.Is(err, fault.ErrFull) || e.Code != "disk_full" || e.Hint == "" {
 			t.Errorf("submit: %v", err)
 		}
-		if _, err := r.CancelCloudlet(t.Context(), id); !errors.Is(err, ErrFull) {
+		if _, err := r.CancelCloudlet(t.Context(), id); !errors.Is(err, fault.ErrFull) {
 			t.Errorf("cancel: %v", err)
 		}
 		if c := r.Cloudlets(); len(c) != 1 || c[0].State != CloudletQueued {

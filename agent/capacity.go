@@ -3,6 +3,7 @@ package agent
 import (
 	"fmt"
 
+	"cloudflash/agent/fault"
 	"cloudflash/agent/state"
 )
 
@@ -53,9 +54,9 @@ func (c Capacity) minus(d Capacity) Capacity {
 // what grows is checked.
 func (a *Agent) fits(s state.View, old, new Spec) error {
 	free := a.capacity().minus(reserved(s))
-	var fields []Field
+	var fields []fault.Field
 	short := func(pointer string, need, have any, unit string) {
-		fields = append(fields, Field{Pointer: pointer, Max: have,
+		fields = append(fields, fault.Field{Pointer: pointer, Max: have,
 			Detail: fmt.Sprintf("needs %v%s more, the host has %v%s free to promise", need, unit, have, unit)})
 	}
 	code := ""
@@ -89,7 +90,7 @@ func (a *Agent) fits(s state.View, old, new Spec) error {
 	if lent := lent(s); lent.MemoryBytes > 0 || lent.StorageBytes > 0 {
 		hint += fmt.Sprintf("; autoscaling has lent VMs %d MiB of memory and %d MiB of storage above their specs, which come back as they shrink", lent.MemoryBytes>>20, lent.StorageBytes>>20)
 	}
-	return &Error{Kind: ErrCapacity, Code: code, Fields: fields, Detail: detail, Hint: hint}
+	return &fault.Error{Kind: fault.ErrCapacity, Code: code, Fields: fields, Detail: detail, Hint: hint}
 }
 
 // lent is what autoscaling has given VMs above their specs.

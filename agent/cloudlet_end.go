@@ -12,6 +12,7 @@ import (
 	"cloudflash/agent/meter"
 	"cloudflash/agent/state"
 	"cloudflash/cgroup"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -94,7 +95,7 @@ func (a *Agent) kill(c *cloudletRecord, now time.Duration) time.Duration {
 // SIGTERM and then, from the queue loop, cgroup.kill. Which says whom, or refuses.
 func (a *Agent) stop(why string, which func(state.View) ([]*cloudletRecord, error)) error {
 	var told []cloudletRecord
-	err := a.commitAnyway(func(tx *state.Tx) error {
+	err := a.state.UpdateAnyway(func(tx *state.Tx) error {
 		some, err := which(tx.View)
 		m := now()
 		for _, c := range some {
@@ -232,7 +233,7 @@ func untilStored(ctx context.Context, do func() bool) bool {
 // end stores how a cloudlet ended; false means that it could not.
 func (a *Agent) end(id string, v *vm, end ending, use Usage, at moment, startedAt ...time.Time) bool {
 	over := false
-	err := a.commitAnyway(func(tx *state.Tx) error {
+	err := a.state.UpdateAnyway(func(tx *state.Tx) error {
 		c := tx.Cloudlet(id)
 		if over = c == nil || c.State.Final(); over {
 			return nil

@@ -10,6 +10,7 @@ import (
 	"syscall"
 	"time"
 
+	"cloudflash/agent/fault"
 	"cloudflash/agent/guest"
 	"cloudflash/agent/schedule"
 	"cloudflash/agent/state"
@@ -43,7 +44,7 @@ const queueAgain = 5 * storeAgain
 func (a *Agent) startQueued() error {
 	for range a.state.View().LiveAs(CloudletQueued) { // there is one
 		var placed []placement
-		err := a.commit(func(tx *state.Tx) error {
+		err := a.state.Update(func(tx *state.Tx) error {
 			placed = a.placeQueued(tx)
 			return nil
 		})
@@ -231,7 +232,7 @@ func (a *Agent) started(id string, v *vm, g *guest.Guest, scope *cgroup.Scope, r
 
 	var rec cloudletRecord
 	began, over := false, false
-	err = a.commitAnyway(func(tx *state.Tx) error {
+	err = a.state.UpdateAnyway(func(tx *state.Tx) error {
 		c := tx.Cloudlet(id)
 		if over = c == nil || c.State.Final(); over { // it ended before this line
 			return nil
@@ -317,7 +318,7 @@ func (a *Agent) startFailed(ctx context.Context, c *cloudletRecord, v *vm, scope
 // startEnding gives a command that cannot be executed the codes shells use.
 func startEnding(e *guest.StartError) ending {
 	if e.Stage == "workdir" {
-		return ending{code: 126, reason: fmt.Sprintf("cannot enter the working directory %s: %v", quote(e.Path), e.Errno)}
+		return ending{code: 126, reason: fmt.Sprintf("cannot enter the working directory %s: %v", fault.Quote(e.Path), e.Errno)}
 	}
 	if e.Stage == "clone" && e.Errno == syscall.EAGAIN {
 		return ending{code: 125, reason: "the VM's pids limit leaves no room for it"}
@@ -327,9 +328,9 @@ func startEnding(e *guest.StartError) ending {
 	}
 	switch e.Errno {
 	case syscall.ENOENT, syscall.ENOTDIR:
-		return ending{code: 127, reason: fmt.Sprintf("command not found: %s", quote(e.Path))}
+		return ending{code: 127, reason: fmt.Sprintf("command not found: %s", fault.Quote(e.Path))}
 	case syscall.EACCES, syscall.ENOEXEC, syscall.EISDIR, syscall.EPERM, syscall.ELOOP:
-		return ending{code: 126, reason: fmt.Sprintf("cannot execute %s: %v", quote(e.Path), e.Errno)}
+		return ending{code: 126, reason: fmt.Sprintf("cannot execute %s: %v", fault.Quote(e.Path), e.Errno)}
 	}
 	return ending{code: 125, reason: e.Error()}
 }

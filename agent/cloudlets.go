@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 
+	"cloudflash/agent/fault"
 	"cloudflash/agent/output"
 	"cloudflash/agent/state"
 )
@@ -30,7 +31,7 @@ func (a *Agent) SubmitCloudlet(_ context.Context, req CloudletSubmit) (Cloudlet,
 	}
 
 	var rec cloudletRecord
-	err := a.commit(func(tx *state.Tx) error {
+	err := a.state.Update(func(tx *state.Tx) error {
 		vmID, err := pin(tx.View, req)
 		if err != nil {
 			return err
@@ -40,8 +41,8 @@ func (a *Agent) SubmitCloudlet(_ context.Context, req CloudletSubmit) (Cloudlet,
 			rec.Name = state.DefaultName(rec.ID)
 		}
 		for other := range tx.LiveNamed(rec.Name) {
-			return refuse(ErrExists, "name_taken", "choose another name, or wait until it has ended",
-				"a cloudlet named %s is %s (%s)", quote(rec.Name), other.State, other.ID)
+			return fault.Refuse(fault.ErrExists, "name_taken", "choose another name, or wait until it has ended",
+				"a cloudlet named %s is %s (%s)", fault.Quote(rec.Name), other.State, other.ID)
 		}
 		tx.PutCloudlet(rec)
 		tx.Tell(Event{Level: LevelInfo, Kind: "cloudlet.queued", VM: vmID, Cloudlet: rec.ID,
@@ -107,25 +108,25 @@ func pin(s state.View, req CloudletSubmit) (string, error) {
 	if v.State == VMDeleting || v.State == VMFailed {
 		return "", wrongState(v, "given cloudlets")
 	}
-	var fields []Field
+	var fields []fault.Field
 	if req.Request.CPUs > v.Spec.CPUs {
-		fields = append(fields, Field{Pointer: "/request/cpus", Max: v.Spec.CPUs, Detail: "is more than the VM has"})
+		fields = append(fields, fault.Field{Pointer: "/request/cpus", Max: v.Spec.CPUs, Detail: "is more than the VM has"})
 	}
 	if req.Request.MemoryBytes > v.Spec.MemoryBytes {
-		fields = append(fields, Field{Pointer: "/request/memory_bytes", Max: v.Spec.MemoryBytes, Detail: "is more than the VM has"})
+		fields = append(fields, fault.Field{Pointer: "/request/memory_bytes", Max: v.Spec.MemoryBytes, Detail: "is more than the VM has"})
 	}
 	if req.Request.GPUs > len(v.GPUs) {
-		fields = append(fields, Field{Pointer: "/request/gpus", Max: len(v.GPUs), Detail: "is more than the VM has"})
+		fields = append(fields, fault.Field{Pointer: "/request/gpus", Max: len(v.GPUs), Detail: "is more than the VM has"})
 	}
 	if len(fields) > 0 {
-		return "", &Error{Kind: ErrCapacity, Code: "insufficient_vm", Fields: fields, Hint: "ask for less, or resize the VM",
+		return "", &fault.Error{Kind: fault.ErrCapacity, Code: "insufficient_vm", Fields: fields, Hint: "ask for less, or resize the VM",
 			Detail: fmt.Sprintf("VM %s has %s; the cloudlet asks for %.3g cpus, %d MiB, %d GPUs", v.Name, v.Spec, req.Request.CPUs, req.Request.MemoryBytes>>20, req.Request.GPUs)}
 	}
 	return v.ID, nil
 }
 
 func cloudletNotFound(ref string) error {
-	return refuse(ErrNotFound, "cloudlet_not_found", "cloudflash cloudlet list shows what there is", "cloudlet %s not found", quote(ref))
+	return fault.Refuse(fault.ErrNotFound, "cloudlet_not_found", "cloudflash cloudlet list shows what there is", "cloudlet %s not found", fault.Quote(ref))
 }
 
 // Cloudlet returns the cloudlet with that id, or the newest of that name.
@@ -224,7 +225,7 @@ func (a *Agent) CancelCloudlet(_ context.Context, ref string) (Cloudlet, error) 
 			return nil, cloudletNotFound(ref)
 		}
 		if r.State.Final() {
-			return nil, refuse(ErrConflict, "already_finished", "", "cloudlet %s has ended: %s", r.Name, r.State)
+			return nil, fault.Refuse(fault.ErrConflict, "already_finished", "", "cloudlet %s has ended: %s", r.Name, r.State)
 		}
 		id = r.ID
 		return []*cloudletRecord{r}, nil
@@ -239,20 +240,20 @@ func (a *Agent) CancelCloudlet(_ context.Context, ref string) (Cloudlet, error) 
 // while the cloudlet runs.
 func (a *Agent) OpenOutput(ref, stream string) (*output.Reader, error) {
 	if !slices.Contains(output.Streams, stream) {
-		var f faults
-		f.add("/stream", nil, nil, "must be stdout or stderr, not %s", quote(stream))
-		return nil, f.err("invalid_stream")
+		var f fault.List
+		f.Add("/stream", nil, nil, "must be stdout or stderr, not %s", fault.Quote(stream))
+		return nil, f.Err("invalid_stream")
 	}
 	c, err := a.Cloudlet(ref)
 	if err != nil {
 		return nil, err
 	}
 	if c.VM == "" {
-		return nil, refuse(ErrConflict, "not_started", "", "cloudlet %s has no output yet: %s", c.Name, c.State)
+		return nil, fault.Refuse(fault.ErrConflict, "not_started", "", "cloudlet %s has no output yet: %s", c.Name, c.State)
 	}
 	r, err := a.outputs(c.VM).Open(c.ID, stream)
 	if errors.Is(err, os.ErrNotExist) {
-		return nil, refuse(ErrNotFound, "no_output", "output is kept as long as the VM", "cloudlet %s has no %s", c.Name, stream)
+		return nil, fault.Refuse(fault.ErrNotFound, "no_output", "output is kept as long as the VM", "cloudlet %s has no %s", c.Name, stream)
 	}
 	return r, err
 }

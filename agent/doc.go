@@ -12,7 +12,7 @@
 //
 // What is intended, and what became of it, is in agent/state and nowhere else:
 // records of VMs and cloudlets, events, decisions, operations, tokens, the host's
-// policy. It has one writer: Agent.commit runs a change alone, after all before it
+// policy. It has one writer: state.DB.Update runs a change alone, after all before it
 // and before all after it, and returns once it is on the disk. Everybody reads a
 // view (Agent.state.View), which costs no lock and never changes; a record in it is
 // as old as the view, and who decides on one does so in a change.
@@ -30,18 +30,18 @@
 // # In which order
 //
 // vm.work, then scaling.mu, then Agent.showing, then a change, then Agent.held, then
-// the advisor's. A change may take held for a moment, so nobody calls commit with it.
+// the advisor's. A change may take held for a moment, so nobody calls Update with it.
 // What gives a VM work (a cloudlet placed or submitted, a session, a change of its
 // spec) and what takes an idle VM away are changes, even those that store nothing: so
 // one comes before the other, and the second sees the first.
 //
 // # What may block
 //
-// With vm.work: anything the kernel does, bounded by a timeout. In commit: one synced
+// With vm.work: anything the kernel does, bounded by a timeout. In Update: one synced
 // write, for all changes that wait. Never with held, nor in a change: they touch
 // memory, and read facts of the host. A reader waits for nobody but the holder of held.
 //
-// What cannot be stored has not happened: the change is refused (state.ErrFull where
+// What cannot be stored has not happened: the change is refused (fault.ErrFull where
 // the disk has no room) and memory is as before. What has happened all the same, such
 // as the end of a cloudlet, is tried again until it is stored; the journal of the VM's
 // init keeps it until then.

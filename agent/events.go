@@ -5,38 +5,23 @@ import (
 	"errors"
 	"log/slog"
 
+	"cloudflash/agent/fault"
 	"cloudflash/agent/state"
 )
 
 // logLevels are those of the log for those of events.
 var logLevels = map[string]slog.Level{LevelInfo: slog.LevelInfo, LevelWarn: slog.LevelWarn, LevelError: slog.LevelError}
 
-// commit runs a change of what is stored, and returns once it is. What the change
-// itself refuses is returned as it is; what cannot be stored is logged. The caller
-// holds neither a.held nor what others need to answer.
-func (a *Agent) commit(do func(*state.Tx) error) error { return a.told(a.state.Update(do)) }
-
-// commitAnyway is commit for what makes something end, or tells of what has happened
-// all the same: there is room kept back for it on a disk that is full.
-func (a *Agent) commitAnyway(do func(*state.Tx) error) error {
-	return a.told(a.state.UpdateAnyway(do))
-}
-
-// told logs and counts what could not be stored, and puts it into words.
-func (a *Agent) told(err error) error {
-	var refusal *Error
-	if err == nil || errors.As(err, &refusal) {
-		return err
-	}
-
+// unstored logs and counts a change that could not be stored, and puts into words why.
+func (a *Agent) unstored(err error) error {
 	a.log.Error("store", "err", err)
 	a.held.Lock()
 	a.outcomes.Unstored++
 	a.held.Unlock()
-	if errors.Is(err, ErrFull) {
-		return refuse(ErrFull, "disk_full",
+	if errors.Is(err, fault.ErrFull) {
+		return fault.Refuse(fault.ErrFull, "disk_full",
 			"free space on the disk of "+a.cfg.StateDir+"; what ends meanwhile is stored as soon as there is some",
-			"%v: nothing was changed", ErrFull)
+			"%v: nothing was changed", fault.ErrFull)
 	}
 	return err
 }
@@ -55,12 +40,12 @@ func (a *Agent) heard(news []Event) {
 	a.changed()
 }
 
-// Events returns at most limit events after seq since, oldest first. ErrExpired
+// Events returns at most limit events after seq since, oldest first. fault.ErrExpired
 // means that events right after since are no longer kept.
 func (a *Agent) Events(since uint64, limit int) ([]Event, error) {
 	found, oldest := a.state.View().Events(since, limit)
 	if since > 0 && oldest > 0 && since < oldest-1 {
-		return nil, refuse(ErrExpired, "history_gone", "start again from since=0",
+		return nil, fault.Refuse(fault.ErrExpired, "history_gone", "start again from since=0",
 			"events after %d are gone, the oldest kept is %d", since, oldest)
 	}
 	return found, nil
@@ -68,7 +53,7 @@ func (a *Agent) Events(since uint64, limit int) ([]Event, error) {
 
 // note records an event that changes nothing else.
 func (a *Agent) note(e Event) {
-	_ = a.commit(func(tx *state.Tx) error { // it has logged why
+	_ = a.state.Update(func(tx *state.Tx) error { // it has logged why
 		tx.Tell(e)
 		return nil
 	})

@@ -10,10 +10,12 @@ import (
 	"sync/atomic"
 	"time"
 
+	"cloudflash/agent/fault"
 	"cloudflash/agent/guest"
 	"cloudflash/agent/meter"
 	"cloudflash/agent/state"
 	"cloudflash/cgroup"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -101,11 +103,11 @@ func (a *Agent) Exec(ctx context.Context, ref string, req ExecRequest) (ExecResu
 }
 
 func (r ExecRequest) check() error {
-	var f faults
+	var f fault.List
 	c := CloudletSubmit{Argv: r.Argv, Env: r.Env, WorkDir: r.WorkDir, SLA: SLAMedium, OnDeadline: OnDeadlineKill}
 	if len(r.Argv) == 0 {
-		f.add("/argv", nil, nil, "must name a command")
-		return f.err("invalid_command")
+		f.Add("/argv", nil, nil, "must name a command")
+		return f.Err("invalid_command")
 	}
 	return c.check()
 }
@@ -114,7 +116,7 @@ func (r ExecRequest) check() error {
 // It is a change, of nothing that is stored: an idle VM is deleted before it, and the
 // command refused, or is not idle any more.
 func (a *Agent) openSession(ref string) (v *vm, g *guest.Guest, id string, s *session, err error) {
-	err = a.commit(func(tx *state.Tx) error {
+	err = a.state.Update(func(tx *state.Tx) error {
 		r := tx.FindVM(ref)
 		if r == nil {
 			return vmNotFound(ref)

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 
+	"cloudflash/agent/fault"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -42,8 +44,8 @@ func TestSystemFullDisk(t *testing.T) {
 			break
 		}
 	}
-	var e *Error
-	if !errors.As(err, &e) || !errors.Is(err, ErrFull) || e.Code != "disk_full" || !strings.Contains(e.Hint, l.cfg.StateDir) {
+	var e *fault.Error
+	if !errors.As(err, &e) || !errors.Is(err, fault.ErrFull) || e.Code != "disk_full" || !strings.Contains(e.Hint, l.cfg.StateDir) {
 		t.Fatalf("submit: %v", err)
 	}
 	for _, c := range l.Health(t.Context()) {
@@ -74,7 +76,7 @@ func TestSystemFullDisk(t *testing.T) {
 	if c := l.ended(stays.ID); c.State != CloudletCancelled {
 		t.Errorf("what was cancelled: %s, %s", c.State, c.Reason)
 	}
-	if _, err := l.SubmitCloudlet(t.Context(), much); !errors.Is(err, ErrFull) {
+	if _, err := l.SubmitCloudlet(t.Context(), much); !errors.Is(err, fault.ErrFull) {
 		t.Errorf("submit: %v", err)
 	}
 	l.delete("web")

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"time"
 
+	"cloudflash/agent/fault"
 	"cloudflash/agent/meter"
 )
 
@@ -38,7 +39,7 @@ func (a *Agent) VMHistory(ref string, span time.Duration, fields []string) (Hist
 	}
 	w, err := a.meter.VMWindow(v.ID, time.Now(), span, fields)
 	if err != nil {
-		return History{}, refuse(ErrConflict, "no_history", "try again in a few seconds", "VM %s has not been metered yet: it is %s", quote(v.Name), v.State)
+		return History{}, fault.Refuse(fault.ErrConflict, "no_history", "try again in a few seconds", "VM %s has not been metered yet: it is %s", fault.Quote(v.Name), v.State)
 	}
 	return historyOf(w), nil
 }
@@ -61,17 +62,17 @@ func HostHistoryFields() []string { return meter.HostFields() }
 const mostUnknown = 3
 
 func checkHistory(span time.Duration, fields, known []string) error {
-	var f faults
-	within(&f, "?range", span.Seconds(), Range[float64]{1, HistoryLongest.Seconds()})
+	var f fault.List
+	fault.Within(&f, "?range", span.Seconds(), 1, HistoryLongest.Seconds())
 	if len(fields) > len(known) {
-		f.add("?fields", 1, len(known), "has %d names, and there are %d series", len(fields), len(known))
-		return f.err("invalid_history")
+		f.Add("?fields", 1, len(known), "has %d names, and there are %d series", len(fields), len(known))
+		return f.Err("invalid_history")
 	}
 	unknown := slices.DeleteFunc(slices.Clone(fields), func(name string) bool { return slices.Contains(known, name) })
 	for _, name := range unknown[:min(len(unknown), mostUnknown)] {
-		f.add("?fields", nil, nil, "%s is not one of %s", quote(name), strings.Join(known, ", "))
+		f.Add("?fields", nil, nil, "%s is not one of %s", fault.Quote(name), strings.Join(known, ", "))
 	}
-	return f.err("invalid_history")
+	return f.Err("invalid_history")
 }
 
 func historyOf(w meter.Window) History {

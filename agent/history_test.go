@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"cloudflash/agent/fault"
 	"cloudflash/agent/meter"
 )
 
@@ -40,21 +41,10 @@ func TestHistoryFieldsAreFew(t *testing.T) {
 				}
 				return
 			}
-			var e *Error
+			var e *fault.Error
 			if !errors.As(err, &e) || len(e.Fields) != test.faults || len(e.Detail) > 4096 || !strings.Contains(e.Detail, test.says) {
 				t.Fatalf("%.200v", err)
 			}
 		})
-	}
-}
-
-func TestFaultsAreFew(t *testing.T) {
-	var f faults
-	for range 1000 {
-		f.add("/x", nil, nil, "is wrong")
-	}
-	var e *Error
-	if err := f.err("wrong"); !errors.As(err, &e) || len(e.Fields) != mostFaults {
-		t.Errorf("%.200v", err)
 	}
 }

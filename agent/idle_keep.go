@@ -17,7 +17,7 @@ func (a *Agent) KeepVM(ref string) (VM, error) {
 // keep stores whether a VM is deleted when idle. It waits for nothing that is done
 // to the VM meanwhile: its notice may be nearly over.
 func (a *Agent) keep(v *vm, keep bool) (VM, error) {
-	err := a.commit(func(tx *state.Tx) error {
+	err := a.state.Update(func(tx *state.Tx) error {
 		r := v.in(tx.View)
 		if r.State == VMDeleting {
 			return wrongState(r, "kept")

@@ -1,6 +1,10 @@
 package agent
 
-import "time"
+import (
+	"time"
+
+	"cloudflash/agent/fault"
+)
 
 // IdleConfig says what becomes of VMs in which nothing goes on.
 type IdleConfig struct {
@@ -58,22 +62,21 @@ func overlay[T any](field, v *T, sources map[string]string, name string) {
 	}
 }
 
-func checkIdle(l PolicyLayer, f *faults, host bool) {
+func checkIdle(l PolicyLayer, f *fault.List, host bool) {
 	if l.Idle == nil {
 		return
 	}
 	if !host {
-		f.add("/idle", nil, nil, "is of the host only; a VM is kept with keep")
+		f.Add("/idle", nil, nil, "is of the host only; a VM is kept with keep")
 		return
 	}
-	seconds := Range[float64]{0, mostIdle.Seconds()}
 	if v := l.Idle.AfterSeconds; v != nil {
-		within(f, "/idle/after_seconds", *v, seconds)
+		fault.Within(f, "/idle/after_seconds", *v, 0, mostIdle.Seconds())
 	}
 	if v := l.Idle.NoticeSeconds; v != nil {
-		within(f, "/idle/notice_seconds", *v, seconds)
+		fault.Within(f, "/idle/notice_seconds", *v, 0, mostIdle.Seconds())
 	}
 	if v := l.Idle.MinVMs; v != nil {
-		within(f, "/idle/min_vms", *v, Range[int]{0, mostMinimum})
+		fault.Within(f, "/idle/min_vms", *v, 0, mostMinimum)
 	}
 }

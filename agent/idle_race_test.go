@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"cloudflash/agent/fault"
 	"cloudflash/agent/state"
 )
 
@@ -55,7 +56,7 @@ func TestNoWorkGoesWithAnIdleVM(t *testing.T) {
 		for _, err := range errs {
 			if err != nil {
 				refused++
-				if !errors.Is(err, ErrConflict) && !errors.Is(err, ErrNotFound) {
+				if !errors.Is(err, fault.ErrConflict) && !errors.Is(err, fault.ErrNotFound) {
 					t.Error(err)
 				}
 			}

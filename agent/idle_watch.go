@@ -34,7 +34,7 @@ func (a *Agent) watchIdle(now time.Time) {
 
 	var placed []placement
 	var gone []*vm
-	err := a.commit(func(tx *state.Tx) error {
+	err := a.state.Update(func(tx *state.Tx) error {
 		c := a.idleConfig(tx.Policy())
 		a.held.Lock()
 		due := a.idleDue(tx.View, c, now)

@@ -12,6 +12,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"cloudflash/agent/fault"
 	"cloudflash/agent/guest"
 	"cloudflash/agent/meter"
 	"cloudflash/cgroup"
@@ -252,7 +253,7 @@ func TestKeptVMsStay(t *testing.T) {
 		}
 		r.pass(92)
 		r.want("vm.keep web, vm.idle web, vm.idle_deleted web, vm.deleting web", VMDeleting)
-		if _, err := r.KeepVM("web"); !errors.Is(err, ErrConflict) {
+		if _, err := r.KeepVM("web"); !errors.Is(err, fault.ErrConflict) {
 			t.Errorf("a VM that is being deleted is kept: %v", err)
 		}
 	})

@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"cloudflash/agent/fault"
 	"cloudflash/pagemap"
 )
 
@@ -157,7 +158,7 @@ func (a *Agent) ScanMemory() (Operation, error) {
 	defer a.held.Unlock()
 	op := newOperation(memoryScan, "memory")
 	if err := m.scanner.Full(op.ID, func(err error) { a.endScan(op, err) }); err != nil {
-		return Operation{}, refuse(ErrConflict, "scan_running", "wait for it, or cancel it", "a full pass is under way")
+		return Operation{}, fault.Refuse(fault.ErrConflict, "scan_running", "wait for it, or cancel it", "a full pass is under way")
 	}
 	a.scans[op.ID] = op
 	a.changed()
@@ -199,7 +200,7 @@ func (a *Agent) forgetScans() {
 // CancelMemoryScan ends the full pass that is under way.
 func (a *Agent) CancelMemoryScan() error {
 	if m := &a.memory; m.scanner == nil || !m.scanner.Cancel() {
-		return refuse(ErrConflict, "no_scan", "", "no full pass is under way")
+		return fault.Refuse(fault.ErrConflict, "no_scan", "", "no full pass is under way")
 	}
 	return nil
 }
@@ -217,11 +218,11 @@ func (a *Agent) withProgress(op Operation) Operation {
 
 func unsupported(err error) error {
 	hint := "the agent needs to be root, and the kernel CONFIG_PROC_PAGE_MONITOR"
-	return refuse(ErrUnsupported, "unsupported", hint, "this host has no page-level numbers: %v", err)
+	return fault.Refuse(fault.ErrUnsupported, "unsupported", hint, "this host has no page-level numbers: %v", err)
 }
 
 func notYet(what string) error {
-	return refuse(ErrNotYet, "not_yet", "try again in a moment", "%s", what)
+	return fault.Refuse(fault.ErrNotYet, "not_yet", "try again in a moment", "%s", what)
 }
 
 // memoryCheck is the line of `cloudflash host check`.

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"cloudflash/pagemap"
+
 	"golang.org/x/sys/unix"
 )
 

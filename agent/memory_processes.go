@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"cloudflash/agent/fault"
 	"cloudflash/pagemap"
 )
 
@@ -106,14 +107,14 @@ func (a *Agent) scopeOf(p *pagemap.Process, vmID string) (string, error) {
 
 // MemoryMappings looks at every mapping of one process of a VM, page by page. pid
 // is its id on the host. One look at a time: processes choose how much work they
-// are. Whoever has waited for too long is refused with ErrNotYet, as is who has
+// are. Whoever has waited for too long is refused with fault.ErrNotYet, as is who has
 // gone when ctx ends.
 func (a *Agent) MemoryMappings(ctx context.Context, ref string, pid int) (MemoryProcess, error) {
 	v, err := a.lookup(ref)
 	if err != nil {
 		return MemoryProcess{}, err
 	}
-	absent := refuse(ErrNotFound, "process_not_found", "", "process %d of VM %s not found", pid, quote(ref))
+	absent := fault.Refuse(fault.ErrNotFound, "process_not_found", "", "process %d of VM %s not found", pid, fault.Quote(ref))
 	if pid <= 0 {
 		return MemoryProcess{}, absent
 	}
@@ -140,14 +141,14 @@ func (m *memory) beginLook(ctx context.Context) error {
 	case <-ctx.Done():
 		return lookEnded()
 	case <-wait.C:
-		return refuse(ErrNotYet, "busy", "try again in a moment", "the mappings of another process are being looked at, which takes long")
+		return fault.Refuse(fault.ErrNotYet, "busy", "try again in a moment", "the mappings of another process are being looked at, which takes long")
 	}
 }
 
 func (m *memory) endLook() { <-m.looking }
 
 func lookEnded() error {
-	return refuse(ErrNotYet, "request_ended", "", "the request ended before the mappings had been looked at")
+	return fault.Refuse(fault.ErrNotYet, "request_ended", "", "the request ended before the mappings had been looked at")
 }
 
 func (a *Agent) mappingsOf(ctx context.Context, vmID string, pid int) (MemoryProcess, error) {

@@ -8,7 +8,9 @@ import (
 	"testing/synctest"
 	"time"
 
+	"cloudflash/agent/fault"
 	"cloudflash/pagemap"
+
 	"github.com/google/go-cmp/cmp"
 )
 
@@ -49,19 +51,19 @@ func TestWithoutPageFiles(t *testing.T) {
 	_, _, ownersErr := a.MemoryOwners()
 	_, scanErr := a.ScanMemory()
 	for _, err := range []error{mapErr, ownersErr, scanErr} {
-		var e *Error
-		if !errors.As(err, &e) || !errors.Is(err, ErrUnsupported) || e.Code != "unsupported" {
+		var e *fault.Error
+		if !errors.As(err, &e) || !errors.Is(err, fault.ErrUnsupported) || e.Code != "unsupported" {
 			t.Errorf("%v", err)
 		}
 	}
-	if err := a.CancelMemoryScan(); !errors.Is(err, ErrConflict) {
+	if err := a.CancelMemoryScan(); !errors.Is(err, fault.ErrConflict) {
 		t.Error(err)
 	}
-	if _, err := a.Memory(); !errors.Is(err, ErrNotYet) {
+	if _, err := a.Memory(); !errors.Is(err, fault.ErrNotYet) {
 		t.Error(err)
 	}
 	a.memory.countersErr = errors.New("no buddyinfo")
-	if _, err := a.Memory(); !errors.Is(err, ErrUnsupported) {
+	if _, err := a.Memory(); !errors.Is(err, fault.ErrUnsupported) {
 		t.Error(err)
 	}
 	if a.memory.scanFailed() == nil {
@@ -89,8 +91,8 @@ func TestOneLookAtATime(t *testing.T) {
 		if err := m.beginLook(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		var e *Error
-		if err := m.beginLook(t.Context()); !errors.As(err, &e) || !errors.Is(err, ErrNotYet) || e.Code != "busy" {
+		var e *fault.Error
+		if err := m.beginLook(t.Context()); !errors.As(err, &e) || !errors.Is(err, fault.ErrNotYet) || e.Code != "busy" {
 			t.Errorf("while another looks: %v", err)
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), lookWait/2)
@@ -118,8 +120,8 @@ func TestMappingsOfWhatIsNotThere(t *testing.T) {
 		pid  int
 		code string
 	}{{"nope", 1, "vm_not_found"}, {"web", 0, "process_not_found"}, {"web", -1, "process_not_found"}, {"web", 1 << 22, "process_not_found"}} {
-		var e *Error
-		if _, err := a.MemoryMappings(t.Context(), c.ref, c.pid); !errors.As(err, &e) || !errors.Is(err, ErrNotFound) || e.Code != c.code {
+		var e *fault.Error
+		if _, err := a.MemoryMappings(t.Context(), c.ref, c.pid); !errors.As(err, &e) || !errors.Is(err, fault.ErrNotFound) || e.Code != c.code {
 			t.Errorf("%+v: %v", c, err)
 		}
 	}

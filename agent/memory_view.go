@@ -4,6 +4,7 @@ import (
 	"errors"
 	"time"
 
+	"cloudflash/agent/fault"
 	"cloudflash/pagemap"
 )
 
@@ -159,16 +160,16 @@ func (a *Agent) MemoryMap(from, span int64, cells int, owner string) (MemoryMap,
 		return MemoryMap{}, unsupported(a.memory.scannerErr)
 	}
 	all := int64(s.Span())
-	var f faults
-	within(&f, "?cells", cells, Range[int]{1, pagemap.MaxCells})
-	within(&f, "?from", from, Range[int64]{0, all - 1})
+	var f fault.List
+	fault.Within(&f, "?cells", cells, 1, pagemap.MaxCells)
+	fault.Within(&f, "?from", from, 0, all-1)
 	if span == 0 && from < all {
 		span = all - from
 	}
 	if from >= 0 && from < all {
-		within(&f, "?span", span, Range[int64]{1, all - from})
+		fault.Within(&f, "?span", span, 1, all-from)
 	}
-	if err := f.err("out_of_range"); err != nil {
+	if err := f.Err("out_of_range"); err != nil {
 		return MemoryMap{}, err
 	}
 	if owner != "" && owner != OwnerHost && owner != OwnerDeleted {

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"time"
 
+	"cloudflash/agent/fault"
 	"cloudflash/agent/state"
 )
 
@@ -38,7 +39,7 @@ func (a *Agent) Operation(id string) (Operation, error) {
 	op, ok := a.scans[id]
 	a.held.Unlock()
 	if !ok {
-		return op, refuse(ErrNotFound, "operation_not_found", "", "operation %s not found", quote(id))
+		return op, fault.Refuse(fault.ErrNotFound, "operation_not_found", "", "operation %s not found", fault.Quote(id))
 	}
 	return a.withProgress(op), nil
 }

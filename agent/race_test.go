@@ -9,9 +9,11 @@ import (
 	"testing"
 	"time"
 
+	"cloudflash/agent/fault"
 	"cloudflash/agent/guest"
 	"cloudflash/agent/state"
 	"cloudflash/cgroup"
+
 	"github.com/google/go-cmp/cmp"
 )
 
@@ -103,7 +105,7 @@ func TestEveryChangeBesideEveryReader(t *testing.T) {
 				return err
 			}
 			r.deleteFailed(v, errors.New("busy"))
-			return r.commit(func(tx *state.Tx) error {
+			return r.state.Update(func(tx *state.Tx) error {
 				tx.DeleteVM(v.ID)
 				tx.Then(func() { r.forget(v) })
 				return nil
@@ -116,7 +118,7 @@ func TestEveryChangeBesideEveryReader(t *testing.T) {
 			return r.RevokeToken("ci")
 		},
 		"decide": func(v *vm) error {
-			return r.commit(func(tx *state.Tx) error {
+			return r.state.Update(func(tx *state.Tx) error {
 				seq := tx.AddDecision(Decision{VM: v.ID, Resource: "cpus", Action: "grow", Result: DecisionApplied})
 				d := *tx.Decision(seq)
 				d.Effect = &Effect{}
@@ -187,7 +189,7 @@ func TestEveryChangeBesideEveryReader(t *testing.T) {
 			went := false
 			for n := 0; n < 12 || !went && n < 1000; n++ {
 				err := change(some())
-				var refusal *Error
+				var refusal *fault.Error
 				if err != nil && !errors.As(err, &refusal) {
 					t.Errorf("%s: %v", name, err)
 				}

@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"cloudflash/agent/autoscale"
+	"cloudflash/agent/fault"
+
 	"github.com/google/go-cmp/cmp"
 )
 
@@ -27,7 +29,7 @@ func TestSystemRecommendAllOrNothing(t *testing.T) {
 	l.advisor.vms[v.ID].profile = p
 	l.advisor.mu.Unlock()
 	_, err := l.TakeAdvice(t.Context(), "web", []string{"cpus", "memory_bytes"})
-	var e *Error
+	var e *fault.Error
 	if !errors.As(err, &e) || e.Code != "memory_in_use" {
 		t.Fatalf("err = %v, want memory in use", err)
 	}
@@ -41,7 +43,7 @@ func TestSystemRecommendAllOrNothing(t *testing.T) {
 	if got, err := l.parent.Slice(v.ID).Limits(); err != nil || *got.MemoryMax != 256*mib || got.CPU.Quota != got.CPU.Period {
 		t.Errorf("the kernel has %+v, %v", got, err)
 	}
-	if _, err := l.UndoAdvice(t.Context(), "web"); !errors.Is(err, ErrConflict) {
+	if _, err := l.UndoAdvice(t.Context(), "web"); !errors.Is(err, fault.ErrConflict) {
 		t.Errorf("there is something to undo: %v", err)
 	}
 	if got := l.ended(l.sh("web", "echo lives").ID); got.State != CloudletSucceeded {

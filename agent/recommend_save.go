@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"cloudflash/agent/autoscale"
+	"cloudflash/agent/fault"
 	"cloudflash/agent/store"
 )
 
@@ -52,7 +53,7 @@ func parseProfile(key string, raw []byte) (r profileRecord, err error) {
 	case r.Profile == nil:
 		return r, errProfile
 	case r.key() != key:
-		return r, fmt.Errorf("%w of %s: it is of %s", errProfile, quote(key), quote(r.key()))
+		return r, fmt.Errorf("%w of %s: it is of %s", errProfile, fault.Quote(key), fault.Quote(r.key()))
 	}
 	return r, nil
 }
@@ -181,7 +182,7 @@ func (a *Agent) loadProfiles() {
 	for _, key := range keys {
 		r, err := parseProfile(key, all[key])
 		if err != nil {
-			a.log.Warn("drop profile", "key", quote(key), "err", err)
+			a.log.Warn("drop profile", "key", fault.Quote(key), "err", err)
 			d.drop(key)
 			continue
 		}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"cloudflash/agent/autoscale"
+	"cloudflash/agent/fault"
 )
 
 // TakeAdvice gives a VM what is advised for the named resources; none are all for
@@ -58,11 +59,11 @@ func (a *Agent) UndoAdvice(ctx context.Context, ref string) (VM, error) {
 	s := a.state.View()
 	of := a.advised(s, v, v.in(s))
 	if of.taken == nil {
-		return VM{}, refuse(ErrConflict, "nothing_to_undo", "", "VM %s has taken no advice", quote(v.Name))
+		return VM{}, fault.Refuse(fault.ErrConflict, "nothing_to_undo", "", "VM %s has taken no advice", fault.Quote(v.Name))
 	}
 	if changed := of.changedSince(); len(changed) > 0 {
-		return VM{}, refuse(ErrConflict, "nothing_to_undo", "cloudflash vm set changes it further",
-			"advice was taken for VM %s, but it has been changed since: %s", quote(v.Name), strings.Join(changed, ", "))
+		return VM{}, fault.Refuse(fault.ErrConflict, "nothing_to_undo", "cloudflash vm set changes it further",
+			"advice was taken for VM %s, but it has been changed since: %s", fault.Quote(v.Name), strings.Join(changed, ", "))
 	}
 	to := of.spec
 	for _, r := range differing(of.taken.From, of.taken.To) {
@@ -78,13 +79,13 @@ func (a *Agent) UndoAdvice(ctx context.Context, ref string) (VM, error) {
 }
 
 func checkResources(names []string) error {
-	var f faults
+	var f fault.List
 	for i, name := range names {
 		if _, err := autoscale.ParseResource(name); err != nil {
-			f.add(fmt.Sprintf("/resources/%d", i), nil, nil, "is %s, not one of %s", quote(name), strings.Join(resourceNames(), ", "))
+			f.Add(fmt.Sprintf("/resources/%d", i), nil, nil, "is %s, not one of %s", fault.Quote(name), strings.Join(resourceNames(), ", "))
 		}
 	}
-	return f.err("invalid_resource")
+	return f.Err("invalid_resource")
 }
 
 func resourceNames() []string {
@@ -99,12 +100,12 @@ func resourceNames() []string {
 // named ones, of which each must be there and differ from the spec.
 func chosen(v *advised, recs []autoscale.Recommendation, history time.Duration, names []string) ([]autoscale.Recommendation, error) {
 	nothing := func(format string, args ...any) error {
-		return refuse(ErrConflict, "nothing_to_apply", "cloudflash recommend "+v.name+" shows what is known", format, args...)
+		return fault.Refuse(fault.ErrConflict, "nothing_to_apply", "cloudflash recommend "+v.name+" shows what is known", format, args...)
 	}
 	if len(names) == 0 {
 		recs = slices.DeleteFunc(recs, func(r autoscale.Recommendation) bool { return !worth(&r) })
 		if len(recs) == 0 {
-			return nil, nothing("nothing is advised for VM %s that is worth a change, going by %s of history", quote(v.name), autoscale.Span(history))
+			return nil, nothing("nothing is advised for VM %s that is worth a change, going by %s of history", fault.Quote(v.name), autoscale.Span(history))
 		}
 		return recs, nil
 	}
@@ -112,10 +113,10 @@ func chosen(v *advised, recs []autoscale.Recommendation, history time.Duration, 
 	for _, name := range names {
 		i := slices.IndexFunc(recs, func(r autoscale.Recommendation) bool { return r.Resource.String() == name })
 		if i < 0 {
-			return nil, nothing("nothing is advised for %s of VM %s: it has no such limit, or nothing is known of its use yet", name, quote(v.name))
+			return nil, nothing("nothing is advised for %s of VM %s: it has no such limit, or nothing is known of its use yet", name, fault.Quote(v.name))
 		}
 		if recs[i].Target == recs[i].Spec {
-			return nil, nothing("%s of VM %s is what is advised, %s", name, quote(v.name), recs[i].Resource.Amount(recs[i].Spec))
+			return nil, nothing("%s of VM %s is what is advised, %s", name, fault.Quote(v.name), recs[i].Resource.Amount(recs[i].Spec))
 		}
 		taken = append(taken, recs[i])
 	}

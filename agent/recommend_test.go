@@ -16,6 +16,7 @@ import (
 	"cloudflash/agent/meter"
 	"cloudflash/agent/state"
 	"cloudflash/agent/store"
+
 	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
 )

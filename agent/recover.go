@@ -10,10 +10,12 @@ import (
 	"sync/atomic"
 	"time"
 
+	"cloudflash/agent/fault"
 	"cloudflash/agent/guest"
 	"cloudflash/agent/meter"
 	"cloudflash/agent/state"
 	"cloudflash/cgroup"
+
 	"golang.org/x/sync/errgroup"
 )
 
@@ -24,6 +26,7 @@ func (a *Agent) load() (err error) {
 		MendVM:       func(r *vmRecord) { r.Network = withNetworkDefaults(r.Network) },
 		MendCloudlet: func(r *cloudletRecord) { rebase(r, m, a.boot) },
 		Heard:        a.heard,
+		Unstored:     a.unstored,
 	})
 	if err != nil {
 		return err
@@ -46,7 +49,7 @@ func (a *Agent) recover(ctx context.Context) error {
 	if err := a.sweep(ctx); err != nil {
 		return err
 	}
-	err := a.commitAnyway(func(tx *state.Tx) error {
+	err := a.state.UpdateAnyway(func(tx *state.Tx) error {
 		before := tx.Boot()
 		tx.SetBoot(a.boot)
 		tx.Tell(Event{
@@ -59,7 +62,7 @@ func (a *Agent) recover(ctx context.Context) error {
 		})
 		return nil
 	})
-	if errors.Is(err, ErrFull) { // what runs is to be seen, and what is wrong to be told
+	if errors.Is(err, fault.ErrFull) { // what runs is to be seen, and what is wrong to be told
 		return nil
 	}
 	return err
@@ -227,7 +230,7 @@ func (a *Agent) lose(id string, use Usage) {
 }
 
 func (a *Agent) storeLost(id string, use Usage) bool {
-	return a.commitAnyway(func(tx *state.Tx) error {
+	return a.state.UpdateAnyway(func(tx *state.Tx) error {
 		c := tx.Cloudlet(id)
 		if c == nil || c.State.Final() {
 			return nil
@@ -292,7 +295,7 @@ func (a *Agent) requeue(ctx context.Context, id string, scope *cgroup.Scope) err
 			return err
 		}
 	}
-	return a.commitAnyway(func(tx *state.Tx) error {
+	return a.state.UpdateAnyway(func(tx *state.Tx) error {
 		rec := *tx.Cloudlet(id)
 		rec.State = CloudletQueued
 		if !rec.Pinned {

@@ -9,6 +9,7 @@ import (
 	"cloudflash/agent/guest"
 	"cloudflash/agent/meter"
 	"cloudflash/cgroup"
+
 	"golang.org/x/sys/unix"
 )
 

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"cloudflash/agent/autoscale"
+	"cloudflash/agent/fault"
 	"cloudflash/agent/meter"
 	"cloudflash/agent/state"
 	"cloudflash/agent/storage"
@@ -53,7 +54,7 @@ func (a *Agent) carryOut(plan []autoscale.Decision, locked map[string]*follower,
 	todo := map[*follower][]result{}
 	old := map[*follower]map[string]float64{}
 	var stored []Decision
-	err := a.commit(func(tx *state.Tx) error {
+	err := a.state.Update(func(tx *state.Tx) error {
 		for _, p := range news {
 			r := tx.VM(p.f.v.ID)
 			if r == nil || r.State != VMRunning {
@@ -343,7 +344,7 @@ func (a *Agent) finishDecisions(c carried) {
 		}
 	}
 	var stored []Decision
-	_ = a.commit(func(tx *state.Tx) error { // it has logged why; what the limits are is stored in any case
+	_ = a.state.Update(func(tx *state.Tx) error { // it has logged why; what the limits are is stored in any case
 		for _, c := range all {
 			for _, r := range c.results {
 				d := tx.Decision(r.seq)
@@ -383,7 +384,7 @@ func finishDecision(d *Decision, r result) {
 	switch {
 	case errors.Is(r.err, cgroup.ErrGone):
 		d.Result, d.Why = DecisionFailed, "the VM was deleted meanwhile"
-	case errors.As(r.err, &room), errors.Is(r.err, ErrCapacity):
+	case errors.As(r.err, &room), errors.Is(r.err, fault.ErrCapacity):
 		d.Result, d.Why = DecisionDeferred, r.err.Error()
 	case r.err != nil:
 		d.Result, d.Why = DecisionFailed, r.err.Error()

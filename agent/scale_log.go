@@ -5,16 +5,17 @@ import (
 	"time"
 
 	"cloudflash/agent/autoscale"
+	"cloudflash/agent/fault"
 	"cloudflash/agent/meter"
 	"cloudflash/agent/state"
 )
 
-// Decisions returns at most limit decisions after seq since, oldest first. ErrExpired
+// Decisions returns at most limit decisions after seq since, oldest first. fault.ErrExpired
 // means that decisions right after since are no longer kept.
 func (a *Agent) Decisions(since uint64, limit int) ([]Decision, error) {
 	found, oldest := a.state.View().Decisions(since, limit)
 	if since > 0 && oldest > 0 && since < oldest-1 {
-		return nil, refuse(ErrExpired, "history_gone", "start again from since=0",
+		return nil, fault.Refuse(fault.ErrExpired, "history_gone", "start again from since=0",
 			"decisions after %d are gone, the oldest kept is %d", since, oldest)
 	}
 	return found, nil
@@ -78,7 +79,7 @@ func (a *Agent) seeEffects() {
 		return
 	}
 	var stored []Decision
-	if a.commit(func(tx *state.Tx) error {
+	if a.state.Update(func(tx *state.Tx) error {
 		for seq, e := range seen {
 			if d := tx.Decision(seq); d != nil {
 				next := *d

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"cloudflash/agent/autoscale"
+	"cloudflash/agent/fault"
 	"cloudflash/agent/state"
 )
 
@@ -223,7 +224,7 @@ func (a *Agent) SetPolicy(ctx context.Context, ref string, own PolicyLayer, vers
 
 func (a *Agent) storePolicy(ref string, own PolicyLayer, version string) (*vmRecord, error) {
 	var r *vmRecord
-	err := a.commit(func(tx *state.Tx) (err error) {
+	err := a.state.Update(func(tx *state.Tx) (err error) {
 		if r, err = policyTarget(tx.View, ref); err != nil {
 			return err
 		}
@@ -232,8 +233,8 @@ func (a *Agent) storePolicy(ref string, own PolicyLayer, version string) (*vmRec
 			old = r.Own
 		}
 		if version != "" && version != strconv.Itoa(old.Gen) {
-			return refuse(ErrPrecondition, "precondition_failed", "read the policy again, and change that",
-				"the policy was changed meanwhile: it has version %d, not %s", old.Gen, quote(version))
+			return fault.Refuse(fault.ErrPrecondition, "precondition_failed", "read the policy again, and change that",
+				"the policy was changed meanwhile: it has version %d, not %s", old.Gen, fault.Quote(version))
 		}
 		if err := a.checkLayer(tx.View, r, own); err != nil {
 			return err
@@ -257,10 +258,10 @@ func (a *Agent) storePolicy(ref string, own PolicyLayer, version string) (*vmRec
 
 // checkLayer returns everything that is wrong with a layer; r is nil for the host's.
 func (a *Agent) checkLayer(s state.View, r *vmRecord, own PolicyLayer) error {
-	var f faults
+	var f fault.List
 	checkRules(own, &f, r == nil)
-	if len(f.fields) > 0 {
-		return f.err("invalid_policy")
+	if !f.Empty() {
+		return f.Err("invalid_policy")
 	}
 	if r != nil {
 		return a.checkPolicy(r.Spec, s.Policy().Layer, own)
@@ -275,7 +276,7 @@ func (a *Agent) checkLayer(s state.View, r *vmRecord, own PolicyLayer) error {
 	}
 	for v := range s.VMs() {
 		if err := a.checkPolicy(v.Spec, own, v.Own.Layer); err != nil {
-			var e *Error
+			var e *fault.Error
 			if errors.As(err, &e) {
 				e.Detail = fmt.Sprintf("with the policy of VM %s it would not hold: %s", v.Name, e.Detail)
 				e.Hint = "change the VM's policy first: cloudflash autoscale policy " + v.Name
@@ -289,7 +290,7 @@ func (a *Agent) checkLayer(s state.View, r *vmRecord, own PolicyLayer) error {
 // checkAsked refuses a spec that the VM's own bounds leave out, in the words of who
 // asks for it.
 func checkAsked(next vmRecord) error {
-	var f faults
+	var f fault.List
 	hint := "cloudflash autoscale set " + next.Name
 	for res, n := range limitsOf(next.Spec) {
 		r := autoscale.Resource(res)
@@ -298,16 +299,16 @@ func checkAsked(next vmRecord) error {
 			at = "/io" + at
 		}
 		if c.Min != nil && n < *c.Min && n > 0 {
-			f.add(at, *c.Min, nil, "%s is less than the VM's policy allows, min %s", r.Amount(n), r.Amount(*c.Min))
+			f.Add(at, *c.Min, nil, "%s is less than the VM's policy allows, min %s", r.Amount(n), r.Amount(*c.Min))
 			hint += " " + r.String() + " min="
 		}
 		if c.Max != nil && n > *c.Max {
-			f.add(at, nil, *c.Max, "%s is more than the VM's policy allows, max %s", r.Amount(n), r.Amount(*c.Max))
+			f.Add(at, nil, *c.Max, "%s is more than the VM's policy allows, max %s", r.Amount(n), r.Amount(*c.Max))
 			hint += " " + r.String() + " max="
 		}
 	}
-	err := f.err("outside_policy")
-	var e *Error
+	err := f.Err("outside_policy")
+	var e *fault.Error
 	if errors.As(err, &e) {
 		e.Hint = hint + " takes the bound back"
 	}
@@ -316,10 +317,10 @@ func checkAsked(next vmRecord) error {
 
 // checkNew checks the policy that a VM is asked for with.
 func (a *Agent) checkNew(s state.View, req VMCreate) error {
-	var f faults
+	var f fault.List
 	checkRules(req.Autoscale, &f, false)
-	if len(f.fields) > 0 {
-		return f.err("invalid_policy")
+	if !f.Empty() {
+		return f.Err("invalid_policy")
 	}
 	return a.checkPolicy(req.Spec, s.Policy().Layer, req.Autoscale)
 }
@@ -349,11 +350,11 @@ func (a *Agent) checkPolicy(s Spec, host, own PolicyLayer) error {
 	return policyFaults(errors.Join(append(errs, p.Validate())...), own)
 }
 
-func checkRules(l PolicyLayer, f *faults, host bool) {
+func checkRules(l PolicyLayer, f *fault.List, host bool) {
 	for _, name := range slices.Sorted(maps.Keys(l.Rules)) {
 		c, at := l.Rules[name], "/rules/"+pointerEscape(name)
 		if _, err := autoscale.ParseResource(name); err != nil && name != RuleAll {
-			f.add(at, nil, nil, "is no resource: all, cpus, memory_bytes, storage_bytes, bandwidth_bps, rbps, wbps, riops or wiops")
+			f.Add(at, nil, nil, "is no resource: all, cpus, memory_bytes, storage_bytes, bandwidth_bps, rbps, wbps, riops or wiops")
 			continue
 		}
 		if (host || name == RuleAll) && (c.Min != nil || c.Max != nil) {
@@ -361,16 +362,16 @@ func checkRules(l PolicyLayer, f *faults, host bool) {
 			if c.Min == nil {
 				field = "/max"
 			}
-			f.add(at+field, nil, nil, "bounds are set for one resource of one VM; without, they are a quarter and four times its spec")
+			f.Add(at+field, nil, nil, "bounds are set for one resource of one VM; without, they are a quarter and four times its spec")
 		}
 		for field, v := range map[string]*float64{"up": c.Up, "down": c.Down, "cooldown_seconds": c.CooldownSeconds, "window_seconds": c.WindowSeconds,
 			"target": c.Target, "margin": c.Margin, "step": c.Step, "min": c.Min, "max": c.Max} {
 			if v != nil && (math.IsNaN(*v) || math.IsInf(*v, 0)) {
-				f.add(at+"/"+field, nil, nil, "must be a number")
+				f.Add(at+"/"+field, nil, nil, "must be a number")
 			}
 		}
 		if m := c.Mode; m != nil && !slices.Contains([]string{"off", "recommend", "auto"}, *m) {
-			f.add(at+"/mode", nil, nil, "must be off, recommend or auto, not %s", quote(*m))
+			f.Add(at+"/mode", nil, nil, "must be off, recommend or auto, not %s", fault.Quote(*m))
 		}
 	}
 	checkIdle(l, f, host)
@@ -380,14 +381,14 @@ func checkRules(l PolicyLayer, f *faults, host bool) {
 // wrong with others only follows from that, unless there is nothing else.
 func policyFaults(err error, own PolicyLayer) error {
 	f, others := faultsIn(err, own)
-	if len(f.fields) == 0 {
+	if f.Empty() {
 		f = others
 	}
-	return f.err("invalid_policy")
+	return f.Err("invalid_policy")
 }
 
 // faultsIn returns what is wrong with values of own, and with others.
-func faultsIn(err error, own PolicyLayer) (said, others faults) {
+func faultsIn(err error, own PolicyLayer) (said, others fault.List) {
 	seen := map[string]bool{}
 	for _, fault := range allFaults(err) {
 		res, inner, _ := strings.Cut(fault.Field, ".")
@@ -402,7 +403,7 @@ func faultsIn(err error, own PolicyLayer) (said, others faults) {
 		pointer := "/rules/" + at + "/" + cmp.Or(field, inner)
 		if !seen[pointer] {
 			seen[pointer] = true
-			f.add(pointer, nil, nil, "%s", fault.Detail)
+			f.Add(pointer, nil, nil, "%s", fault.Detail)
 		}
 	}
 	return said, others

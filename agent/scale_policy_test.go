@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"cloudflash/agent/autoscale"
+	"cloudflash/agent/fault"
+
 	"pgregory.net/rapid"
 )
 
@@ -25,7 +27,7 @@ func scalingAgent(t testing.TB) (*Agent, *vm) {
 
 func fieldsOf(t *testing.T, err error) []string {
 	t.Helper()
-	var e *Error
+	var e *fault.Error
 	if !errors.As(err, &e) {
 		t.Fatalf("no refusal: %v", err)
 	}
@@ -132,10 +134,10 @@ func TestPolicyVersions(t *testing.T) {
 	if err != nil || p.Version != "1" || p.Rules[0].Target >= 0.7 {
 		t.Fatalf("%+v %v", p, err)
 	}
-	if _, err := a.SetPolicy(ctx, "web", PolicyLayer{}, "0"); !errors.Is(err, ErrPrecondition) {
+	if _, err := a.SetPolicy(ctx, "web", PolicyLayer{}, "0"); !errors.Is(err, fault.ErrPrecondition) {
 		t.Errorf("an old version is taken: %v", err)
 	}
-	if _, err := a.SetPolicy(ctx, "none", PolicyLayer{}, ""); !errors.Is(err, ErrNotFound) {
+	if _, err := a.SetPolicy(ctx, "none", PolicyLayer{}, ""); !errors.Is(err, fault.ErrNotFound) {
 		t.Errorf("a VM that is not: %v", err)
 	}
 	if p, err := a.SetPolicy(ctx, "web", PolicyLayer{}, "1"); err != nil || p.Rules[0].Up != 0.8 {

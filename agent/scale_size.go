@@ -7,6 +7,7 @@ import (
 	"maps"
 
 	"cloudflash/agent/autoscale"
+	"cloudflash/agent/fault"
 	"cloudflash/agent/state"
 	"cloudflash/cgroup"
 )
@@ -133,7 +134,7 @@ func (a *Agent) settleLimits(ctx context.Context, v *vm) error {
 func (a *Agent) leave(ctx context.Context, v *vm, next *vmRecord) (stays, err error) {
 	old := a.record(v)
 	if err := shrinkMemory(ctx, v.slice, next.Size().MemoryBytes); err != nil {
-		if !errors.Is(err, ErrConflict) {
+		if !errors.Is(err, fault.ErrConflict) {
 			return nil, err
 		}
 		stays = err
@@ -183,7 +184,7 @@ func (a *Agent) resume(ctx context.Context, v *vm) error {
 // should have.
 func (a *Agent) resumeMemory(ctx context.Context, v *vm, next *vmRecord) error {
 	err := shrinkMemory(ctx, v.slice, next.Size().MemoryBytes)
-	if !errors.Is(err, ErrConflict) {
+	if !errors.Is(err, fault.ErrConflict) {
 		return ignoreGone(err)
 	}
 	k, err := v.slice.Limits()

@@ -123,7 +123,7 @@ func (a *Agent) killThrashing(v *vm, id string, size int64) {
 	said := "VM %s stood still at its memory limit, reading its programs again and again: %s, with %d MiB, is killed"
 	e := Event{Level: LevelWarn, Kind: "vm.thrashing", VM: v.ID, Data: map[string]any{"memory_bytes": size, "seconds": thrashSamples}}
 	ending := false
-	err := a.commitAnyway(func(tx *state.Tx) error {
+	err := a.state.UpdateAnyway(func(tx *state.Tx) error {
 		a.held.Lock()
 		defer a.held.Unlock()
 		c, hold, s := tx.Cloudlet(id), a.cloudlets[id], a.sessions[id]

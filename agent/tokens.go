@@ -9,6 +9,7 @@ import (
 	"slices"
 	"time"
 
+	"cloudflash/agent/fault"
 	"cloudflash/agent/state"
 )
 
@@ -34,23 +35,23 @@ func secretHash(secret string) string {
 
 // CreateToken makes a bearer token. The secret is shown once and not stored.
 func (a *Agent) CreateToken(name, role string) (Token, string, error) {
-	var f faults
+	var f fault.List
 	if !cloudletName.MatchString(name) {
-		f.add("/name", nil, nil, "must be 1 to 63 letters, digits, dots, underscores and hyphens, not %s", quote(name))
+		f.Add("/name", nil, nil, "must be 1 to 63 letters, digits, dots, underscores and hyphens, not %s", fault.Quote(name))
 	}
 	if role != RoleAdmin && role != RoleViewer {
-		f.add("/role", nil, nil, "must be admin or viewer, not %s", quote(role))
+		f.Add("/role", nil, nil, "must be admin or viewer, not %s", fault.Quote(role))
 	}
-	if err := f.err("invalid_token"); err != nil {
+	if err := f.Err("invalid_token"); err != nil {
 		return Token{}, "", err
 	}
 
 	var t Token
 	var secret string
-	err := a.commit(func(tx *state.Tx) (err error) {
+	err := a.state.Update(func(tx *state.Tx) (err error) {
 		for other := range tx.TokensNamed(name) {
 			if other.Kind == kindToken {
-				return refuse(ErrExists, "name_taken", "revoke it first, or choose another name", "a token named %s exists", quote(name))
+				return fault.Refuse(fault.ErrExists, "name_taken", "revoke it first, or choose another name", "a token named %s exists", fault.Quote(name))
 			}
 		}
 		t, secret, err = issue(tx, Token{Name: name, Role: role, Kind: kindToken})
@@ -66,7 +67,7 @@ func (a *Agent) CreateToken(name, role string) (Token, string, error) {
 // NewSession makes the secret of a browser's cookie. It survives a restart.
 func (a *Agent) NewSession(role string) (secret string, expires time.Time, err error) {
 	expires = time.Now().Add(sessionLife).UTC()
-	err = a.commit(func(tx *state.Tx) (err error) {
+	err = a.state.Update(func(tx *state.Tx) (err error) {
 		_, secret, err = issue(tx, Token{Name: "browser", Role: role, Kind: kindSession, ExpiresAt: &expires})
 		tx.Tell(Event{Level: LevelInfo, Kind: "session.created", Message: "a browser logged in"})
 		return err
@@ -88,7 +89,7 @@ func issue(tx *state.Tx, t Token) (Token, string, error) {
 		}
 	}
 	if left >= maxTokens {
-		return Token{}, "", refuse(ErrConflict, "too_many_tokens", "revoke some", "there are %d tokens and sessions", left)
+		return Token{}, "", fault.Refuse(fault.ErrConflict, "too_many_tokens", "revoke some", "there are %d tokens and sessions", left)
 	}
 
 	var b [32]byte
@@ -112,7 +113,7 @@ func (a *Agent) Tokens() []Token {
 
 // RevokeToken ends a token or session, by id or name.
 func (a *Agent) RevokeToken(ref string) error {
-	return a.commitAnyway(func(tx *state.Tx) error {
+	return a.state.UpdateAnyway(func(tx *state.Tx) error {
 		found := tx.Token(ref)
 		for t := range tx.TokensNamed(ref) {
 			if found == nil && t.Kind == kindToken {
@@ -120,7 +121,7 @@ func (a *Agent) RevokeToken(ref string) error {
 			}
 		}
 		if found == nil {
-			return refuse(ErrNotFound, "token_not_found", "", "token %s not found", quote(ref))
+			return fault.Refuse(fault.ErrNotFound, "token_not_found", "", "token %s not found", fault.Quote(ref))
 		}
 		tx.DeleteToken(found.ID)
 		tx.Tell(Event{Level: LevelInfo, Kind: "token.revoked", Message: fmt.Sprintf("%s %s revoked", found.Kind, found.Name)})
@@ -134,5 +135,5 @@ func (a *Agent) Authenticate(secret string) (Token, error) {
 	if t := a.state.View().TokenOf(secretHash(secret)); t != nil && valid(t, time.Now()) {
 		return t.Token, nil
 	}
-	return Token{}, refuse(ErrAuth, "bad_token", "cloudflash login, or cloudflash token create", "token is unknown, revoked or expired")
+	return Token{}, fault.Refuse(fault.ErrAuth, "bad_token", "cloudflash login, or cloudflash token create", "token is unknown, revoked or expired")
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"cloudflash/agent/autoscale"
+	"cloudflash/agent/fault"
 	"cloudflash/agent/state"
 	"cloudflash/cgroup"
 )
@@ -79,7 +80,7 @@ func (a *Agent) resize(work context.Context, v *vm, old, next vmRecord) error {
 // itself, of nothing: what takes an idle VM away comes before it, or sees that the VM
 // is not idle.
 func (a *Agent) planChange(v *vm, ch VMChange) (old, next vmRecord, err error) {
-	err = a.commit(func(tx *state.Tx) error {
+	err = a.state.Update(func(tx *state.Tx) error {
 		old = *v.in(tx.View)
 		next, err = a.planned(tx.View, old, ch)
 		if err == nil {
@@ -176,7 +177,7 @@ func (a *Agent) undoChange(ctx context.Context, v *vm, old vmRecord, cause error
 }
 
 func wrongState(v *vmRecord, verb string) error {
-	return refuse(ErrConflict, "wrong_state", "", "VM %s is %s and cannot be %s", v.Name, v.State, verb)
+	return fault.Refuse(fault.ErrConflict, "wrong_state", "", "VM %s is %s and cannot be %s", v.Name, v.State, verb)
 }
 
 // limitsFrom turns what the slice has into what the API shows.

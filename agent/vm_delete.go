@@ -7,6 +7,7 @@ import (
 	"syscall"
 	"time"
 
+	"cloudflash/agent/fault"
 	"cloudflash/agent/state"
 )
 
@@ -18,13 +19,13 @@ const deleteTimeout = 2 * time.Minute
 // cloudlets get SIGTERM and grace to end before they are killed.
 func (a *Agent) DeleteVM(_ context.Context, ref string, grace time.Duration) (Operation, error) {
 	if grace < 0 || grace > time.Hour {
-		var f faults
-		within(&f, "/grace", grace.Seconds(), Range[float64]{0, 3600})
-		return Operation{}, f.err("out_of_range")
+		var f fault.List
+		fault.Within(&f, "/grace", grace.Seconds(), 0, 3600)
+		return Operation{}, f.Err("out_of_range")
 	}
 	var op Operation
 	var started bool
-	err := a.commitAnyway(func(tx *state.Tx) (err error) {
+	err := a.state.UpdateAnyway(func(tx *state.Tx) (err error) {
 		r := tx.FindVM(ref)
 		if r == nil {
 			return vmNotFound(ref)
@@ -96,7 +97,7 @@ func (a *Agent) delete(ctx context.Context, v *vm, grace time.Duration) {
 		tx.Tell(Event{Level: LevelInfo, Kind: "vm.deleted", VM: v.ID, Message: fmt.Sprintf("VM %s deleted", v.Name)})
 		return nil
 	}
-	if !untilStored(ctx, func() bool { return a.commitAnyway(gone) == nil }) {
+	if !untilStored(ctx, func() bool { return a.state.UpdateAnyway(gone) == nil }) {
 		return // it is erased again at the next start
 	}
 	a.forget(v)
@@ -142,7 +143,7 @@ func (a *Agent) terminate(ctx context.Context, v *vm, grace time.Duration) {
 }
 
 func (a *Agent) deleteFailed(v *vm, cause error) {
-	_ = a.commitAnyway(func(tx *state.Tx) error { // it has logged why; the VM is deleted again at the next start
+	_ = a.state.UpdateAnyway(func(tx *state.Tx) error { // it has logged why; the VM is deleted again at the next start
 		finish(tx, v.ID, cause)
 		if r := tx.VM(v.ID); r != nil {
 			rec := *r

@@ -44,7 +44,7 @@ func (a *Agent) switchFreezer(ctx context.Context, ref string, from, to VMState,
 // storeFreezer stores the new state of the VM and of its cloudlets. It runs
 // before the kernel acts; recovery repeats the act.
 func (a *Agent) storeFreezer(v *vm, from, to VMState, verb string) (VM, error) {
-	err := a.commit(func(tx *state.Tx) error {
+	err := a.state.Update(func(tx *state.Tx) error {
 		r := v.in(tx.View)
 		if r.State == to {
 			return nil // said again: done again, harmless

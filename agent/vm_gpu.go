@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"time"
 
+	"cloudflash/agent/fault"
 	"cloudflash/agent/gpu"
 	"cloudflash/agent/guest"
 	"cloudflash/agent/state"
@@ -80,10 +81,10 @@ func (a *Agent) reserveGPUs(s state.View, n int) ([]string, error) {
 }
 
 func (a *Agent) gpuRefusal(err error) error {
-	e := &Error{Kind: ErrCapacity, Code: "insufficient_gpus", Detail: "gpus: " + err.Error(), Hint: "ask for fewer, or delete a VM that has one"}
+	e := &fault.Error{Kind: fault.ErrCapacity, Code: "insufficient_gpus", Detail: "gpus: " + err.Error(), Hint: "ask for fewer, or delete a VM that has one"}
 	var none *gpu.NoneError
 	if errors.As(err, &none) {
-		e.Fields = []Field{{Pointer: "/gpus", Detail: none.Error(), Max: none.Free}}
+		e.Fields = []fault.Field{{Pointer: "/gpus", Detail: none.Error(), Max: none.Free}}
 		if none.Total == 0 {
 			e.Hint = "cloudflash host check tells why"
 			for _, note := range a.gpus.Notes() {
@@ -100,7 +101,7 @@ func (v *vm) checkGPUs() error {
 	if len(v.gpuFor) == len(v.GPUs) {
 		return nil
 	}
-	return refuse(ErrConflict, "gpu_gone", "bring the GPU back and restart the agent, or delete the VM", "a GPU of VM %s is not there any more", v.Name)
+	return fault.Refuse(fault.ErrConflict, "gpu_gone", "bring the GPU back and restart the agent, or delete the VM", "a GPU of VM %s is not there any more", v.Name)
 }
 
 func guestDevices(units []gpu.Unit) []guest.Device {

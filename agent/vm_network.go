@@ -9,6 +9,7 @@ import (
 	"slices"
 	"time"
 
+	"cloudflash/agent/fault"
 	"cloudflash/agent/network"
 )
 
@@ -38,43 +39,43 @@ func withNetworkDefaults(n Network) Network {
 }
 
 func checkNetwork(n Network) error {
-	var f faults
+	var f fault.List
 	if n.Mode != NetworkNAT && n.Mode != NetworkIsolated && n.Mode != NetworkBridge {
-		f.add("/network/mode", nil, nil, "must be nat, isolated or bridge, not %s", quote(n.Mode))
+		f.Add("/network/mode", nil, nil, "must be nat, isolated or bridge, not %s", fault.Quote(n.Mode))
 	}
 	if n.Mode == NetworkIsolated && len(n.Publish) > 0 {
-		f.add("/network/publish", nil, nil, "needs a network, an isolated VM has none")
+		f.Add("/network/publish", nil, nil, "needs a network, an isolated VM has none")
 	}
 	if len(n.Publish) > maxPublish {
-		f.add("/network/publish", 0, maxPublish, "has %d ports, at most %d are accepted", len(n.Publish), maxPublish)
+		f.Add("/network/publish", 0, maxPublish, "has %d ports, at most %d are accepted", len(n.Publish), maxPublish)
 	}
 	seen := map[Port]bool{}
 	for i, p := range n.Publish {
 		at := fmt.Sprintf("/network/publish/%d", i)
-		within(&f, at+"/host_port", p.HostPort, Range[int]{1, 65535})
-		within(&f, at+"/guest_port", p.GuestPort, Range[int]{1, 65535})
+		fault.Within(&f, at+"/host_port", p.HostPort, 1, 65535)
+		fault.Within(&f, at+"/guest_port", p.GuestPort, 1, 65535)
 		if p.Protocol != "tcp" && p.Protocol != "udp" {
-			f.add(at+"/protocol", nil, nil, "must be tcp or udp, not %s", quote(p.Protocol))
+			f.Add(at+"/protocol", nil, nil, "must be tcp or udp, not %s", fault.Quote(p.Protocol))
 		}
 		if p.HostIP != "" {
 			ip, err := netip.ParseAddr(p.HostIP)
 			switch {
 			case err != nil || ip.Zone() != "" || ip.Is4In6():
-				f.add(at+"/host_ip", nil, nil, "must be an IPv4 or IPv6 address, not %s", quote(p.HostIP))
+				f.Add(at+"/host_ip", nil, nil, "must be an IPv4 or IPv6 address, not %s", fault.Quote(p.HostIP))
 			case ip.IsUnspecified():
-				f.add(at+"/host_ip", nil, nil, "%s is not one address: leave it out for all of them", quote(p.HostIP))
+				f.Add(at+"/host_ip", nil, nil, "%s is not one address: leave it out for all of them", fault.Quote(p.HostIP))
 			case ip.IsMulticast(), ip == netip.IPv6Loopback(), ip == netip.AddrFrom4([4]byte{255, 255, 255, 255}):
-				f.add(at+"/host_ip", nil, nil, "cannot be %s: no published port answers there", quote(p.HostIP))
+				f.Add(at+"/host_ip", nil, nil, "cannot be %s: no published port answers there", fault.Quote(p.HostIP))
 			}
 			p.HostIP = ip.String() // however it is written
 		}
 		p.GuestPort = 0
 		if seen[p] {
-			f.add(at+"/host_port", nil, nil, "%d/%s is listed twice", p.HostPort, p.Protocol)
+			f.Add(at+"/host_port", nil, nil, "%d/%s is listed twice", p.HostPort, p.Protocol)
 		}
 		seen[p] = true
 	}
-	return f.err("invalid_network")
+	return f.Err("invalid_network")
 }
 
 // link is the network of a VM in the words of package network.
@@ -225,7 +226,7 @@ func (a *Agent) networkRefusal(err error) error {
 	var pool *network.PoolError
 	switch {
 	case errors.As(err, &port):
-		e := refuse(ErrConflict, "port_taken", "publish another port of the host", "%v", port)
+		e := fault.Refuse(fault.ErrConflict, "port_taken", "publish another port of the host", "%v", port)
 		if port.VM != "" {
 			a.held.Lock()
 			if v := a.vms[port.VM]; v != nil {
@@ -233,13 +234,13 @@ func (a *Agent) networkRefusal(err error) error {
 			}
 			a.held.Unlock()
 		}
-		e.Fields = []Field{{Pointer: "/network/publish", Detail: e.Detail}}
+		e.Fields = []fault.Field{{Pointer: "/network/publish", Detail: e.Detail}}
 		return e
 	case errors.As(err, &pool):
-		return refuse(ErrCapacity, "insufficient_addresses", "delete a VM, or give the agent a larger pool: serve --network-pool", "%v", pool)
+		return fault.Refuse(fault.ErrCapacity, "insufficient_addresses", "delete a VM, or give the agent a larger pool: serve --network-pool", "%v", pool)
 	case errors.Is(err, network.ErrUnsupported), errors.Is(err, network.ErrForeign), errors.Is(err, network.ErrPoolInUse):
-		return &Error{Kind: ErrInvalid, Code: "network_unsupported", Detail: "VMs can only be isolated here: " + err.Error(),
-			Hint: "--network isolated; cloudflash host check", Fields: []Field{{Pointer: "/network/mode", Detail: err.Error()}}}
+		return &fault.Error{Kind: fault.ErrInvalid, Code: "network_unsupported", Detail: "VMs can only be isolated here: " + err.Error(),
+			Hint: "--network isolated; cloudflash host check", Fields: []fault.Field{{Pointer: "/network/mode", Detail: err.Error()}}}
 	}
 	return err
 }

@@ -7,8 +7,10 @@ import (
 	"strings"
 	"testing"
 
+	"cloudflash/agent/fault"
 	"cloudflash/agent/gpu"
 	"cloudflash/agent/network"
+
 	"github.com/google/go-cmp/cmp"
 )
 
@@ -42,8 +44,8 @@ func TestNetworkChecksNameTheField(t *testing.T) {
 				}
 				return
 			}
-			var e *Error
-			if !errors.As(err, &e) || !errors.Is(e, ErrInvalid) || e.Fields[0].Pointer != tt.want {
+			var e *fault.Error
+			if !errors.As(err, &e) || !errors.Is(e, fault.ErrInvalid) || e.Fields[0].Pointer != tt.want {
 				t.Errorf("%v %+v", err, e)
 			}
 		})
@@ -64,11 +66,11 @@ func TestAPortThatIsTakenSaysByWhom(t *testing.T) {
 	a := bare(t)
 	a.add(t, vmRecord{ID: "0123456789", Name: "web"})
 	err := a.networkRefusal(&network.PortError{Publish: network.Publish{HostPort: 80, Protocol: "tcp"}, VM: "0123456789"})
-	var e *Error
+	var e *fault.Error
 	if !errors.As(err, &e) || e.Code != "port_taken" || !strings.Contains(e.Detail, "VM web") {
 		t.Errorf("%v", err)
 	}
-	if err := a.networkRefusal(&network.PoolError{Slot: 9, Size: 5}); !errors.Is(err, ErrCapacity) {
+	if err := a.networkRefusal(&network.PoolError{Slot: 9, Size: 5}); !errors.Is(err, fault.ErrCapacity) {
 		t.Error(err)
 	}
 }
@@ -84,12 +86,12 @@ func TestGPUsAreRefusedWhereThereAreNone(t *testing.T) {
 		t.Error(ids, err)
 	}
 	_, err = a.reserveGPUs(a.state.View(), 1)
-	var e *Error
-	if !errors.As(err, &e) || !errors.Is(e, ErrCapacity) || e.Code != "insufficient_gpus" || !strings.Contains(e.Detail, "no GPU here") {
+	var e *fault.Error
+	if !errors.As(err, &e) || !errors.Is(e, fault.ErrCapacity) || e.Code != "insufficient_gpus" || !strings.Contains(e.Detail, "no GPU here") {
 		t.Errorf("%v", err)
 	}
 	v := &vm{identity: identity{Name: "web", GPUs: []string{"GPU-gone"}}}
-	if err := v.checkGPUs(); !errors.Is(err, ErrConflict) {
+	if err := v.checkGPUs(); !errors.Is(err, fault.ErrConflict) {
 		t.Errorf("a VM without the GPU it was promised: %v", err)
 	}
 }

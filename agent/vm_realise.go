@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"cloudflash/agent/fault"
 	"cloudflash/agent/guest"
 	"cloudflash/agent/meter"
 	"cloudflash/cgroup"
@@ -272,10 +273,10 @@ func shrinkMemory(ctx context.Context, s *cgroup.Slice, target int64) error {
 	if use, err = memoryInUse(s); err != nil || use <= target {
 		return err
 	}
-	return &Error{Kind: ErrConflict, Code: "memory_in_use",
+	return &fault.Error{Kind: fault.ErrConflict, Code: "memory_in_use",
 		Detail: fmt.Sprintf("memory_bytes: %d is below what is in use, %d bytes after reclaim", target, use),
 		Hint:   "end cloudlets of the VM first, or ask for more",
-		Fields: []Field{{Pointer: "/memory_bytes", Detail: "below what is in use", Min: use}}}
+		Fields: []fault.Field{{Pointer: "/memory_bytes", Detail: "below what is in use", Min: use}}}
 }
 
 func memoryInUse(s *cgroup.Slice) (int64, error) {

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"cloudflash/agent/fault"
 	"cloudflash/agent/storage"
 	"cloudflash/cgroup"
 )
@@ -42,14 +43,14 @@ func storageRefusal(err error) error {
 	var room *storage.RoomError
 	switch {
 	case errors.As(err, &below):
-		return &Error{Kind: ErrConflict, Code: "storage_in_use", Detail: "storage_bytes: " + below.Error(), Hint: "delete files in the VM first, or ask for more",
-			Fields: []Field{{Pointer: "/storage_bytes", Detail: "below what is in use", Min: below.UsedBytes}}}
+		return &fault.Error{Kind: fault.ErrConflict, Code: "storage_in_use", Detail: "storage_bytes: " + below.Error(), Hint: "delete files in the VM first, or ask for more",
+			Fields: []fault.Field{{Pointer: "/storage_bytes", Detail: "below what is in use", Min: below.UsedBytes}}}
 	case errors.As(err, &room):
-		return &Error{Kind: ErrCapacity, Code: "insufficient_storage", Detail: "storage_bytes: " + room.Error(), Hint: "ask for less, or free space on the disk of the state directory",
-			Fields: []Field{{Pointer: "/storage_bytes", Detail: room.Error(), Max: room.Have}}}
+		return &fault.Error{Kind: fault.ErrCapacity, Code: "insufficient_storage", Detail: "storage_bytes: " + room.Error(), Hint: "ask for less, or free space on the disk of the state directory",
+			Fields: []fault.Field{{Pointer: "/storage_bytes", Detail: room.Error(), Max: room.Have}}}
 	case errors.Is(err, storage.ErrUnsupported):
-		return &Error{Kind: ErrInvalid, Code: "storage_unsupported", Detail: "storage_bytes cannot be enforced here: " + err.Error(),
-			Hint: "or start the agent with --storage none, which leaves it unenforced", Fields: []Field{{Pointer: "/storage_bytes", Detail: err.Error()}}}
+		return &fault.Error{Kind: fault.ErrInvalid, Code: "storage_unsupported", Detail: "storage_bytes cannot be enforced here: " + err.Error(),
+			Hint: "or start the agent with --storage none, which leaves it unenforced", Fields: []fault.Field{{Pointer: "/storage_bytes", Detail: err.Error()}}}
 	}
 	return err
 }
@@ -202,8 +203,8 @@ func (a *Agent) ioLimits(io IO) ([]cgroup.IODevice, error) {
 	dev, err := a.ioDevice()
 	if err != nil {
 		if io != (IO{}) {
-			return nil, &Error{Kind: ErrInvalid, Code: "io_unsupported", Detail: "io limits cannot be enforced here: " + err.Error(),
-				Hint: "put the state directory on a block device", Fields: []Field{{Pointer: "/io", Detail: err.Error()}}}
+			return nil, &fault.Error{Kind: fault.ErrInvalid, Code: "io_unsupported", Detail: "io limits cannot be enforced here: " + err.Error(),
+				Hint: "put the state directory on a block device", Fields: []fault.Field{{Pointer: "/io", Detail: err.Error()}}}
 		}
 		return nil, nil
 	}

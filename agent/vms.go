@@ -8,6 +8,7 @@ import (
 	"maps"
 	"time"
 
+	"cloudflash/agent/fault"
 	"cloudflash/agent/state"
 )
 
@@ -47,9 +48,9 @@ func (a *Agent) build(ctx context.Context, v *vm) error {
 		return err
 	}
 	if err := a.unpack(unpacking, v); err != nil {
-		var f faults
-		f.add("/image", nil, nil, "cannot be used: %v", err)
-		return f.err("invalid_image")
+		var f fault.List
+		f.Add("/image", nil, nil, "cannot be used: %v", err)
+		return f.Err("invalid_image")
 	}
 	work, cancel := context.WithTimeout(context.WithoutCancel(ctx), kernelTimeout)
 	defer cancel()
@@ -67,7 +68,7 @@ func tooSlow(err error) error {
 	if !errors.Is(err, context.DeadlineExceeded) {
 		return err
 	}
-	return refuse(ErrNotYet, "host_busy", "the host, or the disk of the state directory, is very busy; try again", "not ready within %v: %v", kernelTimeout, err)
+	return fault.Refuse(fault.ErrNotYet, "host_busy", "the host, or the disk of the state directory, is very busy; try again", "not ready within %v: %v", kernelTimeout, err)
 }
 
 func (r VMCreate) withDefaults(d Spec) VMCreate {
@@ -103,10 +104,10 @@ func (a *Agent) checkCreate(r VMCreate) error {
 // admit reserves the name, the id range and the capacity, and stores the intent.
 func (a *Agent) admit(req VMCreate) (*vm, error) {
 	var v *vm
-	err := a.commit(func(tx *state.Tx) error {
+	err := a.state.Update(func(tx *state.Tx) error {
 		if other := tx.FindVM(req.Name); other != nil {
-			return refuse(ErrExists, "name_taken", "choose another name, or delete the VM",
-				"a VM named %s exists (%s, %s)", quote(req.Name), other.ID, other.State)
+			return fault.Refuse(fault.ErrExists, "name_taken", "choose another name, or delete the VM",
+				"a VM named %s exists (%s, %s)", fault.Quote(req.Name), other.ID, other.State)
 		}
 		if err := a.fits(tx.View, Spec{}, req.Spec); err != nil {
 			return err
@@ -176,7 +177,7 @@ func (a *Agent) freeSlot(s state.View, last bool) (int, error) {
 			return slot, nil
 		}
 	}
-	return 0, refuse(ErrCapacity, "insufficient_ids", "delete a VM", "all %d user id ranges are taken", maxSlots)
+	return 0, fault.Refuse(fault.ErrCapacity, "insufficient_ids", "delete a VM", "all %d user id ranges are taken", maxSlots)
 }
 
 // giveUp erases a VM whose creation failed. What cannot be erased now stays
@@ -192,7 +193,7 @@ func (a *Agent) giveUp(ctx context.Context, v *vm, cause error) {
 		a.log.Error("undo create", "vm", v.Name, "err", err)
 		return
 	}
-	if a.commitAnyway(func(tx *state.Tx) error { tx.DeleteVM(v.ID); return nil }) == nil {
+	if a.state.UpdateAnyway(func(tx *state.Tx) error { tx.DeleteVM(v.ID); return nil }) == nil {
 		a.forget(v)
 	}
 }
@@ -219,12 +220,12 @@ func (a *Agent) setState(v *vm, s VMState, reason string, e Event) (VM, error) {
 
 // update stores a change of what a VM shall be.
 func (a *Agent) update(v *vm, change func(*vmRecord), events ...Event) error {
-	return a.commit(v.changed(change, events...))
+	return a.state.Update(v.changed(change, events...))
 }
 
 // updateAnyway is update for what the VM is already, or will be in any case.
 func (a *Agent) updateAnyway(v *vm, change func(*vmRecord), events ...Event) error {
-	return a.commitAnyway(v.changed(change, events...))
+	return a.state.UpdateAnyway(v.changed(change, events...))
 }
 
 func (v *vm) changed(change func(*vmRecord), events ...Event) func(*state.Tx) error {
@@ -268,7 +269,7 @@ func (a *Agent) known(id string) *vm {
 }
 
 func vmNotFound(ref string) error {
-	return refuse(ErrNotFound, "vm_not_found", "cloudflash vm list shows what there is", "VM %s not found", quote(ref))
+	return fault.Refuse(fault.ErrNotFound, "vm_not_found", "cloudflash vm list shows what there is", "VM %s not found", fault.Quote(ref))
 }
 
 // VM returns the VM with that id or name.

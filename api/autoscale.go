@@ -7,7 +7,9 @@ import (
 	"strings"
 
 	"cloudflash/agent"
+	"cloudflash/agent/fault"
 	"cloudflash/api/problem"
+
 	"github.com/danielgtaylor/huma/v2"
 )
 
@@ -75,7 +77,7 @@ func (s *server) wantedVersion(in *setPolicyInput) (string, error) {
 
 // inVM points to where a policy is in the body of a VM.
 func inVM(err error) error {
-	var e *agent.Error
+	var e *fault.Error
 	if !errors.As(err, &e) || e.Code != "invalid_policy" {
 		return err
 	}

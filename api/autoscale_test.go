@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"cloudflash/agent"
+	"cloudflash/agent/fault"
+
 	"github.com/google/go-cmp/cmp"
 )
 
@@ -91,8 +93,8 @@ func TestVMsTakeAPolicy(t *testing.T) {
 
 func TestPolicyOfAVMIsPointedTo(t *testing.T) {
 	f := newFake(t)
-	f.Err = &agent.Error{Kind: agent.ErrInvalid, Code: "invalid_policy", Detail: "crossed",
-		Fields: []agent.Field{{Pointer: "/rules/all/down", Detail: "must be below up"}}}
+	f.Err = &fault.Error{Kind: fault.ErrInvalid, Code: "invalid_policy", Detail: "crossed",
+		Fields: []fault.Field{{Pointer: "/rules/all/down", Detail: "must be below up"}}}
 	for _, r := range [][2]string{{"POST", base + "/vms"}, {"PATCH", base + "/vms/web"}} {
 		if p := parse(t, ask(New(f, options()), r[0], r[1], `{}`)); !hasPointer(p, "/autoscale/rules/all/down") {
 			t.Errorf("%v: %v", r, p)

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"cloudflash/agent"
+	"cloudflash/agent/fault"
 	"cloudflash/api/problem"
 )
 
@@ -167,19 +168,19 @@ func TestRefusalsOfTheAgent(t *testing.T) {
 		kind   error
 		status int
 	}{
-		"invalid":  {agent.ErrInvalid, 422},
-		"exists":   {agent.ErrExists, 409},
-		"conflict": {agent.ErrConflict, 409},
-		"capacity": {agent.ErrCapacity, 507},
-		"expired":  {agent.ErrExpired, 410},
-		"stale":    {agent.ErrPrecondition, 412},
-		"auth":     {agent.ErrAuth, 401},
+		"invalid":  {fault.ErrInvalid, 422},
+		"exists":   {fault.ErrExists, 409},
+		"conflict": {fault.ErrConflict, 409},
+		"capacity": {fault.ErrCapacity, 507},
+		"expired":  {fault.ErrExpired, 410},
+		"stale":    {fault.ErrPrecondition, 412},
+		"auth":     {fault.ErrAuth, 401},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
 			f := newFake(t)
-			f.Err = &agent.Error{Kind: tt.kind, Code: "some_code", Detail: "because", Hint: "do this",
-				Fields: []agent.Field{{Pointer: "/cpus", Detail: "too many", Min: 0.1, Max: 32.0}}}
+			f.Err = &fault.Error{Kind: tt.kind, Code: "some_code", Detail: "because", Hint: "do this",
+				Fields: []fault.Field{{Pointer: "/cpus", Detail: "too many", Min: 0.1, Max: 32.0}}}
 			for _, r := range [][2]string{{"POST", "/api/v1/vms"}, {"PATCH", "/api/v1/vms/web"}, {"POST", "/api/v1/cloudlets"}, {"PUT", "/api/v1/autoscale/policy"}} {
 				w := ask(New(f, options()), r[0], r[1], `{}`)
 				p := parse(t, w)

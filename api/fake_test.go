@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"cloudflash/agent"
+	"cloudflash/agent/fault"
 	"cloudflash/api/apitest"
 )
 
@@ -101,7 +102,7 @@ func (l *fakeLogin) NewCode(role string) (string, time.Time) { return "code-" + 
 
 func (l *fakeLogin) Redeem(code string) (*http.Cookie, error) {
 	if code != "good" {
-		return nil, &agent.Error{Kind: agent.ErrAuth, Code: "bad_code", Detail: "the code is unknown, used or expired"}
+		return nil, &fault.Error{Kind: fault.ErrAuth, Code: "bad_code", Detail: "the code is unknown, used or expired"}
 	}
 	return &http.Cookie{Name: "cloudflash_session", Value: "sess", HttpOnly: true}, nil
 }

@@ -10,8 +10,9 @@ import (
 	"strings"
 	"time"
 
-	"cloudflash/agent"
+	"cloudflash/agent/fault"
 	"cloudflash/api/problem"
+
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/danielgtaylor/huma/v2/adapters/humagin"
 )
@@ -130,7 +131,7 @@ func follow[T any](s *server, hc huma.Context, f feed[T], since uint64) {
 		changed := s.agent.Updates() // before looking: nothing goes unseen
 		all, next, more, err := f.read(since, 1000)
 		switch {
-		case errors.Is(err, agent.ErrExpired):
+		case errors.Is(err, fault.ErrExpired):
 			since = 0
 			if err = out.write([]byte("event: gap\ndata: {}\n\n")); err == nil {
 				continue

@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"cloudflash/agent"
+	"cloudflash/agent/fault"
 	"cloudflash/api/problem"
 )
 
@@ -52,9 +53,9 @@ func TestMemoryIsRefusedAsWhatItIs(t *testing.T) {
 		kind   error
 		status int
 		after  string
-	}{{agent.ErrNotYet, 503, "1"}, {agent.ErrUnsupported, 501, ""}, {agent.ErrConflict, 409, ""}} {
+	}{{fault.ErrNotYet, 503, "1"}, {fault.ErrUnsupported, 501, ""}, {fault.ErrConflict, 409, ""}} {
 		f := newFake(t)
-		f.Err = &agent.Error{Kind: c.kind, Code: "a_code", Detail: "why"}
+		f.Err = &fault.Error{Kind: c.kind, Code: "a_code", Detail: "why"}
 		for _, r := range []string{"GET /memory", "GET /memory/map", "GET /memory/owners", "POST /memory/scan", "DELETE /memory/scan"} {
 			method, path, _ := strings.Cut(r, " ")
 			w := ask(New(f, options()), method, base+path, "")

@@ -7,9 +7,10 @@ import (
 	"strconv"
 	"time"
 
-	"cloudflash/agent"
+	"cloudflash/agent/fault"
 	"cloudflash/agent/output"
 	"cloudflash/api/problem"
+
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/danielgtaylor/huma/v2/adapters/humagin"
 )
@@ -88,7 +89,7 @@ func (s *server) openOutput(ctx context.Context, id string, in *outputInput) (*o
 			return nil, err
 		}
 		r, err := s.agent.OpenOutput(id, in.Stream)
-		early := errors.Is(err, agent.ErrConflict) || errors.Is(err, agent.ErrNotFound)
+		early := errors.Is(err, fault.ErrConflict) || errors.Is(err, fault.ErrNotFound)
 		if !early || !in.Follow || c.State.Final() {
 			return r, err
 		}

@@ -5,7 +5,7 @@ import (
 	"strings"
 	"testing"
 
-	"cloudflash/agent"
+	"cloudflash/agent/fault"
 )
 
 func TestRecommendationRoutes(t *testing.T) {
@@ -56,7 +56,7 @@ func TestAdviceIsTakenAndUndone(t *testing.T) {
 	if w := ask(h, "POST", base+"/recommendations/db/actions/undo", ""); w.Code != 200 {
 		t.Errorf("status %d: %s", w.Code, w.Body)
 	}
-	f.Err = &agent.Error{Kind: agent.ErrConflict, Code: "a_code", Detail: "why"}
+	f.Err = &fault.Error{Kind: fault.ErrConflict, Code: "a_code", Detail: "why"}
 	for _, r := range []string{"GET /recommendations", "GET /recommendations/db"} {
 		method, path, _ := strings.Cut(r, " ")
 		if w := ask(h, method, base+path, ""); w.Code != 409 || !strings.Contains(w.Body.String(), `"code":"a_code"`) {

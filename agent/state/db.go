@@ -7,13 +7,12 @@ import (
 	"slices"
 	"sync"
 
+	"cloudflash/agent/fault"
 	"cloudflash/agent/store"
+
 	"github.com/hashicorp/go-memdb"
 	"golang.org/x/sys/unix"
 )
-
-// ErrFull means that the disk, or the quota, of the store has no room for a change.
-var ErrFull = errors.New("the disk of the state directory is full")
 
 // DB is what is stored, and its one writer.
 type DB struct {
@@ -21,6 +20,7 @@ type DB struct {
 	keep  func(...store.Change) error // in one synced transaction
 	room  func() error                // whether there is some to spare
 	heard func([]Event)
+	tell  func(error) error // what a caller is told of a change that cannot be stored
 
 	gate    sync.Mutex // guards waiting
 	waiting []*change
@@ -46,6 +46,9 @@ type Config struct {
 	// Heard is called right after changes were published and before they are answered,
 	// with the events that tell of them, in their order. It must not call Update.
 	Heard func([]Event)
+	// Unstored is called with what is in the way of a change, other than a refusal of its
+	// own, and returns what its caller is told.
+	Unstored func(error) error
 	// Commit stores changes in one synced transaction, and Room tells whether there is
 	// some to spare, in place of the disk's.
 	Commit func(...store.Change) error
@@ -58,7 +61,7 @@ func Load(disk *store.Store, cfg Config) (*DB, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &DB{mem: mem, keep: disk.Commit, room: disk.Room, heard: cfg.Heard}
+	d := &DB{mem: mem, keep: disk.Commit, room: disk.Room, heard: cfg.Heard, tell: cfg.Unstored}
 	if cfg.Commit != nil {
 		d.keep = cfg.Commit
 	}
@@ -122,7 +125,7 @@ func (d *DB) View() View { return View{d.mem.Txn(false)} }
 
 // Update runs a change and returns once it is stored and published; with others,
 // should they be waiting. An error of its own, or one of the store, means that
-// nothing has changed.
+// nothing has changed; one that has no room on the disk is fault.ErrFull.
 //
 // Do runs alone, after all changes before it and before all after it. It must not
 // wait for anybody, nor call Update.
@@ -141,7 +144,11 @@ func (d *DB) update(c *change) error {
 	if c.panicked != nil {
 		panic(c.panicked)
 	}
-	return c.err
+	var refusal *fault.Error
+	if c.err == nil || d.tell == nil || errors.As(c.err, &refusal) {
+		return c.err
+	}
+	return d.tell(c.err)
 }
 
 // answer returns once a change has its answer. Who comes first commits for all that
@@ -221,7 +228,7 @@ func (d *DB) write(changes []store.Change) error {
 // asFull tells errors of a full disk from others.
 func asFull(err error) error {
 	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
-		return fmt.Errorf("%w: %w", ErrFull, err)
+		return fmt.Errorf("%w: %w", fault.ErrFull, err)
 	}
 	return err
 }

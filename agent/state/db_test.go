@@ -10,7 +10,9 @@ import (
 	"testing"
 	"time"
 
+	"cloudflash/agent/fault"
 	"cloudflash/agent/store"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -147,7 +149,7 @@ func TestWhatCannotBeStoredIsRefused(t *testing.T) {
 					tx.Tell(Event{Kind: "two"})
 					return nil
 				})
-				if !errors.Is(err, cause) || errors.Is(err, ErrFull) != full {
+				if !errors.Is(err, cause) || errors.Is(err, fault.ErrFull) != full {
 					t.Errorf("err = %v", err)
 				}
 			})
@@ -391,7 +393,7 @@ func TestRoomIsForWhatEnds(t *testing.T) {
 	put := func(tx *Tx) error { tx.PutVM(VM{ID: "a"}); return nil }
 	must(t, db.Update(put))
 	db.room = func() error { return unix.ENOSPC }
-	if err := db.Update(func(tx *Tx) error { tx.PutVM(VM{ID: "b"}); return nil }); !errors.Is(err, ErrFull) {
+	if err := db.Update(func(tx *Tx) error { tx.PutVM(VM{ID: "b"}); return nil }); !errors.Is(err, fault.ErrFull) {
 		t.Errorf("err = %v", err)
 	}
 	must(t, db.Update(func(tx *Tx) error { return nil })) // a look stores nothing

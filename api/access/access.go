@@ -16,7 +16,9 @@ import (
 	"time"
 
 	"cloudflash/agent"
+	"cloudflash/agent/fault"
 	"cloudflash/api/problem"
+
 	"golang.org/x/time/rate"
 )
 
@@ -258,7 +260,7 @@ func (a *Access) Redeem(code string) (*http.Cookie, error) {
 func (a *Access) Forget(secret string) error {
 	t, err := a.tokens.Authenticate(secret)
 	if err != nil {
-		if errors.Is(err, agent.ErrAuth) {
+		if errors.Is(err, fault.ErrAuth) {
 			return nil // over already
 		}
 		return err

@@ -13,7 +13,9 @@ import (
 	"time"
 
 	"cloudflash/agent"
+	"cloudflash/agent/fault"
 	"cloudflash/api/problem"
+
 	"github.com/google/go-cmp/cmp"
 	"go.uber.org/goleak"
 )
@@ -40,7 +42,7 @@ func (t *tokens) Authenticate(secret string) (agent.Token, error) {
 	if tok, ok := t.all[secret]; ok {
 		return tok, nil
 	}
-	return agent.Token{}, &agent.Error{Kind: agent.ErrAuth, Code: "bad_token", Detail: "token is unknown"}
+	return agent.Token{}, &fault.Error{Kind: fault.ErrAuth, Code: "bad_token", Detail: "token is unknown"}
 }
 
 func (t *tokens) NewSession(role string) (string, time.Time, error) {

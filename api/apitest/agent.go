@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"cloudflash/agent"
+	"cloudflash/agent/fault"
 	"cloudflash/agent/output"
 )
 
@@ -89,8 +90,8 @@ func (f *Agent) tell() {
 }
 
 func missing(what, ref string) error {
-	return &agent.Error{
-		Kind:   agent.ErrNotFound,
+	return &fault.Error{
+		Kind:   fault.ErrNotFound,
 		Code:   what + "_not_found",
 		Detail: what + " \"" + ref + "\" not found",
 		Hint:   "cloudflash " + what + " list shows what there is",
@@ -266,7 +267,7 @@ func (f *Agent) CancelCloudlet(_ context.Context, ref string) (agent.Cloudlet, e
 		return c, err
 	}
 	if c.State.Final() {
-		return c, &agent.Error{Kind: agent.ErrConflict, Code: "already_finished", Detail: "cloudlet " + c.Name + " has ended"}
+		return c, &fault.Error{Kind: fault.ErrConflict, Code: "already_finished", Detail: "cloudlet " + c.Name + " has ended"}
 	}
 	f.Mu.Lock()
 	defer f.Mu.Unlock()
@@ -285,11 +286,11 @@ func (f *Agent) OpenOutput(ref, stream string) (*output.Reader, error) {
 		return nil, err
 	}
 	if c.VM == "" {
-		return nil, &agent.Error{Kind: agent.ErrConflict, Code: "not_started", Detail: "cloudlet " + c.Name + " has not started"}
+		return nil, &fault.Error{Kind: fault.ErrConflict, Code: "not_started", Detail: "cloudlet " + c.Name + " has not started"}
 	}
 	r, err := output.Dir(f.dir).Open(c.ID, stream)
 	if errors.Is(err, os.ErrNotExist) {
-		return nil, &agent.Error{Kind: agent.ErrNotFound, Code: "no_output", Detail: "no " + stream}
+		return nil, &fault.Error{Kind: fault.ErrNotFound, Code: "no_output", Detail: "no " + stream}
 	}
 	return r, err
 }
@@ -340,11 +341,11 @@ func (f *Agent) history(span time.Duration, fields, known []string) (agent.Histo
 	h := agent.History{Step: span / 300, Times: []int64{100, 101, 102}}
 	for _, name := range fields {
 		if !slices.Contains(known, name) {
-			return h, &agent.Error{
-				Kind:   agent.ErrInvalid,
+			return h, &fault.Error{
+				Kind:   fault.ErrInvalid,
 				Code:   "invalid_history",
 				Detail: "fields " + name + " is not one of " + strings.Join(known, ", "),
-				Fields: []agent.Field{{Pointer: "?fields", Detail: "unknown"}},
+				Fields: []fault.Field{{Pointer: "?fields", Detail: "unknown"}},
 			}
 		}
 		h.Series = append(h.Series, agent.HistorySeries{
@@ -392,7 +393,7 @@ func (f *Agent) Events(since uint64, limit int) ([]agent.Event, error) {
 	f.Mu.Lock()
 	defer f.Mu.Unlock()
 	if since > 0 && since < f.Has.Oldest {
-		return nil, &agent.Error{Kind: agent.ErrExpired, Code: "history_gone", Detail: "events up to 5 are gone"}
+		return nil, &fault.Error{Kind: fault.ErrExpired, Code: "history_gone", Detail: "events up to 5 are gone"}
 	}
 	var out []agent.Event
 	for _, e := range f.Has.Events {
@@ -432,7 +433,7 @@ func (f *Agent) Tokens() []agent.Token {
 
 func (f *Agent) CreateToken(name, role string) (agent.Token, string, error) {
 	if role != agent.RoleAdmin && role != agent.RoleViewer {
-		return agent.Token{}, "", &agent.Error{Kind: agent.ErrInvalid, Code: "invalid_token",
+		return agent.Token{}, "", &fault.Error{Kind: fault.ErrInvalid, Code: "invalid_token",
 			Detail: "role must be admin or viewer, not \"" + role + "\""}
 	}
 	return agent.Token{ID: "t7", Name: name, Role: role, Kind: "token", CreatedAt: Ago(0)}, "s3cret", nil
@@ -455,7 +456,7 @@ func (f *Agent) Authenticate(secret string) (agent.Token, error) {
 	if t, ok := f.Has.Secrets[secret]; ok {
 		return t, nil
 	}
-	return agent.Token{}, &agent.Error{Kind: agent.ErrAuth, Code: "bad_token",
+	return agent.Token{}, &fault.Error{Kind: fault.ErrAuth, Code: "bad_token",
 		Detail: "token is unknown, revoked or expired", Hint: "cloudflash token create"}
 }
 

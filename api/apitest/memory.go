@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"cloudflash/agent"
+	"cloudflash/agent/fault"
 )
 
 // MemoryPicture is what the agent draws, whatever part is asked for.
@@ -25,8 +26,8 @@ func (f *Agent) MemoryMap(from, span int64, cells int, owner string) (agent.Memo
 	f.Mu.Lock()
 	defer f.Mu.Unlock()
 	if f.Err == nil && (cells < 1 || cells > 4096 || from < 0 || span < 0) {
-		return agent.MemoryMap{}, &agent.Error{Kind: agent.ErrInvalid, Code: "out_of_range", Detail: "cells must be 1 to 4096",
-			Fields: []agent.Field{{Pointer: "?cells", Detail: "must be 1 to 4096", Min: 1, Max: 4096}}}
+		return agent.MemoryMap{}, &fault.Error{Kind: fault.ErrInvalid, Code: "out_of_range", Detail: "cells must be 1 to 4096",
+			Fields: []fault.Field{{Pointer: "?cells", Detail: "must be 1 to 4096", Min: 1, Max: 4096}}}
 	}
 	m := f.MemoryPicture()
 	m.Owner = owner

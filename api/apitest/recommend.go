@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"cloudflash/agent"
+	"cloudflash/agent/fault"
 )
 
 // advice is what the agent advises: for a VM that little is known of, one that a
@@ -48,7 +49,7 @@ func (f *Agent) TakeAdvice(_ context.Context, ref string, resources []string) (a
 	defer f.Mu.Unlock()
 	f.Got.Advice = resources
 	if err == nil && v.Name != "db" && len(resources) == 0 {
-		return v, &agent.Error{Kind: agent.ErrConflict, Code: "nothing_to_apply", Detail: "nothing is advised for VM \"" + v.Name + "\" that is worth a change"}
+		return v, &fault.Error{Kind: fault.ErrConflict, Code: "nothing_to_apply", Detail: "nothing is advised for VM \"" + v.Name + "\" that is worth a change"}
 	}
 	from := v.Spec
 	v.Spec.CPUs = 0.5
@@ -61,7 +62,7 @@ func (f *Agent) UndoAdvice(_ context.Context, ref string) (agent.VM, error) {
 	f.Mu.Lock()
 	defer f.Mu.Unlock()
 	if err == nil && f.Has.Applied == nil {
-		return v, &agent.Error{Kind: agent.ErrConflict, Code: "nothing_to_undo", Detail: "VM \"" + v.Name + "\" has taken no advice"}
+		return v, &fault.Error{Kind: fault.ErrConflict, Code: "nothing_to_undo", Detail: "VM \"" + v.Name + "\" has taken no advice"}
 	}
 	f.Has.Applied = nil
 	return v, err

@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"cloudflash/agent"
+	"cloudflash/agent/fault"
 )
 
 // Scaling is what there is of autoscaling. Every policy is at version 1 before it is set.
@@ -115,8 +116,8 @@ func (f *Agent) SetPolicy(_ context.Context, ref string, own agent.PolicyLayer, 
 	}
 	if now := fmt.Sprint(scaling.Versions[p.VM] + 1); version != "" && version != now {
 		f.Mu.Unlock()
-		return p, &agent.Error{
-			Kind:   agent.ErrPrecondition,
+		return p, &fault.Error{
+			Kind:   fault.ErrPrecondition,
 			Code:   "precondition_failed",
 			Detail: "the policy is at version " + now + ", not " + version,
 		}
@@ -130,19 +131,19 @@ func (f *Agent) SetPolicy(_ context.Context, ref string, own agent.PolicyLayer, 
 func rejected(name string, r agent.RuleChange) error {
 	switch {
 	case r.Up != nil && *r.Up > 1:
-		return &agent.Error{
-			Kind:   agent.ErrInvalid,
+		return &fault.Error{
+			Kind:   fault.ErrInvalid,
 			Code:   "invalid_policy",
 			Detail: "up of " + name + " must be at most 1",
 			Hint:   "0.8 is the default",
-			Fields: []agent.Field{{Pointer: "/rules/" + name + "/up", Detail: "must be at most 1"}},
+			Fields: []fault.Field{{Pointer: "/rules/" + name + "/up", Detail: "must be at most 1"}},
 		}
 	case r.Up != nil && r.Down != nil && *r.Down >= *r.Up:
-		return &agent.Error{
-			Kind:   agent.ErrInvalid,
+		return &fault.Error{
+			Kind:   fault.ErrInvalid,
 			Code:   "invalid_policy",
 			Detail: "down must be below up",
-			Fields: []agent.Field{{Pointer: "/rules/" + name + "/down", Detail: "must be below up", Max: *r.Up}},
+			Fields: []fault.Field{{Pointer: "/rules/" + name + "/down", Detail: "must be below up", Max: *r.Up}},
 		}
 	}
 	return nil
@@ -165,7 +166,7 @@ func (f *Agent) Decisions(since uint64, limit int) ([]agent.Decision, error) {
 	f.Mu.Lock()
 	defer f.Mu.Unlock()
 	if since > 0 && since < f.Has.Scaling.Forgotten {
-		return nil, &agent.Error{Kind: agent.ErrExpired, Code: "history_gone", Detail: "decisions are gone"}
+		return nil, &fault.Error{Kind: fault.ErrExpired, Code: "history_gone", Detail: "decisions are gone"}
 	}
 	var out []agent.Decision
 	for _, d := range f.Has.Scaling.Decisions {

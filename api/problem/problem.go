@@ -8,7 +8,7 @@ import (
 	"errors"
 	"net/http"
 
-	"cloudflash/agent"
+	"cloudflash/agent/fault"
 )
 
 // ContentType of every error of the API.
@@ -64,7 +64,7 @@ func From(err error) *Problem {
 	if errors.As(err, &p) {
 		return p
 	}
-	var e *agent.Error
+	var e *fault.Error
 	if !errors.As(err, &e) {
 		return New(http.StatusInternalServerError, "internal", "internal error; the agent's log has the cause", "")
 	}
@@ -75,25 +75,25 @@ func From(err error) *Problem {
 	return p
 }
 
-func status(e *agent.Error) int {
+func status(e *fault.Error) int {
 	switch {
-	case errors.Is(e, agent.ErrNotFound):
+	case errors.Is(e, fault.ErrNotFound):
 		return http.StatusNotFound
-	case errors.Is(e, agent.ErrExists), errors.Is(e, agent.ErrConflict):
+	case errors.Is(e, fault.ErrExists), errors.Is(e, fault.ErrConflict):
 		return http.StatusConflict
-	case errors.Is(e, agent.ErrCapacity), errors.Is(e, agent.ErrFull):
+	case errors.Is(e, fault.ErrCapacity), errors.Is(e, fault.ErrFull):
 		return http.StatusInsufficientStorage
-	case errors.Is(e, agent.ErrInvalid):
+	case errors.Is(e, fault.ErrInvalid):
 		return http.StatusUnprocessableEntity
-	case errors.Is(e, agent.ErrAuth):
+	case errors.Is(e, fault.ErrAuth):
 		return http.StatusUnauthorized
-	case errors.Is(e, agent.ErrPrecondition):
+	case errors.Is(e, fault.ErrPrecondition):
 		return http.StatusPreconditionFailed
-	case errors.Is(e, agent.ErrExpired):
+	case errors.Is(e, fault.ErrExpired):
 		return http.StatusGone
-	case errors.Is(e, agent.ErrNotYet):
+	case errors.Is(e, fault.ErrNotYet):
 		return http.StatusServiceUnavailable
-	case errors.Is(e, agent.ErrUnsupported):
+	case errors.Is(e, fault.ErrUnsupported):
 		return http.StatusNotImplemented
 	}
 	return http.StatusInternalServerError

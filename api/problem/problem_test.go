@@ -8,15 +8,15 @@ import (
 	"strings"
 	"testing"
 
-	"cloudflash/agent"
+	"cloudflash/agent/fault"
 )
 
 func TestFromMapsEveryKindOfRefusal(t *testing.T) {
-	kinds := map[error]int{agent.ErrNotFound: 404, agent.ErrExists: 409, agent.ErrConflict: 409, agent.ErrCapacity: 507, agent.ErrFull: 507,
-		agent.ErrInvalid: 422, agent.ErrAuth: 401, agent.ErrExpired: 410}
+	kinds := map[error]int{fault.ErrNotFound: 404, fault.ErrExists: 409, fault.ErrConflict: 409, fault.ErrCapacity: 507, fault.ErrFull: 507,
+		fault.ErrInvalid: 422, fault.ErrAuth: 401, fault.ErrExpired: 410}
 	for kind, status := range kinds {
-		err := fmt.Errorf("create VM web: %w", &agent.Error{Kind: kind, Code: "some_code", Detail: "details", Hint: "a hint",
-			Fields: []agent.Field{{Pointer: "/cpus", Detail: "too many", Max: 32}}})
+		err := fmt.Errorf("create VM web: %w", &fault.Error{Kind: kind, Code: "some_code", Detail: "details", Hint: "a hint",
+			Fields: []fault.Field{{Pointer: "/cpus", Detail: "too many", Max: 32}}})
 		p := From(err)
 		if p.Status != status || p.Code != "some_code" || p.Hint != "a hint" || len(p.Errors) != 1 || p.Errors[0].Pointer != "/cpus" {
 			t.Errorf("%v: %+v", kind, p)

@@ -11,13 +11,15 @@ import (
 	"time"
 
 	"cloudflash/agent"
+	"cloudflash/agent/fault"
+
 	"github.com/google/go-cmp/cmp"
 )
 
 // refusal is an agent's no, with a field and a hint.
 func refusal(kind error) error {
-	return &agent.Error{Kind: kind, Code: "out_of_range", Detail: "memory_bytes must be at most 34359738368 (32 GiB), not 68719476736", Hint: "cloudflash host info",
-		Fields: []agent.Field{{Pointer: "/memory_bytes", Detail: "must be at most 34359738368 (32 GiB), not 68719476736", Max: 32 << 30}}}
+	return &fault.Error{Kind: kind, Code: "out_of_range", Detail: "memory_bytes must be at most 34359738368 (32 GiB), not 68719476736", Hint: "cloudflash host info",
+		Fields: []fault.Field{{Pointer: "/memory_bytes", Detail: "must be at most 34359738368 (32 GiB), not 68719476736", Max: 32 << 30}}}
 }
 
 const refused = "error: memory_bytes must be at most 34359738368 (32 GiB), not 68719476736\nhint: cloudflash host info\n"
@@ -27,14 +29,14 @@ func TestRefusalsHaveExitCodes(t *testing.T) {
 		kind error
 		code int
 	}{
-		"not found": {agent.ErrNotFound, ExitNotFound},
-		"exists":    {agent.ErrExists, ExitConflict},
-		"conflict":  {agent.ErrConflict, ExitConflict},
-		"capacity":  {agent.ErrCapacity, ExitCapacity},
-		"invalid":   {agent.ErrInvalid, ExitUsage},
-		"auth":      {agent.ErrAuth, ExitAuth},
-		"expired":   {agent.ErrExpired, ExitFailure},
-		"stale":     {agent.ErrPrecondition, ExitConflict},
+		"not found": {fault.ErrNotFound, ExitNotFound},
+		"exists":    {fault.ErrExists, ExitConflict},
+		"conflict":  {fault.ErrConflict, ExitConflict},
+		"capacity":  {fault.ErrCapacity, ExitCapacity},
+		"invalid":   {fault.ErrInvalid, ExitUsage},
+		"auth":      {fault.ErrAuth, ExitAuth},
+		"expired":   {fault.ErrExpired, ExitFailure},
+		"stale":     {fault.ErrPrecondition, ExitConflict},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := newRig(t)

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"cloudflash/agent"
+	"cloudflash/agent/fault"
+
 	"github.com/goccy/go-yaml"
 	"github.com/google/go-cmp/cmp"
 )
@@ -204,8 +206,8 @@ func TestNamesCannotPlayWithTheTerminal(t *testing.T) {
 
 func TestErrorsCannotPlayWithTheTerminal(t *testing.T) {
 	r := newRig(t)
-	r.agent.Err = &agent.Error{Kind: agent.ErrInvalid, Code: "x", Detail: evil, Hint: evil,
-		Fields: []agent.Field{{Pointer: evil, Detail: evil}, {Pointer: evil, Detail: evil}}}
+	r.agent.Err = &fault.Error{Kind: fault.ErrInvalid, Code: "x", Detail: evil, Hint: evil,
+		Fields: []fault.Field{{Pointer: evil, Detail: evil}, {Pointer: evil, Detail: evil}}}
 	got := r.run("vm", "show", "db")
 	if i := strings.IndexFunc(got.Err, func(r rune) bool { return r != '\n' && clean(string(r)) != string(r) }); i >= 0 || strings.Count(got.Err, "\n") != 4 || got.Code != ExitUsage {
 		t.Errorf("printed %q, exit code %d", got.Err, got.Code)
