@@ -7,26 +7,32 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"strings"
 	"sync"
 	"time"
 
+	"cloudflash/agent/advice"
+	"cloudflash/agent/clock"
 	"cloudflash/agent/gpu"
 	"cloudflash/agent/guest"
 	"cloudflash/agent/host"
 	"cloudflash/agent/idle"
 	"cloudflash/agent/meter"
 	"cloudflash/agent/network"
+	"cloudflash/agent/pages"
 	"cloudflash/agent/schedule"
 	"cloudflash/agent/state"
 	"cloudflash/agent/storage"
 	"cloudflash/agent/store"
+	"cloudflash/agent/tokens"
 	"cloudflash/cgroup"
 )
 
 // An Agent owns the VMs and cloudlets of this host. Make one with New, then
 // Run it; methods may be called from any goroutine once Ready is closed.
 type Agent struct {
+	Tokens *tokens.Tokens
+	Pages  *pages.Pages
+
 	cfg       Config
 	log       *slog.Logger
 	store     *store.Store
@@ -36,8 +42,7 @@ type Agent struct {
 	meter     *meter.Meter
 	network   *network.Network
 	gpus      gpu.Inventory
-	memory    memory
-	advisor   advisor
+	advisor   *advice.Advisor
 	scaling   scaling
 	startedAt time.Time
 	boot      string           // the id of this boot of the machine
@@ -55,7 +60,6 @@ type Agent struct {
 	vms        map[string]*vm       // all that are stored, and one that is about to be
 	cloudlets  map[string]*cloudlet // those that have been seen to run
 	waiting    map[string]string    // why queued cloudlets wait, as last worked out
-	scans      map[string]Operation // full passes over memory: they do not outlive the agent
 	sessions   map[string]*session
 	updates    chan struct{}
 	sampledAt  time.Time
@@ -191,7 +195,7 @@ func New(cfg Config) (*Agent, error) {
 	if err != nil {
 		return nil, errors.Join(err, st.Close())
 	}
-	boot, err := bootID()
+	boot, err := clock.BootID()
 	if err != nil {
 		return nil, errors.Join(err, st.Close())
 	}
@@ -216,7 +220,6 @@ func New(cfg Config) (*Agent, error) {
 
 		vms:       map[string]*vm{},
 		cloudlets: map[string]*cloudlet{},
-		scans:     map[string]Operation{},
 		sessions:  map[string]*session{},
 		updates:   make(chan struct{}),
 		worn:      map[int]bool{},
@@ -231,7 +234,15 @@ func New(cfg Config) (*Agent, error) {
 	if err := a.load(); err != nil {
 		return nil, errors.Join(fmt.Errorf("load state: %w", err), st.Close())
 	}
-	a.openMemory()
+	a.Pages = pages.Open(pages.Config{
+		Log:     cfg.Log,
+		State:   a.state,
+		Parent:  parent,
+		Budget:  cfg.PageScan,
+		Report:  func(took time.Duration, err error) { a.meter.Report("pagemap", took, err) },
+		Changed: a.tellUpdates,
+	})
+	a.advisor = a.newAdvisor()
 	return a, nil
 }
 
@@ -247,7 +258,7 @@ func (a *Agent) Close() error {
 	if a.disk != nil {
 		err = a.disk.Close()
 	}
-	return errors.Join(err, a.memory.close(), a.store.Close())
+	return errors.Join(err, a.Pages.Close(), a.store.Close())
 }
 
 // Ready is closed once what was stored and what the kernel has agree again.
@@ -263,7 +274,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	defer cancel()
 
 	a.loadHistory()
-	a.loadProfiles()
+	a.advisor.Load()
 	recovered := make(chan error, 1)
 	wg.Go(func() {
 		a.openStorage(ctx)
@@ -288,8 +299,8 @@ func (a *Agent) Run(ctx context.Context) error {
 			wg.Go(func() { a.runTrim(ctx) })
 			wg.Go(func() { a.runNetwork(ctx) })
 			wg.Go(func() { a.runGPUs(ctx) })
-			wg.Go(func() { a.runMemory(ctx) })
-			wg.Go(func() { a.runAdvice(ctx) })
+			wg.Go(func() { a.Pages.Run(ctx) })
+			wg.Go(func() { a.advisor.Run(ctx) })
 			wg.Go(func() { a.runScaling(ctx) })
 			close(a.ready)
 		}
@@ -344,8 +355,3 @@ func (a *Agent) stateDir(id string) string { return filepath.Join(a.cfg.StateDir
 
 // scopeName is the cgroup of a cloudlet below its VM's slice.
 func scopeName(cloudletID string) string { return "cl-" + cloudletID }
-
-func bootID() (string, error) {
-	b, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
-	return strings.TrimSpace(string(b)), err
-}

@@ -14,7 +14,9 @@ import (
 	"testing"
 	"time"
 
+	"cloudflash/agent/clock"
 	"cloudflash/agent/guest"
+	"cloudflash/agent/policy"
 	"cloudflash/agent/state"
 	"cloudflash/cgroup/cgrouptest"
 
@@ -41,7 +43,7 @@ func newLive(t testing.TB) *live {
 	cfg.CgroupParent = parent.Dir()
 	cfg.InitPath = binary(t, "cloudflash-init")
 	cfg.Binaries = []string{binary(t, "burn")}
-	cfg.Idle = IdleConfig{} // VMs that idle stay
+	cfg.Idle = policy.Idle{} // VMs that idle stay
 	cfg.Overcommit = Overcommit{CPUs: 16, Memory: 4, Storage: 100}
 	log := &logTo{t: t}
 	cfg.Log = slog.New(slog.NewTextHandler(log, nil))
@@ -347,7 +349,7 @@ func refusedForks(t *testing.T, l *live, id string) (n int) {
 func (l *live) overdue(id string) {
 	l.must(l.t, func(tx *state.Tx) {
 		c := *tx.Cloudlet(id)
-		c.DeadlineBoot = now().boot
+		c.DeadlineBoot = clock.Now().Boot
 		tx.PutCloudlet(c)
 	})
 	l.poke()

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"log/slog"
 	"math"
-	"os"
 	"path/filepath"
 	"strings"
 	"sync/atomic"
@@ -14,8 +13,11 @@ import (
 	"testing/synctest"
 	"time"
 
+	"cloudflash/agent/clock"
 	"cloudflash/agent/fault"
 	"cloudflash/agent/host"
+	"cloudflash/agent/pages"
+	"cloudflash/agent/policy"
 	"cloudflash/agent/schedule"
 	"cloudflash/agent/state"
 	"cloudflash/agent/store"
@@ -48,7 +50,6 @@ func bare(t testing.TB) *Agent {
 		outcomes:  newOutcomes(),
 		vms:       map[string]*vm{},
 		cloudlets: map[string]*cloudlet{},
-		scans:     map[string]Operation{},
 		sessions:  map[string]*session{},
 		updates:   make(chan struct{}),
 		wake:      make(chan struct{}, 1),
@@ -117,7 +118,7 @@ func TestRangesNameFieldValueAndLimit(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			s := ok
 			tt.change(&s)
-			err := DefaultConfig().Ranges.check(s)
+			err := DefaultConfig().Ranges.Check(s)
 			var e *fault.Error
 			switch {
 			case tt.pointer == "" && err != nil:
@@ -143,7 +144,7 @@ func TestVMNames(t *testing.T) {
 		}
 	}
 	var e *fault.Error
-	if err := checkVMName(OwnerHost); !errors.As(err, &e) || !errors.Is(err, fault.ErrInvalid) || len(e.Fields) != 1 || e.Fields[0].Pointer != "/name" || !strings.Contains(e.Detail, "owner") {
+	if err := checkVMName(pages.OwnerHost); !errors.As(err, &e) || !errors.Is(err, fault.ErrInvalid) || len(e.Fields) != 1 || e.Fields[0].Pointer != "/name" || !strings.Contains(e.Detail, "owner") {
 		t.Errorf("a name of an owner: %+v", err)
 	}
 }
@@ -212,7 +213,7 @@ func TestConclude(t *testing.T) {
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
 			r := tt.rec
-			conclude(&r, tt.end, Usage{CPUSeconds: 7}, moment{time.Duration(tt.at) * time.Second, time.Unix(tt.at, 0)})
+			conclude(&r, tt.end, Usage{CPUSeconds: 7}, clock.Moment{Boot: time.Duration(tt.at) * time.Second, Day: time.Unix(tt.at, 0)})
 			if r.State != tt.state || r.Reason != tt.reason || r.Signal != tt.signal || r.OverrunSeconds != tt.overrun {
 				t.Errorf("got %s %q signal %q overrun %v", r.State, r.Reason, r.Signal, r.OverrunSeconds)
 			}
@@ -247,35 +248,6 @@ func TestEventsAreKeptInOrderAndBounded(t *testing.T) {
 	}
 	if got, err := a.Events(math.MaxUint64, 10); err != nil || len(got) != 0 {
 		t.Errorf("the future: %v %v", got, err)
-	}
-}
-
-func TestTokens(t *testing.T) {
-	a := bare(t)
-	tok, secret, err := a.CreateToken("ci", RoleViewer)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got, err := a.Authenticate(secret); err != nil || got.ID != tok.ID || got.Role != RoleViewer {
-		t.Errorf("authenticate: %+v %v", got, err)
-	}
-	if _, _, err := a.CreateToken("ci", RoleAdmin); !errors.Is(err, fault.ErrExists) {
-		t.Errorf("second token of that name: %v", err)
-	}
-	for _, bad := range []string{"", "x", secret + "x", tok.ID} {
-		if _, err := a.Authenticate(bad); !errors.Is(err, fault.ErrAuth) {
-			t.Errorf("secret %q: %v", bad, err)
-		}
-	}
-	db, err := os.ReadFile(filepath.Join(a.cfg.StateDir, "test.db"))
-	if err != nil || strings.Contains(string(db), secret) {
-		t.Errorf("the secret itself is on disk (%v)", err)
-	}
-	if err := a.RevokeToken(tok.ID); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := a.Authenticate(secret); !errors.Is(err, fault.ErrAuth) {
-		t.Errorf("revoked token: %v", err)
 	}
 }
 
@@ -343,7 +315,7 @@ func TestUnknownVMs(t *testing.T) {
 // stored once it has.
 func TestFullDisk(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := newIdleRig(t, IdleConfig{})
+		r := newIdleRig(t, policy.Idle{})
 		v := r.vm("web")
 		r.submit("web")
 		id := r.Cloudlets()[0].ID
@@ -375,7 +347,7 @@ func TestFullDisk(t *testing.T) {
 
 		stored := make(chan bool)
 		go func() {
-			stored <- untilStored(t.Context(), func() bool { return r.end(id, v, ending{code: 3}, Usage{}, now()) })
+			stored <- untilStored(t.Context(), func() bool { return r.end(id, v, ending{code: 3}, Usage{}, clock.Now()) })
 		}()
 		time.Sleep(5 * time.Second)
 		if c, _ := r.Cloudlet(id); c.State != CloudletQueued {

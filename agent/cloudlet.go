@@ -2,13 +2,6 @@ package agent
 
 import "time"
 
-// SLA priorities.
-const (
-	SLALow    = 1
-	SLAMedium = 2
-	SLAHigh   = 3
-)
-
 // CloudletSubmit asks for one command to be run.
 type CloudletSubmit struct {
 	Name            string

@@ -8,6 +8,7 @@ import (
 	"syscall"
 	"time"
 
+	"cloudflash/agent/clock"
 	"cloudflash/agent/guest"
 	"cloudflash/agent/meter"
 	"cloudflash/agent/state"
@@ -97,7 +98,7 @@ func (a *Agent) stop(why string, which func(state.View) ([]*cloudletRecord, erro
 	var told []cloudletRecord
 	err := a.state.UpdateAnyway(func(tx *state.Tx) error {
 		some, err := which(tx.View)
-		m := now()
+		m := clock.Now()
 		for _, c := range some {
 			switch {
 			case c.State != CloudletQueued && c.Stop != "": // it was told before
@@ -108,7 +109,7 @@ func (a *Agent) stop(why string, which func(state.View) ([]*cloudletRecord, erro
 				tx.Then(func() { a.over(&rec, false) })
 			default:
 				rec := *c
-				rec.Stop, rec.StoppingBoot = why, m.boot
+				rec.Stop, rec.StoppingBoot = why, m.Boot
 				tx.PutCloudlet(rec)
 				tx.Tell(Event{Level: LevelInfo, Kind: "cloudlet.stopping", VM: c.VM, Cloudlet: c.ID,
 					Message: fmt.Sprintf("cloudlet %s gets SIGTERM: %s", c.Name, why)})
@@ -124,7 +125,7 @@ func (a *Agent) stop(why string, which func(state.View) ([]*cloudletRecord, erro
 	for _, c := range told {
 		a.held.Lock()
 		if hold := a.cloudlets[c.ID]; hold != nil {
-			hold.termed = sinceBoot()
+			hold.termed = clock.SinceBoot()
 		}
 		a.held.Unlock()
 		if v := a.known(c.VM); v != nil {
@@ -149,9 +150,9 @@ func (a *Agent) sendTERM(ctx context.Context, g *guest.Guest, id string) {
 }
 
 // endedQueued is the last state of a cloudlet that has not started.
-func (a *Agent) endedQueued(c *cloudletRecord, why string, m moment) cloudletRecord {
+func (a *Agent) endedQueued(c *cloudletRecord, why string, m clock.Moment) cloudletRecord {
 	rec := *c
-	rec.FinishedAt, rec.State, rec.Reason = &m.day, CloudletCancelled, "cancelled while queued"
+	rec.FinishedAt, rec.State, rec.Reason = &m.Day, CloudletCancelled, "cancelled while queued"
 	if why == stopDeadline {
 		a.held.Lock()
 		waits := cmp.Or(a.waiting[c.ID], c.Reason)
@@ -231,7 +232,7 @@ func untilStored(ctx context.Context, do func() bool) bool {
 }
 
 // end stores how a cloudlet ended; false means that it could not.
-func (a *Agent) end(id string, v *vm, end ending, use Usage, at moment, startedAt ...time.Time) bool {
+func (a *Agent) end(id string, v *vm, end ending, use Usage, at clock.Moment, startedAt ...time.Time) bool {
 	over := false
 	err := a.state.UpdateAnyway(func(tx *state.Tx) error {
 		c := tx.Cloudlet(id)
@@ -243,7 +244,7 @@ func (a *Agent) end(id string, v *vm, end ending, use Usage, at moment, startedA
 		if unseen {
 			t := startedAt[0].UTC()
 			rec.StartedAt = &t
-			rec.StartedBoot = at.bootOf(t, rec.SubmittedBoot)
+			rec.StartedBoot = at.BootOf(t, rec.SubmittedBoot)
 		}
 		conclude(&rec, end, use, at)
 		tx.PutCloudlet(rec)
@@ -282,11 +283,11 @@ func signalName(sig syscall.Signal) string {
 
 // conclude works out the final state. What the agent did on purpose comes
 // first, then the OOM killer, then the command's own code.
-func conclude(r *cloudletRecord, end ending, use Usage, at moment) {
+func conclude(r *cloudletRecord, end ending, use Usage, at clock.Moment) {
 	if r.Stop == stopOOM {
 		use.OOMKills = max(use.OOMKills, 1)
 	}
-	r.FinishedAt, r.PID, r.Usage = new(at.day.UTC()), 0, use
+	r.FinishedAt, r.PID, r.Usage = new(at.Day.UTC()), 0, use
 	r.OverrunSeconds = overrun(r, at)
 	tellDeadline(r, at)
 	r.Signal, r.ExitCode = "", nil
@@ -319,27 +320,27 @@ func conclude(r *cloudletRecord, end ending, use Usage, at moment) {
 }
 
 // overrun is how many seconds after its deadline a cloudlet ended, or 0.
-func overrun(r *cloudletRecord, at moment) float64 {
+func overrun(r *cloudletRecord, at clock.Moment) float64 {
 	if r.DeadlineAt == nil {
 		return 0
 	}
-	return max((at.boot - r.DeadlineBoot).Seconds(), 0)
+	return max((at.Boot - r.DeadlineBoot).Seconds(), 0)
 }
 
 // tellDeadline makes the deadline that is shown one of the clock by which the
 // end is shown, so that what lies between them is true.
-func tellDeadline(r *cloudletRecord, at moment) {
+func tellDeadline(r *cloudletRecord, at clock.Moment) {
 	if r.DeadlineAt != nil {
-		r.DeadlineAt = new(at.dayOf(r.DeadlineBoot, *r.DeadlineAt))
+		r.DeadlineAt = new(at.DayOf(r.DeadlineBoot, *r.DeadlineAt))
 	}
 }
 
 // momentOf is when a process ended, and was not there before from.
-func momentOf(e guest.Exit, from time.Duration) moment {
-	m := now()
-	at := moment{min(e.FinishedBoot, m.boot), e.FinishedAt}
+func momentOf(e guest.Exit, from time.Duration) clock.Moment {
+	m := clock.Now()
+	at := clock.Moment{Boot: min(e.FinishedBoot, m.Boot), Day: e.FinishedAt}
 	if e.FinishedBoot == 0 { // an older init tells the time of day only
-		at.boot = m.bootOf(e.FinishedAt, from)
+		at.Boot = m.BootOf(e.FinishedAt, from)
 	}
 	return at
 }

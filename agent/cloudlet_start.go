@@ -10,6 +10,7 @@ import (
 	"syscall"
 	"time"
 
+	"cloudflash/agent/clock"
 	"cloudflash/agent/fault"
 	"cloudflash/agent/guest"
 	"cloudflash/agent/schedule"
@@ -21,7 +22,7 @@ import (
 // have changed.
 func (a *Agent) runQueue(ctx context.Context) {
 	for {
-		next := a.enforceDeadlines(sinceBoot())
+		next := a.enforceDeadlines(clock.SinceBoot())
 		if a.startQueued() != nil {
 			next = min(next, queueAgain)
 		}
@@ -243,7 +244,7 @@ func (a *Agent) started(id string, v *vm, g *guest.Guest, scope *cgroup.Scope, r
 			rec.State = CloudletFrozen
 		}
 		if began {
-			rec.StartedBoot = now().bootOf(*rec.StartedAt, rec.SubmittedBoot)
+			rec.StartedBoot = clock.Now().BootOf(*rec.StartedAt, rec.SubmittedBoot)
 			tx.Tell(Event{Level: LevelInfo, Kind: "cloudlet.started", VM: v.ID, Cloudlet: rec.ID,
 				Message: fmt.Sprintf("cloudlet %s started in VM %s", rec.Name, v.Name)})
 		}
@@ -311,7 +312,7 @@ func (a *Agent) startFailed(ctx context.Context, c *cloudletRecord, v *vm, scope
 	} else if errors.Is(cause, syscall.ENOSPC) || errors.Is(cause, syscall.EDQUOT) {
 		end.reason = "not started: the storage of VM " + v.Name + " is full, not even an output file fits: delete files with vm exec, or vm set --storage"
 	}
-	at := now()
+	at := clock.Now()
 	untilStored(ctx, func() bool { return a.end(c.ID, v, end, Usage{}, at) })
 }
 

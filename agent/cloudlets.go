@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 
+	"cloudflash/agent/clock"
 	"cloudflash/agent/fault"
 	"cloudflash/agent/output"
 	"cloudflash/agent/state"
@@ -57,7 +58,7 @@ func (a *Agent) SubmitCloudlet(_ context.Context, req CloudletSubmit) (Cloudlet,
 	s := a.state.View()
 	a.held.Lock()
 	defer a.held.Unlock()
-	return a.viewCloudlet(s, &rec, now()), nil
+	return a.viewCloudlet(s, &rec, clock.Now()), nil
 }
 
 func (r CloudletSubmit) withDefaults() CloudletSubmit {
@@ -70,9 +71,9 @@ func (r CloudletSubmit) withDefaults() CloudletSubmit {
 }
 
 func (r CloudletSubmit) record(vmID, boot string) cloudletRecord {
-	m := now()
+	m := clock.Now()
 	rec := cloudletRecord{
-		ID:              newID(),
+		ID:              state.NewID(),
 		Name:            r.Name,
 		VM:              vmID,
 		Argv:            r.Argv,
@@ -83,15 +84,15 @@ func (r CloudletSubmit) record(vmID, boot string) cloudletRecord {
 		DeadlineSeconds: r.DeadlineSeconds,
 		OnDeadline:      r.OnDeadline,
 		Request:         r.Request,
-		CreatedAt:       m.day,
+		CreatedAt:       m.Day,
 		Boot:            boot,
-		SubmittedBoot:   m.boot,
+		SubmittedBoot:   m.Boot,
 		Pinned:          vmID != "",
 		Duration:        r.DurationSeconds,
 	}
 	if r.DeadlineSeconds > 0 {
-		rec.DeadlineBoot = m.boot + seconds(r.DeadlineSeconds)
-		rec.DeadlineAt = new(m.day.Add(seconds(r.DeadlineSeconds)))
+		rec.DeadlineBoot = m.Boot + seconds(r.DeadlineSeconds)
+		rec.DeadlineAt = new(m.Day.Add(seconds(r.DeadlineSeconds)))
 	}
 	return rec
 }
@@ -103,7 +104,7 @@ func pin(s state.View, req CloudletSubmit) (string, error) {
 	}
 	v := s.FindVM(req.VM)
 	if v == nil {
-		return "", vmNotFound(req.VM)
+		return "", state.NoVM(req.VM)
 	}
 	if v.State == VMDeleting || v.State == VMFailed {
 		return "", wrongState(v, "given cloudlets")
@@ -138,7 +139,7 @@ func (a *Agent) Cloudlet(ref string) (Cloudlet, error) {
 	}
 	a.held.Lock()
 	defer a.held.Unlock()
-	return a.viewCloudlet(s, r, now()), nil
+	return a.viewCloudlet(s, r, clock.Now()), nil
 }
 
 // Cloudlets returns all that are remembered, newest first.
@@ -150,7 +151,7 @@ func (a *Agent) Cloudlets() []Cloudlet {
 // viewCloudlets are all that have not ended and at most so many of those that ended
 // last, newest first.
 func (a *Agent) viewCloudlets(s state.View, ended int) []Cloudlet {
-	m := now()
+	m := clock.Now()
 	all := make([]Cloudlet, 0, s.LiveCount()+min(ended, s.CloudletCount()-s.LiveCount()))
 	for r := range s.Ended() { // nothing is held of them: nobody waits for a long list
 		if ended--; ended < 0 {
@@ -171,7 +172,7 @@ func (a *Agent) viewCloudlets(s state.View, ended int) []Cloudlet {
 
 // viewCloudlet is how the world sees a cloudlet. The caller has a.held, unless it has
 // ended.
-func (a *Agent) viewCloudlet(s state.View, r *cloudletRecord, m moment) Cloudlet {
+func (a *Agent) viewCloudlet(s state.View, r *cloudletRecord, m clock.Moment) Cloudlet {
 	out := Cloudlet{
 		ID:              r.ID,
 		Name:            r.Name,
@@ -210,7 +211,7 @@ func (a *Agent) viewCloudlet(s state.View, r *cloudletRecord, m moment) Cloudlet
 		out.Reason = cmp.Or(a.waiting[r.ID], r.Reason)
 	}
 	if r.DeadlineAt != nil {
-		out.DeadlineAt = new(m.dayOf(r.DeadlineBoot, *r.DeadlineAt))
+		out.DeadlineAt = new(m.DayOf(r.DeadlineBoot, *r.DeadlineAt))
 	}
 	return out
 }

@@ -4,7 +4,9 @@ import (
 	"log/slog"
 	"time"
 
+	"cloudflash/agent/advice"
 	"cloudflash/agent/meter"
+	"cloudflash/agent/policy"
 )
 
 // Config is everything the agent is told at start.
@@ -18,7 +20,7 @@ type Config struct {
 	Erase        bool // VMs that are here although no database knows them
 
 	Defaults   Spec // for fields a VMCreate leaves at zero
-	Ranges     Ranges
+	Ranges     policy.Ranges
 	Overcommit Overcommit
 
 	Storage     string        // backend of package storage: auto, native or pool; or StorageNone
@@ -28,7 +30,7 @@ type Config struct {
 	Grace       time.Duration // from SIGTERM to cgroup.kill
 	OutputKeep  int64         // bytes of each output stream that are kept, the newest
 	Autoscale   string        // mode of all limits unless a policy says otherwise: off, recommend or auto
-	Idle        IdleConfig    // VMs in which nothing goes on
+	Idle        policy.Idle   // VMs in which nothing goes on
 	PageScan    float64       // cores the rolling scan of memory pages may take; negative: no scan at all
 
 	HistoryEvery  time.Duration // how often the history of usage is saved
@@ -44,19 +46,6 @@ type Overcommit struct {
 	CPUs, Memory, Storage float64
 }
 
-// Range is the accepted values of one field, both ends included.
-type Range[T int | int64 | float64] struct{ Min, Max T }
-
-// Ranges are the accepted values of a Spec.
-type Ranges struct {
-	CPUs         Range[float64]
-	MemoryBytes  Range[int64]
-	StorageBytes Range[int64]
-	BandwidthBPS Range[int64]
-	GPUs         Range[int]
-	PIDs         Range[int64]
-}
-
 const (
 	mib = int64(1) << 20
 	gib = int64(1) << 30
@@ -70,23 +59,23 @@ func DefaultConfig() Config {
 		StateDir: "/var/lib/cloudflash",
 		RunDir:   "/run/cloudflash",
 		Defaults: Spec{CPUs: 1, MemoryBytes: 512 * mib, StorageBytes: 10 * gib, BandwidthBPS: 100e6, PIDs: 4096},
-		Ranges: Ranges{
-			CPUs:         Range[float64]{0.1, 32},
-			MemoryBytes:  Range[int64]{32 * mib, 256 * gib},
-			StorageBytes: Range[int64]{64 * mib, 10 * tib},
-			BandwidthBPS: Range[int64]{1e6, 10e9},
-			GPUs:         Range[int]{0, 64},
-			PIDs:         Range[int64]{16, 1 << 20},
+		Ranges: policy.Ranges{
+			CPUs:         policy.Range[float64]{Min: 0.1, Max: 32},
+			MemoryBytes:  policy.Range[int64]{Min: 32 * mib, Max: 256 * gib},
+			StorageBytes: policy.Range[int64]{Min: 64 * mib, Max: 10 * tib},
+			BandwidthBPS: policy.Range[int64]{Min: 1e6, Max: 10e9},
+			GPUs:         policy.Range[int]{Min: 0, Max: 64},
+			PIDs:         policy.Range[int64]{Min: 16, Max: 1 << 20},
 		},
 		Overcommit: Overcommit{CPUs: 4, Memory: 1, Storage: 2},
 		Storage:    "auto", Bridge: "cf0", NetworkPool: "10.88.0.0/16", NetworkULA: "fd0c:f1a5:c10d::/64",
 		Grace:      5 * time.Second,
 		OutputKeep: 64 * mib,
-		Idle:       IdleConfig{After: time.Minute, Notice: 30 * time.Second},
+		Idle:       policy.DefaultIdle,
 		PageScan:   0.01,
 		Autoscale:  "auto",
 		Log:        slog.Default(),
 
-		HistoryEvery: meter.SaveEvery, UpkeepEvery: 5 * time.Second, TrimAfter: 5 * time.Second, FindingsAfter: shortestSpan,
+		HistoryEvery: meter.SaveEvery, UpkeepEvery: 5 * time.Second, TrimAfter: 5 * time.Second, FindingsAfter: advice.ShortestSpan,
 	}
 }

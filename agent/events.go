@@ -40,6 +40,13 @@ func (a *Agent) heard(news []Event) {
 	a.changed()
 }
 
+// tellUpdates tells the waiters of Updates of what is not stored.
+func (a *Agent) tellUpdates() {
+	a.held.Lock()
+	defer a.held.Unlock()
+	a.changed()
+}
+
 // Events returns at most limit events after seq since, oldest first. fault.ErrExpired
 // means that events right after since are no longer kept.
 func (a *Agent) Events(since uint64, limit int) ([]Event, error) {

@@ -119,7 +119,7 @@ func (a *Agent) openSession(ref string) (v *vm, g *guest.Guest, id string, s *se
 	err = a.state.Update(func(tx *state.Tx) error {
 		r := tx.FindVM(ref)
 		if r == nil {
-			return vmNotFound(ref)
+			return state.NoVM(ref)
 		}
 		a.held.Lock()
 		defer a.held.Unlock()
@@ -128,7 +128,7 @@ func (a *Agent) openSession(ref string) (v *vm, g *guest.Guest, id string, s *se
 		}
 		v.idle.Touch(time.Now(), "a command of vm exec was run in it")
 		a.changed()
-		id, g = newID(), v.guest
+		id, g = state.NewID(), v.guest
 		s = &session{vm: v.ID, starting: true, exit: make(chan guest.Exit, 1)}
 		a.sessions[id] = s
 		return nil

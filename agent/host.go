@@ -1,6 +1,10 @@
 package agent
 
-import "time"
+import (
+	"time"
+
+	"cloudflash/agent/pages"
+)
 
 // Host is this machine, as the agent sees it now.
 type Host struct {
@@ -43,11 +47,11 @@ type Check struct {
 // Snapshot is one immutable picture of everything, taken once a second. The
 // API, the stream and the metrics all read the same one.
 type Snapshot struct {
-	Seq       uint64     `json:"seq"`
-	At        time.Time  `json:"at"`
-	Host      Host       `json:"host"`
-	Memory    *Memory    `json:"memory" doc:"Pages of the host; null before the first numbers"`
-	VMs       []VM       `json:"vms"`
-	Cloudlets []Cloudlet `json:"cloudlets" doc:"Not yet final, and the last that ended"`
-	Outcomes  *Outcomes  `json:"-"` // for the metrics
+	Seq       uint64        `json:"seq"`
+	At        time.Time     `json:"at"`
+	Host      Host          `json:"host"`
+	Memory    *pages.Memory `json:"memory" doc:"Pages of the host; null before the first numbers"`
+	VMs       []VM          `json:"vms"`
+	Cloudlets []Cloudlet    `json:"cloudlets" doc:"Not yet final, and the last that ended"`
+	Outcomes  *Outcomes     `json:"-"` // for the metrics
 }

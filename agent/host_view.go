@@ -59,7 +59,7 @@ func (a *Agent) Health(ctx context.Context) []Check {
 
 // HostChecks is Health and what this host could have more.
 func (a *Agent) HostChecks(ctx context.Context) []Check {
-	checks, network := append(a.Health(ctx), a.memoryCheck()), a.networkCheck()
+	checks, network := append(a.Health(ctx), a.pagesCheck()), a.networkCheck()
 	a.held.Lock()
 	defer a.held.Unlock()
 	units := a.gpus.Units()
@@ -68,6 +68,11 @@ func (a *Agent) HostChecks(ctx context.Context) []Check {
 		c.Detail = strings.Join(notes, "; ")
 	}
 	return append(checks, network, c)
+}
+
+func (a *Agent) pagesCheck() Check {
+	ok, detail, fix := a.Pages.Check()
+	return Check{Name: "pages", OK: ok, Detail: detail, Fix: fix}
 }
 
 func (a *Agent) storageCheck() Check {

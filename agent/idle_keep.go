@@ -74,8 +74,8 @@ func (v *vm) activity(r *vmRecord) string {
 // viewAutoscale is in short how a VM's limits are scaled and whether it is deleted
 // when idle. The caller has a.held.
 func (a *Agent) viewAutoscale(host ownPolicy, v *vm, r *vmRecord) Autoscale {
-	out := Autoscale{Mode: a.modeOf(host, r), Keep: r.Keep, DeleteAt: v.deleteAt(r)}
-	if c := a.idleConfig(host); !r.Keep && c.After > 0 {
+	out := Autoscale{Mode: a.rules().ModeOf(host, r), Keep: r.Keep, DeleteAt: v.deleteAt(r)}
+	if c := a.rules().IdleFor(host); !r.Keep && c.After > 0 {
 		out.IdleAfterSeconds, out.IdleNoticeSeconds = c.After.Seconds(), c.Notice.Seconds()
 	}
 	return out

@@ -7,8 +7,10 @@ import (
 	"slices"
 	"time"
 
+	"cloudflash/agent/clock"
 	"cloudflash/agent/idle"
 	"cloudflash/agent/meter"
+	"cloudflash/agent/policy"
 	"cloudflash/agent/state"
 )
 
@@ -35,7 +37,7 @@ func (a *Agent) watchIdle(now time.Time) {
 	var placed []placement
 	var gone []*vm
 	err := a.state.Update(func(tx *state.Tx) error {
-		c := a.idleConfig(tx.Policy())
+		c := a.rules().IdleFor(tx.Policy())
 		a.held.Lock()
 		due := a.idleDue(tx.View, c, now)
 		a.endNotices(tx, c, due, now)
@@ -72,13 +74,13 @@ func (a *Agent) lookForLife(s state.View, now time.Time) (decide bool) {
 		v.idle.Look(now, v.signs(v.in(s), now, busy[v.ID], slept))
 		decide = decide || !v.idle.Announced.IsZero()
 	}
-	return decide || len(a.idleDue(s, a.idleConfig(s.Policy()), now)) > 0
+	return decide || len(a.idleDue(s, a.rules().IdleFor(s.Policy()), now)) > 0
 }
 
 // slept reports whether the machine was suspended since the last call. The
 // monotonic clock stands still meanwhile, CLOCK_BOOTTIME does not.
 func (a *Agent) slept(now time.Time) bool {
-	boot := sinceBoot()
+	boot := clock.SinceBoot()
 	before := a.woke
 	a.woke = awake{at: now, boot: boot}
 	return !before.at.IsZero() && (boot-before.boot)-now.Sub(before.at) > idle.Gap
@@ -153,7 +155,7 @@ func (v *vm) signs(r *vmRecord, now time.Time, busy string, slept bool) idle.Sig
 
 // idleDue are the VMs that may be announced or deleted, longest idle first: so
 // many that the others make the minimum of the pool. The caller has a.held.
-func (a *Agent) idleDue(s state.View, c IdleConfig, now time.Time) []*vm {
+func (a *Agent) idleDue(s state.View, c policy.Idle, now time.Time) []*vm {
 	running := 0
 	var due []*vm
 	for _, v := range a.vms {
@@ -171,7 +173,7 @@ func (a *Agent) idleDue(s state.View, c IdleConfig, now time.Time) []*vm {
 }
 
 // endNotices takes the notice of every VM back that is not due any more.
-func (a *Agent) endNotices(tx *state.Tx, c IdleConfig, due []*vm, now time.Time) {
+func (a *Agent) endNotices(tx *state.Tx, c policy.Idle, due []*vm, now time.Time) {
 	for _, v := range a.vms {
 		if v.idle.Announced.IsZero() || slices.Contains(due, v) {
 			continue
@@ -186,7 +188,7 @@ func (a *Agent) endNotices(tx *state.Tx, c IdleConfig, due []*vm, now time.Time)
 }
 
 // stays is why a VM that was announced is not deleted.
-func (v *vm) stays(r *vmRecord, c IdleConfig, now time.Time) string {
+func (v *vm) stays(r *vmRecord, c policy.Idle, now time.Time) string {
 	switch {
 	case r.Keep:
 		return "it is kept"
@@ -203,7 +205,7 @@ func (v *vm) stays(r *vmRecord, c IdleConfig, now time.Time) string {
 }
 
 // announceIdle gives notice to those that have none yet.
-func (a *Agent) announceIdle(tx *state.Tx, c IdleConfig, due []*vm, now time.Time) {
+func (a *Agent) announceIdle(tx *state.Tx, c policy.Idle, due []*vm, now time.Time) {
 	at := idle.Shown(time.Time{}, now, now.Add(c.Notice))
 	var some []*vm
 	for _, v := range due {
@@ -232,7 +234,7 @@ func (a *Agent) announceIdle(tx *state.Tx, c IdleConfig, due []*vm, now time.Tim
 }
 
 // idleOver are those whose notice is over.
-func idleOver(c IdleConfig, due []*vm, now time.Time) []*vm {
+func idleOver(c policy.Idle, due []*vm, now time.Time) []*vm {
 	return slices.DeleteFunc(slices.Clone(due), func(v *vm) bool {
 		return v.idle.Announced.IsZero() || now.Sub(v.idle.Announced) < c.Notice
 	})

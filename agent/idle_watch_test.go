@@ -15,6 +15,7 @@ import (
 	"cloudflash/agent/fault"
 	"cloudflash/agent/guest"
 	"cloudflash/agent/meter"
+	"cloudflash/agent/policy"
 	"cloudflash/cgroup"
 )
 
@@ -30,7 +31,7 @@ type idleRig struct {
 	files files
 }
 
-func newIdleRig(t *testing.T, c IdleConfig) *idleRig {
+func newIdleRig(t *testing.T, c policy.Idle) *idleRig {
 	dir := t.TempDir()
 	if err := os.CopyFS(dir, os.DirFS("../cgroup/testdata/6.12")); err != nil {
 		t.Fatal(err)
@@ -105,7 +106,7 @@ func (r *idleRig) want(events string, states ...VMState) {
 	}
 }
 
-var minuteAndHalf = IdleConfig{After: time.Minute, Notice: 30 * time.Second}
+var minuteAndHalf = policy.Idle{After: time.Minute, Notice: 30 * time.Second}
 
 func TestIdleVMIsAnnouncedThenDeleted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -262,7 +263,7 @@ func TestKeptVMsStay(t *testing.T) {
 // The longest idle go first, and so many stay, kept ones counted.
 func TestPoolMinimum(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := newIdleRig(t, IdleConfig{After: time.Minute, Notice: 30 * time.Second, MinVMs: 2})
+		r := newIdleRig(t, policy.Idle{After: time.Minute, Notice: 30 * time.Second, MinVMs: 2})
 		r.vm("kept")
 		r.edit(t, "kept", func(r *vmRecord) { r.Keep = true })
 		for _, name := range []string{"c", "b", "a"} {
@@ -283,7 +284,7 @@ func TestPoolMinimum(t *testing.T) {
 
 func TestNeverDeletesWhenSwitchedOff(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := newIdleRig(t, IdleConfig{})
+		r := newIdleRig(t, policy.Idle{})
 		r.vm("web")
 		r.look()
 		r.pass(4000)
@@ -295,19 +296,19 @@ func TestNeverDeletesWhenSwitchedOff(t *testing.T) {
 }
 
 func TestWhereIdlePolicyComesFrom(t *testing.T) {
-	r := newIdleRig(t, IdleConfig{After: time.Minute, Notice: 7 * time.Second, MinVMs: 3})
-	p := r.idlePolicy(ownPolicy{})
+	r := newIdleRig(t, policy.Idle{After: time.Minute, Notice: 7 * time.Second, MinVMs: 3})
+	p := r.rules().ShowIdle(ownPolicy{})
 	if p.AfterSeconds != 60 || p.NoticeSeconds != 7 || p.MinVMs != 3 ||
-		p.Sources["after_seconds"] != SourceDefault || p.Sources["notice_seconds"] != SourceServe || p.Sources["min_vms"] != SourceServe {
+		p.Sources["after_seconds"] != policy.SourceDefault || p.Sources["notice_seconds"] != policy.SourceServe || p.Sources["min_vms"] != policy.SourceServe {
 		t.Errorf("%+v", p)
 	}
 	after, most := 12.5, 1
 	own := ownPolicy{Layer: PolicyLayer{Idle: &IdleChange{AfterSeconds: &after, MinVMs: &most}}}
-	if got, want := r.idleConfig(own), (IdleConfig{After: 12500 * time.Millisecond, Notice: 7 * time.Second, MinVMs: 1}); got != want {
+	if got, want := r.rules().IdleFor(own), (policy.Idle{After: 12500 * time.Millisecond, Notice: 7 * time.Second, MinVMs: 1}); got != want {
 		t.Errorf("in force: %+v, want %+v", got, want)
 	}
-	p = r.idlePolicy(own)
-	if p.AfterSeconds != 12.5 || p.Sources["after_seconds"] != SourceHost || p.Sources["notice_seconds"] != SourceServe {
+	p = r.rules().ShowIdle(own)
+	if p.AfterSeconds != 12.5 || p.Sources["after_seconds"] != policy.SourceHost || p.Sources["notice_seconds"] != policy.SourceServe {
 		t.Errorf("%+v", p)
 	}
 }

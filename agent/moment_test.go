@@ -4,6 +4,7 @@ import (
 	"testing"
 	"time"
 
+	"cloudflash/agent/clock"
 	"cloudflash/agent/state"
 )
 
@@ -30,7 +31,7 @@ func TestDeadlinesDoNotFollowTheClock(t *testing.T) {
 
 	for what, set := range map[string]time.Duration{"forward": time.Hour, "back": -time.Hour, "hardly": 300 * time.Millisecond} {
 		r := rec
-		end := moment{rec.SubmittedBoot + 590*time.Second, rec.CreatedAt.Add(590*time.Second + set)}
+		end := clock.Moment{Boot: rec.SubmittedBoot + 590*time.Second, Day: rec.CreatedAt.Add(590*time.Second + set)}
 		conclude(&r, ending{}, Usage{}, end)
 		if r.State != CloudletSucceeded || r.OverrunSeconds != 0 {
 			t.Errorf("%s, in time: %s, overrun %v", what, r.State, r.OverrunSeconds)
@@ -39,7 +40,7 @@ func TestDeadlinesDoNotFollowTheClock(t *testing.T) {
 			t.Errorf("%s: %v were left by what is shown, of 10 s", what, left)
 		}
 		r = rec
-		end.boot += 13 * time.Second
+		end.Boot += 13 * time.Second
 		conclude(&r, ending{}, Usage{}, end)
 		if r.State != CloudletDeadlineExceeded || r.OverrunSeconds != 3 {
 			t.Errorf("%s, late: %s, overrun %v", what, r.State, r.OverrunSeconds)
@@ -57,45 +58,28 @@ func TestRebase(t *testing.T) {
 
 	for what, c := range map[string]struct {
 		rec  cloudletRecord
-		now  moment
+		now  clock.Moment
 		left time.Duration
 	}{
-		"the same boot":                {stored, moment{5*time.Hour + 40*time.Second, noon.Add(time.Hour)}, 60 * time.Second},
-		"after a reboot":               {stored, moment{20 * time.Second, noon.Add(70 * time.Second)}, 30 * time.Second},
-		"too late after a reboot":      {stored, moment{20 * time.Second, noon.Add(170 * time.Second)}, -70 * time.Second},
-		"a clock set back by a reboot": {stored, moment{20 * time.Second, noon.Add(-24 * time.Hour)}, 100 * time.Second},
-		"of an agent of before":        {old, moment{7 * time.Hour, noon.Add(70 * time.Second)}, 30 * time.Second},
+		"the same boot":                {stored, clock.Moment{Boot: 5*time.Hour + 40*time.Second, Day: noon.Add(time.Hour)}, 60 * time.Second},
+		"after a reboot":               {stored, clock.Moment{Boot: 20 * time.Second, Day: noon.Add(70 * time.Second)}, 30 * time.Second},
+		"too late after a reboot":      {stored, clock.Moment{Boot: 20 * time.Second, Day: noon.Add(170 * time.Second)}, -70 * time.Second},
+		"a clock set back by a reboot": {stored, clock.Moment{Boot: 20 * time.Second, Day: noon.Add(-24 * time.Hour)}, 100 * time.Second},
+		"of an agent of before":        {old, clock.Moment{Boot: 7 * time.Hour, Day: noon.Add(70 * time.Second)}, 30 * time.Second},
 	} {
 		r := c.rec
 		boot := "before"
-		if c.rec.Boot == "" || c.now.boot < time.Hour {
+		if c.rec.Boot == "" || c.now.Boot < time.Hour {
 			boot = "now"
 		}
 		rebase(&r, c.now, boot)
-		if left := r.DeadlineBoot - c.now.boot; r.Boot != boot || left != c.left {
+		if left := r.DeadlineBoot - c.now.Boot; r.Boot != boot || left != c.left {
 			t.Errorf("%s: %v are left, want %v", what, left, c.left)
 		}
 		again := r
-		rebase(&again, moment{c.now.boot + time.Hour, noon}, boot)
+		rebase(&again, clock.Moment{Boot: c.now.Boot + time.Hour, Day: noon}, boot)
 		if again.DeadlineBoot != r.DeadlineBoot || again.SubmittedBoot != r.SubmittedBoot {
 			t.Errorf("%s: it is not left alone the second time", what)
-		}
-	}
-}
-
-func TestBootOf(t *testing.T) {
-	m := moment{time.Hour, noon}
-	for what, c := range map[string]struct {
-		day  time.Time
-		want time.Duration
-	}{
-		"a minute ago":           {noon.Add(-time.Minute), 59 * time.Minute},
-		"set back meanwhile":     {noon.Add(time.Minute), time.Hour},
-		"set forward meanwhile":  {noon.Add(-time.Hour), 50 * time.Minute},
-		"just when it was begun": {noon.Add(-10 * time.Minute), 50 * time.Minute},
-	} {
-		if got := m.bootOf(c.day, 50*time.Minute); got != c.want {
-			t.Errorf("%s: %v, want %v", what, got, c.want)
 		}
 	}
 }

@@ -15,15 +15,7 @@ func (a *Agent) Operations() []Operation {
 	for op := range a.state.View().Operations() {
 		all = append(all, *op)
 	}
-	a.held.Lock()
-	for _, op := range a.scans {
-		all = append(all, op)
-	}
-	a.held.Unlock()
-
-	for i := range all {
-		all[i] = a.withProgress(all[i])
-	}
+	all = append(all, a.Pages.Scans()...)
 	slices.SortFunc(all, func(x, y Operation) int {
 		return cmp.Or(y.CreatedAt.Compare(x.CreatedAt), cmp.Compare(x.ID, y.ID))
 	})
@@ -35,17 +27,12 @@ func (a *Agent) Operation(id string) (Operation, error) {
 	if op := a.state.View().Operation(id); op != nil {
 		return *op, nil
 	}
-	a.held.Lock()
-	op, ok := a.scans[id]
-	a.held.Unlock()
-	if !ok {
-		return op, fault.Refuse(fault.ErrNotFound, "operation_not_found", "", "operation %s not found", fault.Quote(id))
+	for _, op := range a.Pages.Scans() {
+		if op.ID == id {
+			return op, nil
+		}
 	}
-	return a.withProgress(op), nil
-}
-
-func newOperation(kind, target string) Operation {
-	return Operation{ID: newID(), Kind: kind, Target: target, State: OperationRunning, CreatedAt: time.Now().UTC()}
+	return Operation{}, fault.Refuse(fault.ErrNotFound, "operation_not_found", "", "operation %s not found", fault.Quote(id))
 }
 
 // finish ends every operation under way on target.

@@ -9,12 +9,14 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"cloudflash/agent/clock"
 )
 
 func TestEveryEndHasAnOutcome(t *testing.T) {
 	now := time.Now()
 	past := now.Add(-time.Second)
-	end := moment{2 * time.Second, now}
+	end := clock.Moment{Boot: 2 * time.Second, Day: now}
 	for name, test := range map[string]struct {
 		rec  cloudletRecord
 		end  ending

@@ -9,9 +9,12 @@ import (
 	"testing"
 	"time"
 
+	"cloudflash/agent/clock"
 	"cloudflash/agent/fault"
 	"cloudflash/agent/guest"
+	"cloudflash/agent/policy"
 	"cloudflash/agent/state"
+	"cloudflash/agent/tokens"
 	"cloudflash/cgroup"
 
 	"github.com/google/go-cmp/cmp"
@@ -20,14 +23,14 @@ import (
 // Everything that changes VMs and cloudlets at once with everything that reads them:
 // the race detector says what is wrong, and in the end memory is what is stored.
 func TestEveryChangeBesideEveryReader(t *testing.T) {
-	r := newIdleRig(t, IdleConfig{})
+	r := newIdleRig(t, policy.Idle{})
 	r.parent, r.scaling = new(cgroup.Parent), newScaling()
 	const vms = 4
 	for i := range vms {
 		r.vm(fmt.Sprint("vm", i))
 	}
 	r.publish(time.Now())
-	_, secret, err := r.CreateToken("all", RoleViewer)
+	_, secret, err := r.Tokens.Create("all", tokens.RoleViewer)
 	r.ok(err)
 
 	ctx := t.Context()
@@ -52,7 +55,7 @@ func TestEveryChangeBesideEveryReader(t *testing.T) {
 			r.started(id(), v, nil, v.slice.Scope("cl"), guest.Running{PID: 1, StartedAt: time.Now()})
 			return nil
 		},
-		"end":  func(v *vm) error { r.end(id(), v, ending{}, Usage{CPUSeconds: 1}, now(), time.Now()); return nil },
+		"end":  func(v *vm) error { r.end(id(), v, ending{}, Usage{CPUSeconds: 1}, clock.Now(), time.Now()); return nil },
 		"lose": func(*vm) error { r.lose(id(), Usage{}); return nil },
 		"cancel": func(*vm) error {
 			_, _ = r.CancelCloudlet(ctx, job())
@@ -63,7 +66,7 @@ func TestEveryChangeBesideEveryReader(t *testing.T) {
 			_, err = r.CancelCloudlet(ctx, c.ID)
 			return err
 		},
-		"deadlines": func(*vm) error { r.enforceDeadlines(sinceBoot()); return nil },
+		"deadlines": func(*vm) error { r.enforceDeadlines(clock.SinceBoot()); return nil },
 		"thrash":    func(v *vm) error { r.killThrashing(v, id(), 1); return nil },
 		"keep":      func(v *vm) error { _, err := r.ChangeVM(ctx, v.ID, VMChange{Keep: &yes}); return err },
 		"unkeep":    func(v *vm) error { _, err := r.ChangeVM(ctx, v.ID, VMChange{Keep: &no}); return err },
@@ -112,10 +115,10 @@ func TestEveryChangeBesideEveryReader(t *testing.T) {
 			})
 		},
 		"token": func(*vm) error {
-			if _, _, err := r.CreateToken("ci", RoleViewer); err != nil {
+			if _, _, err := r.Tokens.Create("ci", tokens.RoleViewer); err != nil {
 				return err
 			}
-			return r.RevokeToken("ci")
+			return r.Tokens.Revoke("ci")
 		},
 		"decide": func(v *vm) error {
 			return r.state.Update(func(tx *state.Tx) error {
@@ -160,9 +163,9 @@ func TestEveryChangeBesideEveryReader(t *testing.T) {
 		"operations": func() { r.Operations() },
 		"events":     func() { _, _ = r.Events(0, 100) },
 		"decisions":  func() { _, _ = r.Decisions(0, 100) },
-		"tokens":     func() { r.Tokens() },
+		"tokens":     func() { r.Tokens.List() },
 		"login": func() {
-			if _, err := r.Authenticate(secret); err != nil {
+			if _, err := r.Tokens.Authenticate(secret); err != nil {
 				t.Error(err)
 			}
 		},

@@ -1,9 +1,6 @@
 package agent
 
 import (
-	"crypto/rand"
-	"encoding/hex"
-
 	"cloudflash/agent/state"
 )
 
@@ -34,7 +31,6 @@ type (
 type (
 	vmRecord       = state.VM
 	cloudletRecord = state.Cloudlet
-	tokenRecord    = state.StoredToken
 	ownPolicy      = state.OwnPolicy
 )
 
@@ -64,6 +60,13 @@ const (
 const (
 	OnDeadlineKill     = state.OnDeadlineKill
 	OnDeadlineContinue = state.OnDeadlineContinue
+)
+
+// SLA priorities.
+const (
+	SLALow    = state.SLALow
+	SLAMedium = state.SLAMedium
+	SLAHigh   = state.SLAHigh
 )
 
 // Reasons the agent ends a cloudlet for.
@@ -107,9 +110,3 @@ const (
 )
 
 func uidBase(slot int) uint32 { return uidFirst + uint32(slot)*uidCount }
-
-func newID() string {
-	var b [5]byte
-	_, _ = rand.Read(b[:]) // never fails since Go 1.24
-	return hex.EncodeToString(b[:])
-}

@@ -10,10 +10,12 @@ import (
 	"sync/atomic"
 	"time"
 
+	"cloudflash/agent/clock"
 	"cloudflash/agent/fault"
 	"cloudflash/agent/guest"
 	"cloudflash/agent/meter"
 	"cloudflash/agent/state"
+	"cloudflash/agent/tokens"
 	"cloudflash/cgroup"
 
 	"golang.org/x/sync/errgroup"
@@ -21,7 +23,7 @@ import (
 
 // load reads everything stored into memory.
 func (a *Agent) load() (err error) {
-	m := now()
+	m := clock.Now()
 	a.state, err = state.Load(a.store, state.Config{
 		MendVM:       func(r *vmRecord) { r.Network = withNetworkDefaults(r.Network) },
 		MendCloudlet: func(r *cloudletRecord) { rebase(r, m, a.boot) },
@@ -31,6 +33,7 @@ func (a *Agent) load() (err error) {
 	if err != nil {
 		return err
 	}
+	a.Tokens = tokens.New(a.state, a.boot)
 	for r := range a.state.View().VMs() {
 		a.vms[r.ID] = a.newVM(r)
 	}
@@ -400,3 +403,24 @@ func (a *Agent) sweepScopes(ctx context.Context, v *vm) {
 
 // initScope is the leaf of a VM's init.
 const initScope = "init"
+
+// rebase makes the times of a record those of this boot. Of what was stored
+// under another one, or by an agent that did not store them, only the time of
+// day is known.
+func rebase(r *cloudletRecord, m clock.Moment, boot string) {
+	if r.Boot == boot {
+		return
+	}
+	r.Boot = boot
+	r.SubmittedBoot = m.Boot - m.Day.Sub(r.CreatedAt)
+	r.StoppingBoot = m.Boot // the grace begins anew
+	if r.StartedAt != nil {
+		r.StartedBoot = m.Boot - m.Day.Sub(*r.StartedAt)
+	}
+	if r.DeadlineAt != nil {
+		left := min(r.DeadlineAt.Sub(m.Day), seconds(r.DeadlineSeconds)) // the clock may have been set back
+		r.DeadlineBoot = m.Boot + left
+	}
+}
+
+func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }

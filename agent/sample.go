@@ -5,6 +5,7 @@ import (
 	"errors"
 	"time"
 
+	"cloudflash/agent/advice"
 	"cloudflash/agent/meter"
 	"cloudflash/agent/network"
 	"cloudflash/agent/state"
@@ -62,7 +63,7 @@ func (a *Agent) sampleAll(now time.Time) {
 	a.meter.Report("network", time.Since(began), err)
 	s := a.state.View()
 	a.held.Lock()
-	a.meter.TellHost(meter.HostGiven{VMs: s.VMCount(), Fragmentation: a.fragmentation()})
+	a.meter.TellHost(meter.HostGiven{VMs: s.VMCount(), Fragmentation: a.Pages.Fragmentation()})
 	var renewed []*vm
 	for _, v := range a.vms {
 		if v.probe != nil {
@@ -89,7 +90,7 @@ func (a *Agent) sampleAll(now time.Time) {
 	}
 	a.meter.Pass(now)
 	if h := a.meter.Host(); !h.At.IsZero() {
-		a.advisor.lookHost(h.At, h.CPURatio)
+		a.advisor.LookHost(h.At, h.CPURatio)
 	}
 	a.takeUsages(a.state.View(), now)
 	a.watchIdle(time.Now())
@@ -102,7 +103,7 @@ func (a *Agent) takeUsages(s state.View, now time.Time) {
 	for _, v := range a.vms {
 		if v.probe != nil {
 			v.takeUsage(v.probe.Last(), v.in(s).Thrashed)
-			a.advisor.look(v.ID, v.Labels[templateLabel], &v.usage)
+			a.advisor.Look(v.ID, v.Labels[advice.TemplateLabel], &v.usage)
 		}
 	}
 	for _, c := range a.cloudlets {
@@ -223,7 +224,7 @@ func (a *Agent) rebuild(now time.Time) *Snapshot {
 	next := &Snapshot{
 		At:        now.UTC(),
 		Host:      a.viewHost(s),
-		Memory:    a.memory.current.Load(),
+		Memory:    a.Pages.Last(),
 		Cloudlets: a.viewCloudlets(s, snapshotEnded),
 	}
 

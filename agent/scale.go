@@ -9,6 +9,7 @@ import (
 
 	"cloudflash/agent/autoscale"
 	"cloudflash/agent/meter"
+	"cloudflash/agent/policy"
 	"cloudflash/agent/state"
 	"cloudflash/cgroup"
 )
@@ -200,12 +201,12 @@ func (a *Agent) followed(v *vm, r *vmRecord) bool {
 // refreshPolicy follows changes of the policy of a VM, of its spec and of what runs in
 // it, and reports whether it has one that holds. The caller holds scaling.mu.
 func (a *Agent) refreshPolicy(f *follower, s state.View, r *vmRecord, room autoscale.Limits) bool {
-	gen := policyGen{s.Policy().Gen, r.Own.Gen, slaOf(s, r.ID), r.Spec}
+	gen := policyGen{s.Policy().Gen, r.Own.Gen, policy.SLAOf(s, r.ID), r.Spec}
 	if gen == f.gen {
 		return f.scaler != nil
 	}
 	f.gen = gen
-	p, _ := a.policyIn(s, r, room)
+	p, _ := a.rules().Of(s, r, room)
 	var err error
 	if f.scaler == nil {
 		f.scaler, err = autoscale.NewScaler(f.v.ID, p)
@@ -441,9 +442,9 @@ func (a *Agent) learned(f *follower, m *meter.Sample, thrashed int64) {
 		return
 	}
 	needs, known := f.scaler.Needs()
-	a.advisor.add(f.v.ID, m.At, m.At.Sub(f.last.At), needs, known)
+	a.advisor.Add(f.v.ID, m.At, m.At.Sub(f.last.At), needs, known)
 	if kills > before {
-		a.advisor.oom(f.v.ID, m.At, float64(max(m.WorkingSet, f.last.WorkingSet)))
+		a.advisor.OOM(f.v.ID, m.At, float64(max(m.WorkingSet, f.last.WorkingSet)))
 	}
 }
 
@@ -454,7 +455,7 @@ func (a *Agent) arrange(wishes []autoscale.Decision) []autoscale.Decision {
 	grows := false
 	for i := range wishes {
 		d := &wishes[i]
-		d.Owed = limitsOf(a.scaling.followers[d.VM].v.in(s).Spec)[d.Resource]
+		d.Owed = policy.Amounts(a.scaling.followers[d.VM].v.in(s).Spec)[d.Resource]
 		grows = grows || d.Up()
 	}
 	var offers []autoscale.Offer
@@ -472,7 +473,7 @@ func (a *Agent) offers(s state.View) []autoscale.Offer {
 		if f.scaler == nil || r.State != VMRunning {
 			continue
 		}
-		spec := limitsOf(r.Spec)
+		spec := policy.Amounts(r.Spec)
 		for _, res := range [...]autoscale.Resource{autoscale.CPU, autoscale.Memory, autoscale.Storage} {
 			o, ok := f.scaler.Offer(res)
 			if o.Spare = min(o.Spare, o.From-spec[res]); ok && o.Spare > 0 {

@@ -8,6 +8,7 @@ import (
 
 	"cloudflash/agent/autoscale"
 	"cloudflash/agent/fault"
+	"cloudflash/agent/policy"
 	"cloudflash/agent/state"
 	"cloudflash/cgroup"
 )
@@ -48,7 +49,7 @@ const highShare = 0.9
 // high is what memory.high shall be: the working limit where memory is scaled, else
 // none.
 func (a *Agent) high(s state.View, r *vmRecord) int64 {
-	p, _ := a.policyOf(s, r)
+	p, _ := a.rules().Of(s, r, a.roomFor())
 	switch high := int64(r.Sized[sizedHigh]); {
 	case p.Rules[autoscale.Memory].Mode != autoscale.Auto:
 		return cgroup.Max
@@ -83,7 +84,7 @@ func (a *Agent) roomNow(s state.View) autoscale.Room {
 	for r := range s.VMs() {
 		h := r.Held()
 		h.CPUs = max(h.CPUs, r.Size().CPUs)
-		for res, n := range limitsOf(h) {
+		for res, n := range policy.Amounts(h) {
 			promised[res] += n
 		}
 	}
@@ -110,7 +111,7 @@ func (a *Agent) settle(ctx context.Context, v *vm) {
 func (a *Agent) settleLimits(ctx context.Context, v *vm) error {
 	s := a.state.View()
 	next := *v.in(s)
-	p, _ := a.policyOf(s, &next)
+	p, _ := a.rules().Of(s, &next, a.roomFor())
 	next.Sized = unsized(&next, func(res autoscale.Resource) bool { return p.Rules[res].Mode != autoscale.Auto })
 	if next.State != VMRunning && next.State != VMFrozen {
 		return nil
@@ -164,7 +165,7 @@ func (a *Agent) resume(ctx context.Context, v *vm) error {
 	s := a.state.View()
 	old := v.in(s)
 	next := *old
-	p, _ := a.policyOf(s, old)
+	p, _ := a.rules().Of(s, old, a.roomFor())
 	next.Sized = unsized(old, func(res autoscale.Resource) bool { return p.Rules[res].Mode != autoscale.Auto })
 	if v.slice.Exists() {
 		if err := a.resumeMemory(ctx, v, &next); err != nil {

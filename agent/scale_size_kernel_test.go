@@ -4,6 +4,7 @@ import (
 	"testing"
 
 	"cloudflash/agent/autoscale"
+	"cloudflash/agent/policy"
 	"cloudflash/cgroup"
 )
 
@@ -75,7 +76,7 @@ func TestSystemScalingThatIsTurnedOff(t *testing.T) {
 			t.Errorf("%s: cpu %+v, memory.max %d, memory.high %d, %v", when, *k.CPU, *k.MemoryMax, *k.MemoryHigh, err)
 		}
 	}
-	off := PolicyLayer{Rules: map[string]RuleChange{RuleAll: {Mode: new("off")}}}
+	off := PolicyLayer{Rules: map[string]RuleChange{policy.RuleAll: {Mode: new("off")}}}
 	if _, err := l.ChangeVM(t.Context(), "web", VMChange{Autoscale: &off}); err != nil {
 		t.Fatal(err)
 	}

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"cloudflash/agent/autoscale"
+	"cloudflash/agent/policy"
 )
 
 // ScalingStatus tells how autoscaling stands with every VM.
@@ -14,10 +15,10 @@ func (a *Agent) ScalingStatus() ScalingStatus {
 	view := a.state.View()
 	host, room := view.Policy(), a.roomNow(view)
 	out := ScalingStatus{
-		Mode:     a.hostMode(host),
+		Mode:     a.rules().HostMode(host),
 		Wakeups:  "events",
 		Note:     s.polling,
-		Idle:     a.idlePolicy(host),
+		Idle:     a.rules().ShowIdle(host),
 		Capacity: capacityOf(room.All),
 		Free:     capacityOf(room.Free),
 		VMs:      []VMScaling{},
@@ -33,7 +34,7 @@ func (a *Agent) ScalingStatus() ScalingStatus {
 		if v == nil {
 			continue // it is being forgotten
 		}
-		p, _ := a.policyIn(view, r, room.All)
+		p, _ := a.rules().Of(view, r, room.All)
 		out.VMs = append(out.VMs, a.viewScaling(host, v, r, s.followers[r.ID], p))
 	}
 	return out
@@ -43,16 +44,11 @@ func capacityOf(l autoscale.Limits) Capacity {
 	return Capacity{CPUs: l[autoscale.CPU], MemoryBytes: int64(l[autoscale.Memory]), StorageBytes: int64(l[autoscale.Storage])}
 }
 
-// hostMode is the mode of a VM that says nothing.
-func (a *Agent) hostMode(host ownPolicy) string {
-	return a.modeOf(host, &vmRecord{Spec: Spec{CPUs: 1, MemoryBytes: 1, StorageBytes: 1, BandwidthBPS: 1}})
-}
-
 func (a *Agent) viewScaling(host ownPolicy, v *vm, r *vmRecord, f *follower, p autoscale.Policy) VMScaling {
 	out := VMScaling{
 		VM:        r.ID,
 		VMName:    r.Name,
-		Mode:      a.modeOf(host, r),
+		Mode:      a.rules().ModeOf(host, r),
 		PerHour:   p.PerHour,
 		Keep:      r.Keep,
 		IdleSince: v.idleSince(r),
@@ -60,7 +56,7 @@ func (a *Agent) viewScaling(host ownPolicy, v *vm, r *vmRecord, f *follower, p a
 		Activity:  v.activity(r),
 		Resources: []Scaled{},
 	}
-	now, spec, use := currentOf(v.limits), limitsOf(r.Spec), v.use()
+	now, spec, use := currentOf(v.limits), policy.Amounts(r.Spec), v.use()
 	if f != nil && f.scaler != nil {
 		out.Spent = f.scaler.Spent(time.Now())
 		use = f.use(use)

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"cloudflash/agent/clock"
 	"cloudflash/agent/state"
 	"cloudflash/cgroup"
 )
@@ -130,7 +131,7 @@ func (a *Agent) killThrashing(v *vm, id string, size int64) {
 		switch {
 		case c != nil && hold != nil && !c.State.Final() && c.Stop == "":
 			rec := *c
-			rec.Stop, rec.StoppingBoot = stopOOM, sinceBoot()
+			rec.Stop, rec.StoppingBoot = stopOOM, clock.SinceBoot()
 			tx.PutCloudlet(rec)
 			e.Cloudlet, e.Message = id, fmt.Sprintf(said, v.Name, "cloudlet "+c.Name, size>>20)
 		case s != nil:

@@ -41,11 +41,3 @@ func hostUsageOf(s meter.HostSample, collectors map[string]meter.Collector) Host
 	}
 	return u
 }
-
-// fragmentation is that of the host's memory, NaN while it is not known.
-func (a *Agent) fragmentation() float64 {
-	if m := a.memory.current.Load(); m != nil && m.FragmentationRatio != nil {
-		return *m.FragmentationRatio
-	}
-	return math.NaN()
-}

@@ -2,7 +2,6 @@ package agent
 
 import (
 	"fmt"
-	"math"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -10,6 +9,7 @@ import (
 	"strings"
 
 	"cloudflash/agent/fault"
+	"cloudflash/agent/pages"
 )
 
 // A VM's name is its hostname (RFC 1123 label); a cloudlet's may also hold dots,
@@ -18,21 +18,6 @@ var (
 	vmName       = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
 	cloudletName = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?$`)
 )
-
-func (r Ranges) check(s Spec) error {
-	var f fault.List
-	fault.Within(&f, "/cpus", s.CPUs, r.CPUs.Min, r.CPUs.Max)
-	fault.Within(&f, "/memory_bytes", s.MemoryBytes, r.MemoryBytes.Min, r.MemoryBytes.Max)
-	fault.Within(&f, "/storage_bytes", s.StorageBytes, r.StorageBytes.Min, r.StorageBytes.Max)
-	fault.Within(&f, "/bandwidth_bps", s.BandwidthBPS, r.BandwidthBPS.Min, r.BandwidthBPS.Max)
-	fault.Within(&f, "/gpus", s.GPUs, r.GPUs.Min, r.GPUs.Max)
-	fault.Within(&f, "/pids", s.PIDs, r.PIDs.Min, r.PIDs.Max)
-	fault.Within(&f, "/io/rbps", s.IO.ReadBPS, 0, math.MaxInt64)
-	fault.Within(&f, "/io/wbps", s.IO.WriteBPS, 0, math.MaxInt64)
-	fault.Within(&f, "/io/riops", s.IO.ReadIOPS, 0, math.MaxInt64)
-	fault.Within(&f, "/io/wiops", s.IO.WriteIOPS, 0, math.MaxInt64)
-	return f.Err("out_of_range")
-}
 
 // commandWords are no names of VMs: they stand where one may.
 var commandWords = []string{"all", "idle", "cpus", "memory", "storage", "bandwidth", "rbps", "wbps", "riops", "wiops"}
@@ -45,7 +30,7 @@ func checkVMName(name string) error {
 	if slices.Contains(commandWords, name) {
 		f.Add("/name", nil, nil, "must not be %s, which is a word of autoscale set", fault.Quote(name))
 	}
-	if name == OwnerHost || name == OwnerDeleted {
+	if name == pages.OwnerHost || name == pages.OwnerDeleted {
 		f.Add("/name", nil, nil, "must not be %s, which names an owner of memory that is no VM", fault.Quote(name))
 	}
 	return f.Err("invalid_name")

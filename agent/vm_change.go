@@ -8,6 +8,7 @@ import (
 
 	"cloudflash/agent/autoscale"
 	"cloudflash/agent/fault"
+	"cloudflash/agent/policy"
 	"cloudflash/agent/state"
 	"cloudflash/cgroup"
 )
@@ -98,24 +99,24 @@ func (a *Agent) planned(s state.View, old vmRecord, ch VMChange) (vmRecord, erro
 	next.Sized = unsized(&old, ch.names) // what the user says counts, from now on
 	if ch.Autoscale != nil {
 		next.Own = ownPolicy{Layer: *ch.Autoscale, Gen: old.Own.Gen + 1}
-		if err := a.checkLayer(s, &old, *ch.Autoscale); err != nil {
+		if err := a.rules().CheckLayer(s, &old, *ch.Autoscale, a.roomFor()); err != nil {
 			return next, err
 		}
 	}
 	if old.State != VMRunning && old.State != VMFrozen {
 		return next, wrongState(&old, "resized")
 	}
-	if err := a.cfg.Ranges.check(next.Spec); err != nil {
+	if err := a.cfg.Ranges.Check(next.Spec); err != nil {
 		return next, err
 	}
 	if _, err := a.limitsFor(next.Spec, cgroup.Max); err != nil {
 		return next, err
 	}
 	if next.Spec != old.Spec {
-		if err := checkAsked(next); err != nil {
+		if err := policy.CheckAsked(&next); err != nil {
 			return next, err
 		}
-		if err := a.checkPolicy(next.Spec, s.Policy().Layer, next.Own.Layer); err != nil {
+		if err := a.rules().CheckSpec(next.Spec, s.Policy().Layer, next.Own.Layer, a.roomFor()); err != nil {
 			return next, err
 		}
 	}

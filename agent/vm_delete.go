@@ -28,7 +28,7 @@ func (a *Agent) DeleteVM(_ context.Context, ref string, grace time.Duration) (Op
 	err := a.state.UpdateAnyway(func(tx *state.Tx) (err error) {
 		r := tx.FindVM(ref)
 		if r == nil {
-			return vmNotFound(ref)
+			return state.NoVM(ref)
 		}
 		op, started, err = markDeleting(tx, r)
 		return err
@@ -66,7 +66,7 @@ func markDeleting(tx *state.Tx, r *vmRecord, why ...Event) (op Operation, starte
 	next := *r
 	next.State = VMDeleting
 	tx.PutVM(next)
-	op = newOperation("vm.delete", r.ID)
+	op = state.NewOperation("vm.delete", r.ID)
 	tx.PutOperation(op)
 	tx.Tell(why...)
 	tx.Tell(Event{Level: LevelInfo, Kind: "vm.deleting", VM: r.ID,

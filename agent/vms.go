@@ -80,7 +80,7 @@ func (r VMCreate) withDefaults(d Spec) VMCreate {
 	r.Image = cmp.Or(r.Image, "host")
 	r.Network = withNetworkDefaults(r.Network)
 	if r.Name == "" {
-		r.Name = "vm-" + newID()
+		r.Name = "vm-" + state.NewID()
 	}
 	return r
 }
@@ -98,7 +98,7 @@ func (a *Agent) checkCreate(r VMCreate) error {
 	if err := checkNetwork(r.Network); err != nil {
 		return err
 	}
-	return a.cfg.Ranges.check(r.Spec)
+	return a.cfg.Ranges.Check(r.Spec)
 }
 
 // admit reserves the name, the id range and the capacity, and stores the intent.
@@ -112,7 +112,7 @@ func (a *Agent) admit(req VMCreate) (*vm, error) {
 		if err := a.fits(tx.View, Spec{}, req.Spec); err != nil {
 			return err
 		}
-		if err := a.checkNew(tx.View, req); err != nil {
+		if err := a.rules().CheckSpec(req.Spec, tx.Policy().Layer, req.Autoscale, a.roomFor()); err != nil {
 			return err
 		}
 		slot, err := a.freeSlot(tx.View, req.Network.Mode == NetworkIsolated)
@@ -125,7 +125,7 @@ func (a *Agent) admit(req VMCreate) (*vm, error) {
 		}
 
 		rec := vmRecord{
-			ID:        newID(),
+			ID:        state.NewID(),
 			Name:      req.Name,
 			State:     VMCreating,
 			Image:     req.Image,
@@ -204,7 +204,7 @@ func (a *Agent) forget(v *vm) {
 	delete(a.vms, v.ID)
 	a.held.Unlock()
 	a.meter.Forget(v.ID)
-	a.advisor.forget(v.ID)
+	a.advisor.Forget(v.ID)
 }
 
 // setState stores a state and publishes the event that tells why.
@@ -232,7 +232,7 @@ func (v *vm) changed(change func(*vmRecord), events ...Event) func(*state.Tx) er
 	return func(tx *state.Tx) error {
 		r := tx.VM(v.ID)
 		if r == nil {
-			return vmNotFound(v.ID)
+			return state.NoVM(v.ID)
 		}
 		next := *r
 		change(&next)
@@ -258,7 +258,7 @@ func (a *Agent) lookup(ref string) (*vm, error) {
 			return v, nil
 		}
 	}
-	return nil, vmNotFound(ref)
+	return nil, state.NoVM(ref)
 }
 
 // known is the hold on a VM, or nil.
@@ -268,16 +268,12 @@ func (a *Agent) known(id string) *vm {
 	return a.vms[id]
 }
 
-func vmNotFound(ref string) error {
-	return fault.Refuse(fault.ErrNotFound, "vm_not_found", "cloudflash vm list shows what there is", "VM %s not found", fault.Quote(ref))
-}
-
 // VM returns the VM with that id or name.
 func (a *Agent) VM(ref string) (VM, error) {
 	s := a.state.View()
 	r := s.FindVM(ref)
 	if r == nil {
-		return VM{}, vmNotFound(ref)
+		return VM{}, state.NoVM(ref)
 	}
 	a.held.Lock()
 	defer a.held.Unlock()

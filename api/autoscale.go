@@ -8,6 +8,7 @@ import (
 
 	"cloudflash/agent"
 	"cloudflash/agent/fault"
+	"cloudflash/agent/policy"
 	"cloudflash/api/problem"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -20,10 +21,10 @@ type PolicyOf struct {
 
 type policyOutput struct {
 	ETag string `header:"ETag"`
-	Body agent.Policy
+	Body policy.Policy
 }
 
-func policyAnswer(p agent.Policy, err error) (*policyOutput, error) {
+func policyAnswer(p policy.Policy, err error) (*policyOutput, error) {
 	if err != nil {
 		return nil, err
 	}
@@ -31,7 +32,7 @@ func policyAnswer(p agent.Policy, err error) (*policyOutput, error) {
 }
 
 func (s *server) showPolicy(_ context.Context, in *PolicyOf) (*policyOutput, error) {
-	return policyAnswer(s.agent.Policy(in.VM))
+	return policyAnswer(s.parts.Scaling.Policy(in.VM))
 }
 
 type setPolicyInput struct {
@@ -44,7 +45,7 @@ func (s *server) setPolicy(ctx context.Context, in *setPolicyInput, b *agent.Pol
 	if err != nil {
 		return nil, err
 	}
-	return policyAnswer(s.agent.SetPolicy(ctx, in.VM, *b, version))
+	return policyAnswer(s.parts.Scaling.SetPolicy(ctx, in.VM, *b, version))
 }
 
 // wantedVersion reads If-Match (RFC 9110, 13.1.1): empty when any will do. Of
@@ -68,7 +69,7 @@ func (s *server) wantedVersion(in *setPolicyInput) (string, error) {
 	if len(versions) == 1 {
 		return versions[0], nil
 	}
-	now, err := s.agent.Policy(in.VM)
+	now, err := s.parts.Scaling.Policy(in.VM)
 	if slices.Contains(versions, now.Version) {
 		return now.Version, err
 	}
@@ -96,9 +97,9 @@ type scalingInput struct {
 type scalingOutput struct{ Body agent.ScalingStatus }
 
 func (s *server) showScaling(_ context.Context, in *scalingInput) (*scalingOutput, error) {
-	status := s.agent.ScalingStatus()
+	status := s.parts.Scaling.ScalingStatus()
 	if in.VM != "" {
-		v, err := s.agent.VM(in.VM)
+		v, err := s.parts.VMs.VM(in.VM)
 		if err != nil {
 			return nil, err
 		}
@@ -116,11 +117,11 @@ type decisionsInput struct {
 // listDecisions answers with decisions as they are now: one may be told before a
 // second has shown what it did.
 func (s *server) listDecisions(_ context.Context, in *decisionsInput) (*huma.StreamResponse, error) {
-	f := plainFeed("decision", func(d agent.Decision) uint64 { return d.Seq }, s.agent.Decisions)
+	f := plainFeed("decision", func(d agent.Decision) uint64 { return d.Seq }, s.parts.Scaling.Decisions)
 	if in.VM == "" {
 		return answerFeed(s, f, in.Seqs)
 	}
-	v, err := s.agent.VM(in.VM)
+	v, err := s.parts.VMs.VM(in.VM)
 	if err == nil {
 		return answerFeed(s, f.only(func(d agent.Decision) bool { return d.VM == v.ID }), in.Seqs)
 	}

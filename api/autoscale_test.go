@@ -9,6 +9,7 @@ import (
 
 	"cloudflash/agent"
 	"cloudflash/agent/fault"
+	"cloudflash/agent/policy"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -17,7 +18,7 @@ const policyPath = base + "/autoscale/policy"
 
 func TestPolicyIsReplacedWhole(t *testing.T) {
 	f := newFake(t)
-	h := New(f, options())
+	h := New(partsOf(f), options())
 	w := ask(h, "PUT", policyPath+"?vm=web", `{"rules":{"cpus":{"up":0.7,"max":4},"all":{"mode":"off"}}}`)
 	if w.Code != 200 || w.Header().Get("ETag") != `"2"` {
 		t.Fatalf("status %d, ETag %s: %s", w.Code, w.Header().Get("ETag"), w.Body)
@@ -26,7 +27,7 @@ func TestPolicyIsReplacedWhole(t *testing.T) {
 		t.Errorf("the agent was told %+v", got)
 	}
 	w = ask(h, "GET", policyPath+"?vm=v1", "")
-	var p agent.Policy
+	var p policy.Policy
 	if err := json.Unmarshal(w.Body.Bytes(), &p); err != nil || p.VMName != "web" || w.Header().Get("ETag") != `"2"` {
 		t.Fatalf("%v, ETag %s: %s", err, w.Header().Get("ETag"), w.Body)
 	}
@@ -58,7 +59,7 @@ func TestPolicyIsSetOverWhatWasRead(t *testing.T) {
 		"only separators": {`,`, 422, "invalid"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			w := ask(New(newFake(t), options()), "PUT", policyPath, `{"idle":{"after_seconds":90}}`, "If-Match", tt.ifMatch)
+			w := ask(New(partsOf(newFake(t)), options()), "PUT", policyPath, `{"idle":{"after_seconds":90}}`, "If-Match", tt.ifMatch)
 			if w.Code != tt.status {
 				t.Fatalf("status %d, want %d: %s", w.Code, tt.status, w.Body)
 			}
@@ -76,7 +77,7 @@ func TestPolicyIsSetOverWhatWasRead(t *testing.T) {
 
 func TestVMsTakeAPolicy(t *testing.T) {
 	f := newFake(t)
-	h := New(f, options())
+	h := New(partsOf(f), options())
 	if w := ask(h, "POST", base+"/vms", `{"name":"x","autoscale":{"rules":{"all":{"mode":"recommend"}}}}`); w.Code != 201 || *f.Got.Create.Autoscale.Rules["all"].Mode != "recommend" {
 		t.Errorf("create: status %d, %+v", w.Code, f.Got.Create)
 	}
@@ -96,17 +97,17 @@ func TestPolicyOfAVMIsPointedTo(t *testing.T) {
 	f.Err = &fault.Error{Kind: fault.ErrInvalid, Code: "invalid_policy", Detail: "crossed",
 		Fields: []fault.Field{{Pointer: "/rules/all/down", Detail: "must be below up"}}}
 	for _, r := range [][2]string{{"POST", base + "/vms"}, {"PATCH", base + "/vms/web"}} {
-		if p := parse(t, ask(New(f, options()), r[0], r[1], `{}`)); !hasPointer(p, "/autoscale/rules/all/down") {
+		if p := parse(t, ask(New(partsOf(f), options()), r[0], r[1], `{}`)); !hasPointer(p, "/autoscale/rules/all/down") {
 			t.Errorf("%v: %v", r, p)
 		}
 	}
-	if p := parse(t, ask(New(f, options()), "PUT", policyPath, `{}`)); !hasPointer(p, "/rules/all/down") {
+	if p := parse(t, ask(New(partsOf(f), options()), "PUT", policyPath, `{}`)); !hasPointer(p, "/rules/all/down") {
 		t.Errorf("%v", p)
 	}
 }
 
 func TestStatusOfOneVM(t *testing.T) {
-	h := New(newFake(t), options())
+	h := New(partsOf(newFake(t)), options())
 	for target, want := range map[string]string{"": "[db web]", "?vm=web": "[web]", "?vm=v0": "[db]"} {
 		var s agent.ScalingStatus
 		if err := json.Unmarshal(ask(h, "GET", base+"/autoscale/status"+target, "").Body.Bytes(), &s); err != nil {
@@ -125,7 +126,7 @@ func TestStatusOfOneVM(t *testing.T) {
 func TestDecisionsInPages(t *testing.T) {
 	f := newFake(t)
 	decides(f, 2500, "v0", "v1", "v8")
-	h := New(f, options())
+	h := New(partsOf(f), options())
 	for name, tt := range map[string]struct {
 		query       string
 		total       int
@@ -166,7 +167,7 @@ func TestDecisionsInPages(t *testing.T) {
 func TestDecisionsAreFollowed(t *testing.T) {
 	f := newFake(t)
 	decides(f, 5, "v0", "v1")
-	resp := get(t, New(f, options()), base+"/autoscale/events?vm=web&since=1", "Accept", "text/event-stream")
+	resp := get(t, New(partsOf(f), options()), base+"/autoscale/events?vm=web&since=1", "Accept", "text/event-stream")
 	lines := bufio.NewReader(resp.Body)
 	ids := readEvents(t, lines, 2)
 	decides(f, 3, "v0", "v1")

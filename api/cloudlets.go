@@ -45,7 +45,7 @@ func (s *server) submitCloudlet(ctx context.Context, _ *struct{}, b *submitBody)
 		DeadlineSeconds: b.DeadlineSeconds, OnDeadline: b.OnDeadline, Request: agent.Request(b.Request)}
 	take(&req.SLA, b.SLA)
 	take(&req.DurationSeconds, b.DurationSeconds)
-	c, err := s.agent.SubmitCloudlet(ctx, req)
+	c, err := s.parts.Cloudlets.SubmitCloudlet(ctx, req)
 	if err != nil {
 		return nil, err
 	}
@@ -60,11 +60,11 @@ type listCloudletsInput struct {
 
 func (s *server) listCloudlets(_ context.Context, in *listCloudletsInput) (*listOutput[agent.Cloudlet], error) {
 	if in.VM != "" {
-		if _, err := s.agent.VM(in.VM); err != nil {
+		if _, err := s.parts.VMs.VM(in.VM); err != nil {
 			return nil, err
 		}
 	}
-	return cut(filter(s.agent.Cloudlets(), func(c agent.Cloudlet) bool {
+	return cut(filter(s.parts.Cloudlets.Cloudlets(), func(c agent.Cloudlet) bool {
 		return (in.VM == "" || c.VM == in.VM || c.VMName == in.VM) && (in.State == "" || string(c.State) == in.State)
 	}), in.Paging, func(c agent.Cloudlet) cursor { return cursor{c.CreatedAt.UnixNano(), c.ID} })
 }
@@ -79,13 +79,13 @@ func (s *server) showCloudlet(ctx context.Context, in *showCloudletInput) (*clou
 	if err != nil {
 		return nil, err
 	}
-	c, err := s.agent.Cloudlet(in.Ref)
+	c, err := s.parts.Cloudlets.Cloudlet(in.Ref)
 	if err != nil {
 		return nil, err
 	}
 	id := c.ID // a name may be taken by a newer one while we wait
 	err = s.until(ctx, wait, func() (bool, error) {
-		c, err = s.agent.Cloudlet(id)
+		c, err = s.parts.Cloudlets.Cloudlet(id)
 		return c.State.Final(), err
 	})
 	if err != nil {
@@ -95,7 +95,7 @@ func (s *server) showCloudlet(ctx context.Context, in *showCloudletInput) (*clou
 }
 
 func (s *server) cancelCloudlet(ctx context.Context, in *Target) (*cloudletOutput, error) {
-	c, err := s.agent.CancelCloudlet(ctx, in.Ref)
+	c, err := s.parts.Cloudlets.CancelCloudlet(ctx, in.Ref)
 	if err != nil {
 		return nil, err
 	}

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"cloudflash/api/problem"
+
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/danielgtaylor/huma/v2/adapters/humagin"
 )

@@ -114,7 +114,7 @@ func TestEveryError(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			f := newFake(t)
 			f.Has.Oldest, f.Has.Scaling.Forgotten = 3, 3
-			w := ask(New(f, options()), tt.method, tt.target, tt.body)
+			w := ask(New(partsOf(f), options()), tt.method, tt.target, tt.body)
 			if w.Code != tt.status {
 				t.Fatalf("status %d, want %d: %.300s", w.Code, tt.status, w.Body)
 			}
@@ -182,7 +182,7 @@ func TestRefusalsOfTheAgent(t *testing.T) {
 			f.Err = &fault.Error{Kind: tt.kind, Code: "some_code", Detail: "because", Hint: "do this",
 				Fields: []fault.Field{{Pointer: "/cpus", Detail: "too many", Min: 0.1, Max: 32.0}}}
 			for _, r := range [][2]string{{"POST", "/api/v1/vms"}, {"PATCH", "/api/v1/vms/web"}, {"POST", "/api/v1/cloudlets"}, {"PUT", "/api/v1/autoscale/policy"}} {
-				w := ask(New(f, options()), r[0], r[1], `{}`)
+				w := ask(New(partsOf(f), options()), r[0], r[1], `{}`)
 				p := parse(t, w)
 				checkProblem(t, r[1], w.Header().Get("X-Request-Id"), w.Header().Get("Content-Type"), p)
 				if w.Code != tt.status || p["code"] != "some_code" || p["hint"] != "do this" || !strings.Contains(w.Body.String(), `"min":0.1,"max":32`) {
@@ -217,7 +217,7 @@ func TestContentTypeMustBeJSON(t *testing.T) {
 			case "PUT":
 				target, body = policyPath, `{}`
 			}
-			w := ask(New(newFake(t), options()), tt.method, target, body, "Content-Type", tt.contentType)
+			w := ask(New(partsOf(newFake(t)), options()), tt.method, target, body, "Content-Type", tt.contentType)
 			if w.Code != tt.status {
 				t.Errorf("status %d, want %d: %s", w.Code, tt.status, w.Body)
 			}
@@ -231,7 +231,7 @@ func TestFailuresStayInTheLog(t *testing.T) {
 	var log bytes.Buffer
 	opts := options()
 	opts.Log = slog.New(slog.NewTextHandler(&log, nil))
-	w := ask(New(f, opts), "POST", "/api/v1/vms", `{}`)
+	w := ask(New(partsOf(f), opts), "POST", "/api/v1/vms", `{}`)
 	checkProblem(t, "/api/v1/vms", w.Header().Get("X-Request-Id"), w.Header().Get("Content-Type"), parse(t, w))
 	if w.Code != 500 || strings.Contains(w.Body.String(), "secret") {
 		t.Errorf("status %d: %s", w.Code, w.Body)
@@ -247,7 +247,7 @@ func TestPanicIs500(t *testing.T) {
 	var log bytes.Buffer
 	opts := options()
 	opts.Log = slog.New(slog.NewTextHandler(&log, nil))
-	w := ask(New(f, opts), "GET", "/api/v1/host", "")
+	w := ask(New(partsOf(f), opts), "GET", "/api/v1/host", "")
 	checkProblem(t, "/api/v1/host", w.Header().Get("X-Request-Id"), w.Header().Get("Content-Type"), parse(t, w))
 	if w.Code != 500 || strings.Contains(w.Body.String(), "secret") {
 		t.Errorf("status %d: %s", w.Code, w.Body)
@@ -260,7 +260,7 @@ func TestPanicIs500(t *testing.T) {
 func TestUnspeakableAnswerIs500(t *testing.T) {
 	f := newFake(t)
 	f.HostIs = func() agent.Host { return agent.Host{UptimeSeconds: math.NaN()} }
-	w := ask(New(f, options()), "GET", "/api/v1/host", "")
+	w := ask(New(partsOf(f), options()), "GET", "/api/v1/host", "")
 	checkProblem(t, "/api/v1/host", w.Header().Get("X-Request-Id"), w.Header().Get("Content-Type"), parse(t, w))
 	if w.Code != 500 {
 		t.Errorf("status %d", w.Code)
@@ -273,7 +273,7 @@ func FuzzBodies(f *testing.F) {
 		`{"rules":{"cpus":{"up":0.7,"mode":"auto"},"all":{}},"idle":{"min_vms":1}}`, `{"rules":{"a":{"b":{}}}}`, `{"rules":{"":[1,{}]}}`, `{"autoscale":{"rules":{"all":1e400}}}`} {
 		f.Add([]byte(seed))
 	}
-	h := New(newFake(f), options())
+	h := New(partsOf(newFake(f)), options())
 	routes := [][2]string{{"POST", "/api/v1/vms"}, {"PATCH", "/api/v1/vms/web"}, {"POST", "/api/v1/cloudlets"},
 		{"POST", "/api/v1/tokens"}, {"POST", "/api/v1/login"}, {"POST", "/api/v1/login/codes"}, {"PUT", "/api/v1/autoscale/policy"}}
 	f.Fuzz(func(t *testing.T, body []byte) {

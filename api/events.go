@@ -7,11 +7,12 @@ import (
 	"time"
 
 	"cloudflash/agent"
+
 	"github.com/danielgtaylor/huma/v2"
 )
 
 func (s *server) listEvents(_ context.Context, in *Seqs) (*huma.StreamResponse, error) {
-	return answerFeed(s, plainFeed("event", func(e agent.Event) uint64 { return e.Seq }, s.agent.Events), *in)
+	return answerFeed(s, plainFeed("event", func(e agent.Event) uint64 { return e.Seq }, s.parts.Host.Events), *in)
 }
 
 // writeTimeout is how long a client of a stream may not take what is written.

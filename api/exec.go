@@ -11,6 +11,7 @@ import (
 
 	"cloudflash/agent"
 	"cloudflash/api/problem"
+
 	"github.com/coder/websocket"
 	"github.com/gin-gonic/gin"
 )
@@ -82,7 +83,7 @@ func (s *server) exec(c *gin.Context) {
 			}
 		})
 	}
-	res, err := s.agent.Exec(ctx, c.Param("ref"), client.request(start))
+	res, err := s.parts.VMs.Exec(ctx, c.Param("ref"), client.request(start))
 	news := execNews{End: &res}
 	if err != nil && ctx.Err() == nil {
 		news = execNews{}

@@ -9,13 +9,14 @@ import (
 
 	"cloudflash/agent"
 	"cloudflash/api/apitest"
+
 	"github.com/coder/websocket"
 )
 
 // dialExec opens the WebSocket of a command and says what to run.
 func dialExec(t *testing.T, f *apitest.Agent, vm, start string) (context.Context, *websocket.Conn) {
 	t.Helper()
-	srv := httptest.NewServer(New(f, options()))
+	srv := httptest.NewServer(New(partsOf(f), options()))
 	t.Cleanup(srv.Close)
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	t.Cleanup(cancel)
@@ -87,7 +88,7 @@ func TestExecOfWhatIsNotThere(t *testing.T) {
 		t.Error(got)
 	}
 	w := httptest.NewRecorder()
-	New(newFake(t), options()).ServeHTTP(w, httptest.NewRequest("GET", base+"/vms/web/exec", nil))
+	New(partsOf(newFake(t)), options()).ServeHTTP(w, httptest.NewRequest("GET", base+"/vms/web/exec", nil))
 	if w.Code != 426 || !strings.Contains(w.Body.String(), "websocket_required") {
 		t.Error(w.Code, w.Body)
 	}
@@ -126,4 +127,4 @@ func TestExecEndsWithItsClient(t *testing.T) {
 	}
 }
 
-var _ vmAgent = (*agent.Agent)(nil)
+var _ VMs = (*agent.Agent)(nil)

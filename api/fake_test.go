@@ -18,6 +18,20 @@ import (
 
 var epoch = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 
+// partsOf is the API of a fake.
+func partsOf(f *apitest.Agent) Parts {
+	return Parts{
+		VMs:       f,
+		Cloudlets: f,
+		Host:      f,
+		History:   f,
+		Memory:    f.Memory,
+		Advice:    f,
+		Scaling:   f,
+		Tokens:    f.Tokens,
+	}
+}
+
 // newFake is an agent with two VMs, three cloudlets, an operation, a token and five events.
 func newFake(t testing.TB) *apitest.Agent {
 	f := apitest.New(t)

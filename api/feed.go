@@ -128,7 +128,7 @@ func follow[T any](s *server, hc huma.Context, f feed[T], since uint64) {
 	tick := time.NewTicker(keepAlive)
 	defer tick.Stop()
 	for {
-		changed := s.agent.Updates() // before looking: nothing goes unseen
+		changed := s.parts.Host.Updates() // before looking: nothing goes unseen
 		all, next, more, err := f.read(since, 1000)
 		switch {
 		case errors.Is(err, fault.ErrExpired):

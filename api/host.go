@@ -12,15 +12,15 @@ import (
 type hostOutput struct{ Body agent.Host }
 
 func (s *server) showHost(context.Context, *struct{}) (*hostOutput, error) {
-	return &hostOutput{Body: s.agent.Host()}, nil
+	return &hostOutput{Body: s.parts.Host.Host()}, nil
 }
 
 func (s *server) checkHost(ctx context.Context, in *Paging) (*listOutput[agent.Check], error) {
-	return cut(s.agent.HostChecks(ctx), *in, func(c agent.Check) cursor { return cursor{Key: c.Name} })
+	return cut(s.parts.Host.HostChecks(ctx), *in, func(c agent.Check) cursor { return cursor{Key: c.Name} })
 }
 
 func (s *server) listOperations(_ context.Context, in *Paging) (*listOutput[agent.Operation], error) {
-	return cut(s.agent.Operations(), *in, func(op agent.Operation) cursor { return cursor{op.CreatedAt.UnixNano(), op.ID} })
+	return cut(s.parts.Host.Operations(), *in, func(op agent.Operation) cursor { return cursor{op.CreatedAt.UnixNano(), op.ID} })
 }
 
 type showOperationInput struct {
@@ -35,7 +35,7 @@ func (s *server) showOperation(ctx context.Context, in *showOperationInput) (*op
 	}
 	var op agent.Operation
 	err = s.until(ctx, wait, func() (bool, error) {
-		op, err = s.agent.Operation(in.ID)
+		op, err = s.parts.Host.Operation(in.ID)
 		return op.State != agent.OperationRunning, err
 	})
 	if err != nil {
@@ -54,7 +54,7 @@ func (s *server) health(w http.ResponseWriter, r *http.Request) {
 	out := struct {
 		Status string        `json:"status"`
 		Checks []agent.Check `json:"checks"`
-	}{"ok", s.agent.Health(ctx)}
+	}{"ok", s.parts.Host.Health(ctx)}
 	status := http.StatusOK
 	if !s.isReady() {
 		out.Checks = append(out.Checks, agent.Check{Name: "recovery", Detail: "still making the kernel agree with the store"})
@@ -69,7 +69,7 @@ func (s *server) health(w http.ResponseWriter, r *http.Request) {
 
 func (s *server) isReady() bool {
 	select {
-	case <-s.agent.Ready():
+	case <-s.parts.Host.Ready():
 		return true
 	default:
 		return false

@@ -9,14 +9,15 @@ import (
 	"strings"
 	"time"
 
-	"cloudflash/agent"
+	"cloudflash/agent/pages"
+
 	"github.com/danielgtaylor/huma/v2"
 )
 
-type memoryOutput struct{ Body agent.Memory }
+type memoryOutput struct{ Body pages.Memory }
 
 func (s *server) showMemory(context.Context, *struct{}) (*memoryOutput, error) {
-	m, err := s.agent.Memory()
+	m, err := s.parts.Memory.Look()
 	return &memoryOutput{Body: m}, err
 }
 
@@ -30,7 +31,7 @@ type memoryMapInput struct {
 
 // showMemoryMap answers in JSON, or in records of fixed size.
 func (s *server) showMemoryMap(_ context.Context, in *memoryMapInput) (*huma.StreamResponse, error) {
-	m, err := s.agent.MemoryMap(in.From, in.Span, in.Cells, in.Owner)
+	m, err := s.parts.Memory.Map(in.From, in.Span, in.Cells, in.Owner)
 	if err != nil {
 		return nil, err
 	}
@@ -77,7 +78,7 @@ const (
 	mapRecord = 56
 )
 
-func encodeMap(m agent.MemoryMap) []byte {
+func encodeMap(m pages.MemoryMap) []byte {
 	b := make([]byte, mapHeader+mapRecord*len(m.Cells))
 	le := binary.LittleEndian
 	copy(b, "CFM1")
@@ -105,7 +106,7 @@ func encodeMap(m agent.MemoryMap) []byte {
 	return append(b, names...)
 }
 
-func encodeCell(b []byte, c agent.MemoryCell, number func(string) uint16) {
+func encodeCell(b []byte, c pages.MemoryCell, number func(string) uint16) {
 	le := binary.LittleEndian
 	for i, v := range []int64{c.Free, c.Used, c.Fragmented, c.Absent, c.Uninitialised, c.Unknown, c.Unmovable, c.LargestFreeRun, c.Owned} {
 		le.PutUint32(b[4*i:], uint32(min(v, math.MaxUint32)))
@@ -121,24 +122,24 @@ func encodeCell(b []byte, c agent.MemoryCell, number func(string) uint16) {
 // memoryOwners is who has pages.
 type memoryOwners struct {
 	At     time.Time           `json:"at"`
-	Owners []agent.MemoryOwner `json:"owners" nullable:"false"`
+	Owners []pages.MemoryOwner `json:"owners" nullable:"false"`
 }
 
 type memoryOwnersOutput struct{ Body memoryOwners }
 
 func (s *server) listMemoryOwners(context.Context, *struct{}) (*memoryOwnersOutput, error) {
-	owners, at, err := s.agent.MemoryOwners()
+	owners, at, err := s.parts.Memory.Owners()
 	return &memoryOwnersOutput{Body: memoryOwners{at, owners}}, err
 }
 
 type memoryProcesses struct {
-	Processes []agent.MemoryProcess `json:"processes" nullable:"false"`
+	Processes []pages.MemoryProcess `json:"processes" nullable:"false"`
 }
 
 type memoryProcessesOutput struct{ Body memoryProcesses }
 
 func (s *server) listMemoryProcesses(_ context.Context, in *Target) (*memoryProcessesOutput, error) {
-	all, err := s.agent.MemoryProcesses(in.Ref)
+	all, err := s.parts.Memory.Processes(in.Ref)
 	return &memoryProcessesOutput{Body: memoryProcesses{all}}, err
 }
 
@@ -147,15 +148,15 @@ type memoryProcessInput struct {
 	PID int `path:"pid" minimum:"1" maximum:"4194304" doc:"On the host"`
 }
 
-type memoryProcessOutput struct{ Body agent.MemoryProcess }
+type memoryProcessOutput struct{ Body pages.MemoryProcess }
 
 func (s *server) showMemoryProcess(ctx context.Context, in *memoryProcessInput) (*memoryProcessOutput, error) {
-	p, err := s.agent.MemoryMappings(ctx, in.Ref, in.PID)
+	p, err := s.parts.Memory.Mappings(ctx, in.Ref, in.PID)
 	return &memoryProcessOutput{Body: p}, err
 }
 
 func (s *server) scanMemory(context.Context, *struct{}) (*operationOutput, error) {
-	op, err := s.agent.ScanMemory()
+	op, err := s.parts.Memory.Scan()
 	if err != nil {
 		return nil, err
 	}
@@ -163,5 +164,5 @@ func (s *server) scanMemory(context.Context, *struct{}) (*operationOutput, error
 }
 
 func (s *server) cancelMemoryScan(context.Context, *struct{}) (*struct{}, error) {
-	return nil, s.agent.CancelMemoryScan()
+	return nil, s.parts.Memory.CancelScan()
 }

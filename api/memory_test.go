@@ -10,8 +10,8 @@ import (
 	"strings"
 	"testing"
 
-	"cloudflash/agent"
 	"cloudflash/agent/fault"
+	"cloudflash/agent/pages"
 	"cloudflash/api/problem"
 )
 
@@ -40,7 +40,7 @@ func TestMemoryRoutes(t *testing.T) {
 		"process out of range": {"GET", "/memory/owners/db/processes/0", 422, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
-			w := ask(New(newFake(t), options()), c.method, base+c.target, "")
+			w := ask(New(partsOf(newFake(t)), options()), c.method, base+c.target, "")
 			if w.Code != c.status || !strings.Contains(w.Body.String(), c.want) {
 				t.Errorf("status %d, want %d with %s: %s", w.Code, c.status, c.want, w.Body)
 			}
@@ -58,7 +58,7 @@ func TestMemoryIsRefusedAsWhatItIs(t *testing.T) {
 		f.Err = &fault.Error{Kind: c.kind, Code: "a_code", Detail: "why"}
 		for _, r := range []string{"GET /memory", "GET /memory/map", "GET /memory/owners", "POST /memory/scan", "DELETE /memory/scan"} {
 			method, path, _ := strings.Cut(r, " ")
-			w := ask(New(f, options()), method, base+path, "")
+			w := ask(New(partsOf(f), options()), method, base+path, "")
 			if w.Code != c.status || w.Header().Get("Retry-After") != c.after || w.Header().Get("Content-Type") != problem.ContentType || !strings.Contains(w.Body.String(), `"code":"a_code"`) {
 				t.Errorf("%s, %v: status %d, %v: %s", r, c.kind, w.Code, w.Header(), w.Body)
 			}
@@ -72,15 +72,15 @@ func TestMappingsEndWithTheRequest(t *testing.T) {
 	f := newFake(t)
 	r := httptest.NewRequestWithContext(context.WithValue(t.Context(), key{}, "mine"), "GET", base+"/memory/owners/db/processes/42", nil)
 	var seen any
-	f.Look = func(ctx context.Context) { seen = ctx.Value(key{}) }
-	New(f, options()).ServeHTTP(httptest.NewRecorder(), r)
+	f.OnLook = func(ctx context.Context) { seen = ctx.Value(key{}) }
+	New(partsOf(f), options()).ServeHTTP(httptest.NewRecorder(), r)
 	if seen != "mine" {
 		t.Errorf("the agent was asked with another context: %v", seen)
 	}
 }
 
 func TestBinaryMap(t *testing.T) {
-	h := New(newFake(t), options())
+	h := New(partsOf(newFake(t)), options())
 	w := ask(h, "GET", base+"/memory/map", "", "Accept", "application/octet-stream")
 	b := w.Body.Bytes()
 	if w.Header().Get("Content-Type") != "application/octet-stream" || len(b) < mapHeader || string(b[:4]) != "CFM1" {
@@ -134,7 +134,7 @@ func TestMapRecordsAreSmallerThanJSON(t *testing.T) {
 	if len(packed) != mapHeader+4096*mapRecord+2+2+4+2 || len(packed)*3 > len(text) {
 		t.Errorf("%d bytes", len(packed))
 	}
-	huge := agent.MemoryMap{Cells: []agent.MemoryCell{{Free: 1 << 40}}}
+	huge := pages.MemoryMap{Cells: []pages.MemoryCell{{Free: 1 << 40}}}
 	if got := binary.LittleEndian.Uint32(encodeMap(huge)[mapHeader:]); got != math.MaxUint32 {
 		t.Errorf("2^40 pages become %d", got)
 	}
@@ -147,7 +147,7 @@ func FuzzMapQuery(f *testing.F) {
 		f.Add(q)
 	}
 	fake := newFake(f)
-	h := New(fake, options())
+	h := New(partsOf(fake), options())
 	f.Fuzz(func(t *testing.T, query string) {
 		u := url.URL{Path: base + "/memory/map", RawQuery: query}
 		if _, err := url.ParseRequestURI(u.String()); err != nil || strings.ContainsAny(u.String(), " \t\r\n") {

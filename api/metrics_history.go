@@ -13,13 +13,9 @@ import (
 
 	"cloudflash/agent"
 	"cloudflash/api/problem"
+
 	"github.com/danielgtaylor/huma/v2"
 )
-
-type historyAgent interface {
-	VMHistory(ref string, span time.Duration, fields []string) (agent.History, error)
-	HostHistory(span time.Duration, fields []string) (agent.History, error)
-}
 
 // Span is what part of a history is wanted.
 type Span struct {
@@ -93,7 +89,7 @@ func (s *server) vmMetrics(_ context.Context, in *vmMetricsInput) (*huma.StreamR
 	if err != nil {
 		return nil, err
 	}
-	h, err := s.agent.VMHistory(in.Ref, span, in.fields())
+	h, err := s.parts.History.VMHistory(in.Ref, span, in.fields())
 	if err != nil {
 		return nil, err
 	}
@@ -105,7 +101,7 @@ func (s *server) hostMetrics(_ context.Context, in *Span) (*huma.StreamResponse,
 	if err != nil {
 		return nil, err
 	}
-	h, err := s.agent.HostHistory(span, in.fields())
+	h, err := s.parts.History.HostHistory(span, in.fields())
 	if err != nil {
 		return nil, err
 	}

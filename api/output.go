@@ -34,7 +34,7 @@ func (s *server) readOutput(ctx context.Context, in *outputInput) (*huma.StreamR
 	if in.Tail >= 0 && in.Offset >= 0 {
 		return nil, refuseFields("invalid", []problem.Field{{Pointer: "?offset", Detail: "and tail exclude each other"}})
 	}
-	c, err := s.agent.Cloudlet(in.Ref)
+	c, err := s.parts.Cloudlets.Cloudlet(in.Ref)
 	if err != nil {
 		return nil, err
 	}
@@ -83,12 +83,12 @@ func (s *server) sendOutput(hc huma.Context, id string, r *output.Reader, follow
 // waits for its start.
 func (s *server) openOutput(ctx context.Context, id string, in *outputInput) (*output.Reader, error) {
 	for {
-		changed := s.agent.Updates()
-		c, err := s.agent.Cloudlet(id)
+		changed := s.parts.Host.Updates()
+		c, err := s.parts.Cloudlets.Cloudlet(id)
 		if err != nil {
 			return nil, err
 		}
-		r, err := s.agent.OpenOutput(id, in.Stream)
+		r, err := s.parts.Cloudlets.OpenOutput(id, in.Stream)
 		early := errors.Is(err, fault.ErrConflict) || errors.Is(err, fault.ErrNotFound)
 		if !early || !in.Follow || c.State.Final() {
 			return r, err
@@ -106,7 +106,7 @@ func (s *server) follow(ctx context.Context, id string, r *output.Reader, out *s
 	tick := time.NewTicker(followEvery)
 	defer tick.Stop()
 	for {
-		c, err := s.agent.Cloudlet(id) // before the copy: what it wrote last is sent
+		c, err := s.parts.Cloudlets.Cloudlet(id) // before the copy: what it wrote last is sent
 		ended := err != nil || c.State.Final()
 		if err := r.CopyTo(ctx, out); err != nil || ended {
 			return err

@@ -51,7 +51,7 @@ func (s *server) until(ctx context.Context, wait time.Duration, done func() (boo
 	ctx, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
 	for {
-		changed := s.agent.Updates() // before looking: no change goes unseen
+		changed := s.parts.Host.Updates() // before looking: no change goes unseen
 		if ok, err := done(); ok || err != nil {
 			return err
 		}

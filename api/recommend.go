@@ -3,15 +3,15 @@ package api
 import (
 	"context"
 
-	"cloudflash/agent"
+	"cloudflash/agent/advice"
 )
 
-func (s *server) listAdvice(_ context.Context, in *Paging) (*listOutput[agent.Advice], error) {
-	all, err := s.agent.Advice("")
+func (s *server) listAdvice(_ context.Context, in *Paging) (*listOutput[advice.Advice], error) {
+	all, err := s.parts.Advice.Advice("")
 	if err != nil {
 		return nil, err
 	}
-	return cut(all, *in, func(v agent.Advice) cursor { return cursor{Key: v.VMName} })
+	return cut(all, *in, func(v advice.Advice) cursor { return cursor{Key: v.VMName} })
 }
 
 // AdviceTarget names a VM or the host in a path.
@@ -19,10 +19,10 @@ type AdviceTarget struct {
 	Ref string `path:"ref" maxLength:"128" doc:"Id or name of a VM, or host"`
 }
 
-type adviceOutput struct{ Body agent.Advice }
+type adviceOutput struct{ Body advice.Advice }
 
 func (s *server) showAdvice(_ context.Context, in *AdviceTarget) (*adviceOutput, error) {
-	all, err := s.agent.Advice(in.Ref)
+	all, err := s.parts.Advice.Advice(in.Ref)
 	if err != nil {
 		return nil, err
 	}
@@ -35,7 +35,7 @@ type takeAdviceBody struct {
 }
 
 func (s *server) takeAdvice(ctx context.Context, in *Target, b *takeAdviceBody) (*vmOutput, error) {
-	v, err := s.agent.TakeAdvice(ctx, in.Ref, b.Resources)
+	v, err := s.parts.Advice.TakeAdvice(ctx, in.Ref, b.Resources)
 	if err != nil {
 		return nil, err
 	}
@@ -43,7 +43,7 @@ func (s *server) takeAdvice(ctx context.Context, in *Target, b *takeAdviceBody) 
 }
 
 func (s *server) undoAdvice(ctx context.Context, in *Target) (*vmOutput, error) {
-	v, err := s.agent.UndoAdvice(ctx, in.Ref)
+	v, err := s.parts.Advice.UndoAdvice(ctx, in.Ref)
 	if err != nil {
 		return nil, err
 	}

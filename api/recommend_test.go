@@ -35,7 +35,7 @@ func TestRecommendationRoutes(t *testing.T) {
 		"apply, more than once": {"POST", "/recommendations/db/actions/apply", `{"resources":["cpus"],"resources":["cpus"]}`, 422, `"pointer":"/resources"`},
 	} {
 		t.Run(name, func(t *testing.T) {
-			w := ask(New(newFake(t), options()), c.method, base+c.target, c.body)
+			w := ask(New(partsOf(newFake(t)), options()), c.method, base+c.target, c.body)
 			if w.Code != c.status || !strings.Contains(w.Body.String(), c.want) {
 				t.Errorf("status %d, want %d with %s: %s", w.Code, c.status, c.want, w.Body)
 			}
@@ -45,7 +45,7 @@ func TestRecommendationRoutes(t *testing.T) {
 
 func TestAdviceIsTakenAndUndone(t *testing.T) {
 	f := newFake(t)
-	h := New(f, options())
+	h := New(partsOf(f), options())
 	w := ask(h, "POST", base+"/recommendations/db/actions/apply", `{"resources":["cpus","memory_bytes"]}`)
 	if w.Code != 200 || !slices.Equal(f.Got.Advice, []string{"cpus", "memory_bytes"}) || w.Header().Get("Location") != base+"/vms/v0" {
 		t.Errorf("status %d, %q, %v", w.Code, f.Got.Advice, w.Header())

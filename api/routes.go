@@ -9,6 +9,7 @@ import (
 
 	"cloudflash/agent"
 	"cloudflash/api/problem"
+
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/gin-gonic/gin"
 )

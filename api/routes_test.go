@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"cloudflash/agent"
+
 	"github.com/google/go-cmp/cmp"
 )
 
@@ -65,7 +66,7 @@ func TestEveryRoute(t *testing.T) {
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
-			w := ask(New(newFake(t), options()), tt.method, tt.target, tt.body)
+			w := ask(New(partsOf(newFake(t)), options()), tt.method, tt.target, tt.body)
 			if w.Code != tt.status || !strings.Contains(w.Body.String(), tt.want) {
 				t.Errorf("status %d, want %d with %q: %s", w.Code, tt.status, tt.want, w.Body)
 			}
@@ -84,7 +85,7 @@ func TestEveryRoute(t *testing.T) {
 
 func TestHeadAnswersAsGet(t *testing.T) {
 	for _, target := range []string{"/api/v1/vms", "/api/v1/events", "/health", "/openapi.json", "/"} {
-		if w := ask(New(newFake(t), options()), "HEAD", target, ""); w.Code != 200 {
+		if w := ask(New(partsOf(newFake(t)), options()), "HEAD", target, ""); w.Code != 200 {
 			t.Errorf("HEAD %s: status %d %s", target, w.Code, w.Body)
 		}
 	}
@@ -92,7 +93,7 @@ func TestHeadAnswersAsGet(t *testing.T) {
 
 func TestRequestReachesTheAgent(t *testing.T) {
 	f := newFake(t)
-	h := New(f, options())
+	h := New(partsOf(f), options())
 	ask(h, "POST", "/api/v1/vms", `{"name":"x","image":"/img","labels":{"Team":"a"},"cpus":0.5,"memory_bytes":9007199254740993,
 		"storage_bytes":3,"bandwidth_bps":4,"gpus":1,"io":{"rbps":5,"wiops":6},"pids":7,"keep":true}`)
 	want := agent.VMCreate{Name: "x", Keep: true, Image: "/img", Labels: map[string]string{"Team": "a"}, Spec: agent.Spec{CPUs: 0.5,
@@ -128,7 +129,7 @@ func TestLoginSetsAndLogoutTakesTheCookie(t *testing.T) {
 	login := &fakeLogin{}
 	opts := options()
 	opts.Login = login
-	h := New(newFake(t), opts)
+	h := New(partsOf(newFake(t)), opts)
 	if got := ask(h, "POST", "/api/v1/login", `{"code":"good"}`).Header().Get("Set-Cookie"); got != "cloudflash_session=sess; HttpOnly" {
 		t.Errorf("login: Set-Cookie %q", got)
 	}
@@ -141,7 +142,7 @@ func TestLoginSetsAndLogoutTakesTheCookie(t *testing.T) {
 // TestOpenAPIAndRouterAgree checks both ways: each route of the router is
 // documented, and each documented one is there.
 func TestOpenAPIAndRouterAgree(t *testing.T) {
-	srv := newServer(newFake(t), options())
+	srv := newServer(partsOf(newFake(t)), options())
 	var doc struct {
 		Paths map[string]map[string]json.RawMessage `json:"paths"`
 	}

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"cloudflash/api/problem"
+
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/danielgtaylor/huma/v2/adapters/humagin"
 	"github.com/gin-gonic/gin"
@@ -38,15 +39,15 @@ type Options struct {
 }
 
 type server struct {
-	agent Agent
+	parts Parts
 	opts  Options
 	huma  huma.API
 	gin   *gin.Engine
 }
 
 // New makes the handler of the whole API.
-func New(a Agent, opts Options) http.Handler {
-	s := newServer(a, opts)
+func New(parts Parts, opts Options) http.Handler {
+	s := newServer(parts, opts)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Method == http.MethodHead { // answered as GET; net/http drops the body
 			r = r.WithContext(context.WithValue(r.Context(), headKey{}, true))
@@ -61,13 +62,13 @@ type headKey struct{}
 // isHead tells that nobody wants the body.
 func isHead(ctx context.Context) bool { return ctx.Value(headKey{}) != nil }
 
-func newServer(a Agent, opts Options) *server {
+func newServer(parts Parts, opts Options) *server {
 	gin.SetMode(gin.ReleaseMode)
 	engine := gin.New()
 	engine.HandleMethodNotAllowed = true
 	engine.RedirectTrailingSlash = false
 	_ = engine.SetTrustedProxies(nil) // nil is always accepted
-	s := &server{agent: a, opts: opts, gin: engine}
+	s := &server{parts: parts, opts: opts, gin: engine}
 	engine.Use(s.requestID, s.observe, s.recover, s.guard, s.awaitReady)
 	engine.NoRoute(s.noRoute)
 	engine.NoMethod(s.noMethod)
@@ -247,7 +248,7 @@ func (s *server) awaitReady(c *gin.Context) {
 		return
 	}
 	select {
-	case <-s.agent.Ready():
+	case <-s.parts.Host.Ready():
 	case <-c.Request.Context().Done():
 	case <-time.After(readyWait):
 	}

@@ -14,6 +14,7 @@ import (
 	"cloudflash/agent"
 	"cloudflash/api/apitest"
 	"cloudflash/api/problem"
+
 	"github.com/google/go-cmp/cmp"
 )
 
@@ -23,7 +24,7 @@ func TestPages(t *testing.T) {
 	for i := range 7 { // two at each instant, and one
 		f.Has.Cloudlets = append(f.Has.Cloudlets, agent.Cloudlet{ID: fmt.Sprint("c", i), CreatedAt: epoch.Add(time.Duration(i/2) * time.Second)})
 	}
-	h := New(f, options())
+	h := New(partsOf(f), options())
 	var got []string
 	token := ""
 	for range 10 {
@@ -63,7 +64,7 @@ func TestPageLimit(t *testing.T) {
 		f.Has.VMs = append(f.Has.VMs, agent.VM{ID: fmt.Sprint(i), Name: fmt.Sprintf("n%03d", i)})
 	}
 	for query, want := range map[string]int{"": 100, "?limit=1": 1, "?limit=1000": 150} {
-		w := ask(New(f, options()), "GET", "/api/v1/vms"+query, "")
+		w := ask(New(partsOf(f), options()), "GET", "/api/v1/vms"+query, "")
 		if items, _ := parse(t, w)["items"].([]any); len(items) != want {
 			t.Errorf("%q: %d items, want %d", query, len(items), want)
 		}
@@ -71,12 +72,12 @@ func TestPageLimit(t *testing.T) {
 }
 
 func TestEventPages(t *testing.T) {
-	w := ask(New(newFake(t), options()), "GET", "/api/v1/events?since=1&limit=2", "")
+	w := ask(New(partsOf(newFake(t)), options()), "GET", "/api/v1/events?since=1&limit=2", "")
 	m := parse(t, w)
 	if items, _ := m["items"].([]any); len(items) != 2 || m["last_seq"] != 3.0 {
 		t.Errorf("%s", w.Body)
 	}
-	w = ask(New(newFake(t), options()), "GET", "/api/v1/events?since=5", "")
+	w = ask(New(partsOf(newFake(t)), options()), "GET", "/api/v1/events?since=5", "")
 	if !strings.Contains(w.Body.String(), `"items":[]`) || parse(t, w)["last_seq"] != 5.0 {
 		t.Errorf("nothing new: %s", w.Body)
 	}
@@ -85,7 +86,7 @@ func TestEventPages(t *testing.T) {
 func TestHealthIsDegraded(t *testing.T) {
 	f := newFake(t)
 	f.Has.Checks = append(f.Has.Checks, agent.Check{Name: "sampler", Detail: "old"})
-	w := ask(New(f, options()), "GET", "/health", "")
+	w := ask(New(partsOf(f), options()), "GET", "/health", "")
 	if w.Code != 503 || parse(t, w)["status"] != "degraded" {
 		t.Errorf("status %d: %s", w.Code, w.Body)
 	}
@@ -95,7 +96,7 @@ func TestUntilRecovered(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFake(t)
 		f.ReadyWhen = make(chan struct{})
-		h := New(f, options())
+		h := New(partsOf(f), options())
 		w := ask(h, "GET", "/api/v1/vms", "")
 		if w.Code != 503 || w.Header().Get("Retry-After") == "" || w.Header().Get("Content-Type") != problem.ContentType {
 			t.Errorf("never ready: status %d, %v: %s", w.Code, w.Header(), w.Body)
@@ -114,7 +115,7 @@ func TestUntilRecovered(t *testing.T) {
 }
 
 func TestRequestID(t *testing.T) {
-	h := New(newFake(t), options())
+	h := New(partsOf(newFake(t)), options())
 	for given, kept := range map[string]bool{"abc-1.2_Z": true, "": false, "a b": false, "<script>": false, strings.Repeat("x", 65): false} {
 		got := ask(h, "GET", "/livez", "", "X-Request-Id", given).Header().Get("X-Request-Id")
 		if (got == given) != kept || got == "" {
@@ -140,7 +141,7 @@ func TestGuardRefusesAndTells(t *testing.T) {
 		counted = append(counted, fmt.Sprint(method, " ", route, " ", status))
 	}
 	f := newFake(t)
-	h := New(f, opts)
+	h := New(partsOf(f), opts)
 	w := ask(h, "POST", "/api/v1/vms", `{"name":"x"}`)
 	checkProblem(t, "/api/v1/vms", w.Header().Get("X-Request-Id"), w.Header().Get("Content-Type"), parse(t, w))
 	if w.Code != 401 || f.Got.Create.Name != "" {
@@ -175,7 +176,9 @@ func (s *slowAgent) CreateVM(ctx context.Context, _ agent.VMCreate) (agent.VM, e
 // connection would end the context of a request that works longer than it.
 func TestReadDeadlineIsLifted(t *testing.T) {
 	a := &slowAgent{Agent: newFake(t)}
-	srv := httptest.NewUnstartedServer(New(a, options()))
+	parts := partsOf(a.Agent)
+	parts.VMs = a
+	srv := httptest.NewUnstartedServer(New(parts, options()))
 	srv.Config.ReadTimeout = 100 * time.Millisecond
 	srv.Start()
 	defer srv.Close()
@@ -192,7 +195,7 @@ func TestReadDeadlineIsLifted(t *testing.T) {
 func TestSwitchedOffPartsAre404(t *testing.T) {
 	opts := options()
 	opts.Stream, opts.SSE, opts.Metrics, opts.Web = nil, nil, nil, nil
-	h := New(newFake(t), opts)
+	h := New(partsOf(newFake(t)), opts)
 	for _, target := range []string{"/api/v1/stream", "/metrics", "/"} {
 		w := ask(h, "GET", target, "")
 		if w.Code != 404 || w.Header().Get("Content-Type") != problem.ContentType {

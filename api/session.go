@@ -3,7 +3,7 @@ package api
 import (
 	"context"
 
-	"cloudflash/agent"
+	"cloudflash/agent/tokens"
 	"cloudflash/api/access"
 )
 
@@ -18,7 +18,7 @@ type sessionOutput struct {
 // showSession tells who asks, so that a page offers nobody what would be refused.
 func (s *server) showSession(ctx context.Context, _ *struct{}) (*sessionOutput, error) {
 	out := &sessionOutput{}
-	out.Body.Role = agent.RoleViewer // where nothing guards the API, nobody is told that they may write
+	out.Body.Role = tokens.RoleViewer // where nothing guards the API, nobody is told that they may write
 	if c, ok := access.FromContext(ctx); ok {
 		out.Body.Name, out.Body.Role, out.Body.Via = c.Name, c.Role, c.Via
 	}

@@ -15,6 +15,7 @@ import (
 
 	"cloudflash/agent"
 	"cloudflash/api/problem"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -67,7 +68,7 @@ func TestOutput(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			f := newFake(t)
 			f.Says(t, "c0", "stdout", tt.written)
-			w := ask(New(f, options()), "GET", "/api/v1/cloudlets/old/output"+tt.query, "")
+			w := ask(New(partsOf(f), options()), "GET", "/api/v1/cloudlets/old/output"+tt.query, "")
 			if w.Code != 200 || w.Body.String() != tt.want {
 				t.Errorf("status %d, %d bytes %.60q, want %d bytes %.60q", w.Code, w.Body.Len(), w.Body, len(tt.want), tt.want)
 			}
@@ -99,7 +100,7 @@ func TestOutputSkipsWhatWasPunchedOut(t *testing.T) {
 			f := newFake(t)
 			f.Says(t, "c0", "stdout", string(content))
 			punch(t, f.Path("c0", "stdout"), punched)
-			w := ask(New(f, options()), "GET", "/api/v1/cloudlets/old/output"+tt.query, "")
+			w := ask(New(partsOf(f), options()), "GET", "/api/v1/cloudlets/old/output"+tt.query, "")
 			if !bytes.Equal(w.Body.Bytes(), content[tt.from:]) || w.Header().Get("X-Output-Offset") != fmt.Sprint(tt.from) {
 				t.Errorf("%d bytes from %s, want %d from %d: %.40q", w.Body.Len(), w.Header().Get("X-Output-Offset"), len(content)-tt.from, tt.from, w.Body)
 			}
@@ -122,7 +123,7 @@ func punch(t *testing.T, path string, upTo int64) {
 func TestFollowOutputUntilTheEnd(t *testing.T) {
 	f := newFake(t)
 	f.Says(t, "c1", "stdout", "first\n")
-	resp := get(t, New(f, options()), "/api/v1/cloudlets/run/output?follow=true")
+	resp := get(t, New(partsOf(f), options()), "/api/v1/cloudlets/run/output?follow=true")
 	lines := bufio.NewReader(resp.Body)
 	for _, want := range []string{"first\n", "second\n"} {
 		if got, err := lines.ReadString('\n'); got != want {
@@ -146,7 +147,7 @@ func TestFollowWaitsForTheStart(t *testing.T) {
 		setState(f, "c2", "v0", agent.CloudletRunning)
 		setState(f, "c2", "v0", agent.CloudletSucceeded)
 	}()
-	w := ask(New(f, options()), "GET", "/api/v1/cloudlets/c2/output?follow=true", "")
+	w := ask(New(partsOf(f), options()), "GET", "/api/v1/cloudlets/c2/output?follow=true", "")
 	if w.Code != 200 || w.Body.String() != "here\n" {
 		t.Errorf("status %d: %s", w.Code, w.Body)
 	}
@@ -155,7 +156,7 @@ func TestFollowWaitsForTheStart(t *testing.T) {
 func TestFollowOfWhatNeverStarts(t *testing.T) {
 	f := newFake(t)
 	go setState(f, "c2", "", agent.CloudletCancelled)
-	if w := ask(New(f, options()), "GET", "/api/v1/cloudlets/c2/output?follow=true", ""); w.Code != 409 {
+	if w := ask(New(partsOf(f), options()), "GET", "/api/v1/cloudlets/c2/output?follow=true", ""); w.Code != 409 {
 		t.Errorf("status %d: %s", w.Code, w.Body)
 	}
 }
@@ -163,7 +164,7 @@ func TestFollowOfWhatNeverStarts(t *testing.T) {
 func TestHeadOfStreamsEnds(t *testing.T) {
 	f := newFake(t)
 	f.Says(t, "c1", "stdout", "text")
-	h := New(f, options())
+	h := New(partsOf(f), options())
 	for _, tt := range [][2]string{{"/api/v1/cloudlets/run/output?follow=true", ""}, {"/api/v1/events", "text/event-stream"}, {"/api/v1/autoscale/events", "text/event-stream"}} {
 		w := ask(h, "HEAD", tt[0], "", "Accept", tt[1]) // hangs when it follows
 		if w.Code != 200 {
@@ -199,7 +200,7 @@ func TestEventStream(t *testing.T) {
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
 			f := newFake(t)
-			resp := get(t, New(f, options()), tt.target, "Accept", "text/event-stream", "Last-Event-ID", tt.lastID)
+			resp := get(t, New(partsOf(f), options()), tt.target, "Accept", "text/event-stream", "Last-Event-ID", tt.lastID)
 			if ct := resp.Header.Get("Content-Type"); ct != "text/event-stream" {
 				t.Fatalf("Content-Type %q", ct)
 			}
@@ -218,7 +219,7 @@ func TestEventStream(t *testing.T) {
 func TestEventStreamRefusals(t *testing.T) {
 	f := newFake(t)
 	f.Has.Oldest = 3
-	h := New(f, options())
+	h := New(partsOf(f), options())
 	for lastID, status := range map[string]int{"1": 410, "abc": 422} {
 		w := ask(h, "GET", "/api/v1/events", "", "Accept", "text/event-stream", "Last-Event-ID", lastID)
 		if w.Code != status || w.Header().Get("Content-Type") != problem.ContentType {
@@ -231,11 +232,11 @@ func TestWaitEndsWithTheCloudlet(t *testing.T) {
 	f := newFake(t)
 	go setState(f, "c1", "v0", agent.CloudletFailed)
 	began := time.Now()
-	w := ask(New(f, options()), "GET", "/api/v1/cloudlets/run?wait=5m", "")
+	w := ask(New(partsOf(f), options()), "GET", "/api/v1/cloudlets/run?wait=5m", "")
 	if !strings.Contains(w.Body.String(), `"state":"failed"`) || time.Since(began) > patience {
 		t.Errorf("after %v: %s", time.Since(began), w.Body)
 	}
-	w = ask(New(f, options()), "GET", "/api/v1/cloudlets/new?wait=20ms", "")
+	w = ask(New(partsOf(f), options()), "GET", "/api/v1/cloudlets/new?wait=20ms", "")
 	if w.Code != 200 || !strings.Contains(w.Body.String(), `"state":"queued"`) {
 		t.Errorf("time up: status %d: %s", w.Code, w.Body)
 	}
@@ -244,7 +245,7 @@ func TestWaitEndsWithTheCloudlet(t *testing.T) {
 func TestWaitEndsWithTheOperation(t *testing.T) {
 	f := newFake(t)
 	go f.Change(func() { f.Has.Operations[0].State = agent.OperationSucceeded })
-	w := ask(New(f, options()), "GET", "/api/v1/operations/o0?wait=5m", "")
+	w := ask(New(partsOf(f), options()), "GET", "/api/v1/operations/o0?wait=5m", "")
 	if !strings.Contains(w.Body.String(), `"state":"succeeded"`) {
 		t.Errorf("%s", w.Body)
 	}

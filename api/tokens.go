@@ -7,11 +7,12 @@ import (
 	"time"
 
 	"cloudflash/agent"
+	"cloudflash/agent/tokens"
 	"cloudflash/api/problem"
 )
 
 func (s *server) listTokens(_ context.Context, in *Paging) (*listOutput[agent.Token], error) {
-	return cut(s.agent.Tokens(), *in, func(t agent.Token) cursor { return cursor{-t.CreatedAt.UnixNano(), t.ID} })
+	return cut(s.parts.Tokens.List(), *in, func(t agent.Token) cursor { return cursor{-t.CreatedAt.UnixNano(), t.ID} })
 }
 
 // createTokenBody asks for a token.
@@ -28,7 +29,7 @@ type createTokenOutput struct {
 }
 
 func (s *server) createToken(_ context.Context, _ *struct{}, b *createTokenBody) (*createTokenOutput, error) {
-	t, secret, err := s.agent.CreateToken(b.Name, cmp.Or(b.Role, agent.RoleViewer))
+	t, secret, err := s.parts.Tokens.Create(b.Name, cmp.Or(b.Role, tokens.RoleViewer))
 	if err != nil {
 		return nil, err
 	}
@@ -38,7 +39,7 @@ func (s *server) createToken(_ context.Context, _ *struct{}, b *createTokenBody)
 }
 
 func (s *server) revokeToken(_ context.Context, in *Target) (*struct{}, error) {
-	if err := s.agent.RevokeToken(in.Ref); err != nil {
+	if err := s.parts.Tokens.Revoke(in.Ref); err != nil {
 		return nil, err
 	}
 	return nil, nil
@@ -58,8 +59,8 @@ type createCodeOutput struct {
 }
 
 func (s *server) createCode(_ context.Context, _ *struct{}, b *createCodeBody) (*createCodeOutput, error) {
-	role := cmp.Or(b.Role, agent.RoleAdmin)
-	if role != agent.RoleAdmin && role != agent.RoleViewer {
+	role := cmp.Or(b.Role, tokens.RoleAdmin)
+	if role != tokens.RoleAdmin && role != tokens.RoleViewer {
 		return nil, refuseFields("invalid", []problem.Field{{Pointer: "/role", Detail: "must be admin or viewer"}})
 	}
 	out := &createCodeOutput{}

@@ -78,7 +78,7 @@ type listVMsInput struct {
 }
 
 func (s *server) listVMs(_ context.Context, in *listVMsInput) (*listOutput[agent.VM], error) {
-	return cut(filter(s.agent.VMs(), func(v agent.VM) bool {
+	return cut(filter(s.parts.VMs.VMs(), func(v agent.VM) bool {
 		return in.State == "" || string(v.State) == in.State
 	}), in.Paging, func(v agent.VM) cursor { return cursor{Key: v.Name} })
 }
@@ -101,7 +101,7 @@ func (s *server) createVM(ctx context.Context, _ *struct{}, b *createVMBody) (*v
 	if p := b.zeroes(); p != nil {
 		return nil, p
 	}
-	v, err := s.agent.CreateVM(ctx, req)
+	v, err := s.parts.VMs.CreateVM(ctx, req)
 	return vmAnswer(v, inVM(err))
 }
 
@@ -112,7 +112,7 @@ func take[T any](field *T, v *T) {
 }
 
 func (s *server) showVM(_ context.Context, in *Target) (*vmOutput, error) {
-	v, err := s.agent.VM(in.Ref)
+	v, err := s.parts.VMs.VM(in.Ref)
 	if err != nil {
 		return nil, err
 	}
@@ -124,14 +124,14 @@ func (s *server) changeVM(ctx context.Context, in *Target, b *Resources) (*vmOut
 	ch := agent.VMChange{CPUs: b.CPUs, MemoryBytes: b.MemoryBytes, StorageBytes: b.StorageBytes, BandwidthBPS: b.BandwidthBPS, PIDs: b.PIDs,
 		Autoscale: b.Autoscale, Keep: b.Keep}
 	if b.IO != nil {
-		old, err := s.agent.VM(ref)
+		old, err := s.parts.VMs.VM(ref)
 		if err != nil {
 			return nil, err
 		}
 		io := b.IO.over(old.Spec.IO)
 		ch.IO, ref = &io, old.ID
 	}
-	v, err := s.agent.ChangeVM(ctx, ref, ch)
+	v, err := s.parts.VMs.ChangeVM(ctx, ref, ch)
 	return vmAnswer(v, inVM(err))
 }
 
@@ -150,7 +150,7 @@ func (s *server) deleteVM(ctx context.Context, in *deleteVMInput) (*operationOut
 	if err != nil {
 		return nil, err
 	}
-	op, err := s.agent.DeleteVM(ctx, in.Ref, grace)
+	op, err := s.parts.VMs.DeleteVM(ctx, in.Ref, grace)
 	if err != nil {
 		return nil, err
 	}
@@ -158,7 +158,7 @@ func (s *server) deleteVM(ctx context.Context, in *deleteVMInput) (*operationOut
 }
 
 func (s *server) freezeVM(ctx context.Context, in *Target) (*vmOutput, error) {
-	v, err := s.agent.FreezeVM(ctx, in.Ref)
+	v, err := s.parts.VMs.FreezeVM(ctx, in.Ref)
 	if err != nil {
 		return nil, err
 	}
@@ -166,7 +166,7 @@ func (s *server) freezeVM(ctx context.Context, in *Target) (*vmOutput, error) {
 }
 
 func (s *server) thawVM(ctx context.Context, in *Target) (*vmOutput, error) {
-	v, err := s.agent.ThawVM(ctx, in.Ref)
+	v, err := s.parts.VMs.ThawVM(ctx, in.Ref)
 	if err != nil {
 		return nil, err
 	}

@@ -94,3 +94,10 @@ type Cloudlet struct {
 
 // Holds reports whether the cloudlet occupies room in its VM.
 func (r *Cloudlet) Holds() bool { return !r.State.Final() && r.State != CloudletQueued }
+
+// SLA priorities.
+const (
+	SLALow    = 1
+	SLAMedium = 2
+	SLAHigh   = 3
+)

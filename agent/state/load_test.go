@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"cloudflash/agent/store"
+
 	"github.com/google/go-cmp/cmp"
 )
 

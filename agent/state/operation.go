@@ -23,3 +23,14 @@ type Operation struct {
 	Error      string         `json:"error,omitempty"`
 	Progress   *float64       `json:"progress,omitempty" doc:"0-1, where it is known"`
 }
+
+// NewOperation is one that begins now.
+func NewOperation(kind, target string) Operation {
+	return Operation{
+		ID:        NewID(),
+		Kind:      kind,
+		Target:    target,
+		State:     OperationRunning,
+		CreatedAt: time.Now().UTC(),
+	}
+}

@@ -18,4 +18,8 @@ type Token struct {
 type StoredToken struct {
 	Token
 	Hash string `json:"hash"`
+	// ExpiresBoot is when it expires since the boot with id Boot; ExpiresAt is how that
+	// looked on the clock of the wall when it was made.
+	Boot        string        `json:"boot,omitempty"`
+	ExpiresBoot time.Duration `json:"expires_boot,omitempty"`
 }

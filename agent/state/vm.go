@@ -1,6 +1,10 @@
 package state
 
-import "time"
+import (
+	"time"
+
+	"cloudflash/agent/fault"
+)
 
 // VMState is where a VM is in its life.
 type VMState string
@@ -142,4 +146,9 @@ type IdleChange struct {
 	AfterSeconds  *float64 `json:"after_seconds,omitempty" doc:"Without activity until a VM is announced; 0 never deletes"`
 	NoticeSeconds *float64 `json:"notice_seconds,omitempty" doc:"From there until it is deleted"`
 	MinVMs        *int     `json:"min_vms,omitempty" doc:"So many running VMs stay, idle or not"`
+}
+
+// NoVM is how somebody is refused who asks for a VM that is not there.
+func NoVM(ref string) error {
+	return fault.Refuse(fault.ErrNotFound, "vm_not_found", "cloudflash vm list shows what there is", "VM %s not found", fault.Quote(ref))
 }

@@ -17,6 +17,7 @@ import (
 
 	"cloudflash/agent"
 	"cloudflash/agent/fault"
+	"cloudflash/agent/tokens"
 	"cloudflash/api/problem"
 
 	"golang.org/x/time/rate"
@@ -28,14 +29,14 @@ const SessionCookie = "cloudflash_session"
 // Tokens is what access needs of the agent.
 type Tokens interface {
 	Authenticate(secret string) (agent.Token, error)
-	NewSession(role string) (secret string, expires time.Time, err error)
-	RevokeToken(ref string) error
+	NewSession(role string) (secret string, life time.Duration, err error)
+	Revoke(ref string) error
 }
 
 // Caller is who makes a request.
 type Caller struct {
 	Name string
-	Role string // agent.RoleAdmin or agent.RoleViewer
+	Role string // tokens.RoleAdmin or tokens.RoleViewer
 	Via  string // socket, token or session
 
 	secret string // to ask again while a stream runs; empty for a socket
@@ -137,7 +138,7 @@ func (a *Access) check(r *http.Request) (Caller, *problem.Problem) {
 		}
 		return Caller{}, problem.From(err)
 	}
-	if caller.Role != agent.RoleAdmin && !isLook(r) && r.URL.Path != "/api/v1/logout" {
+	if caller.Role != tokens.RoleAdmin && !isLook(r) && r.URL.Path != "/api/v1/logout" {
 		return Caller{}, problem.New(http.StatusForbidden, "read_only", "a viewer may only look", "use a token of role admin")
 	}
 	return caller, nil
@@ -249,11 +250,19 @@ func (a *Access) Redeem(code string) (*http.Cookie, error) {
 		}
 		return nil, unauthorised("bad_code", "the code is unknown, used or expired")
 	}
-	secret, expires, err := a.tokens.NewSession(role)
+	secret, life, err := a.tokens.NewSession(role)
 	if err != nil {
 		return nil, err
 	}
-	return &http.Cookie{Name: SessionCookie, Value: secret, Path: "/", Expires: expires, HttpOnly: true, Secure: a.secure, SameSite: http.SameSiteStrictMode}, nil
+	return &http.Cookie{
+		Name:     SessionCookie,
+		Value:    secret,
+		Path:     "/",
+		MaxAge:   int(life.Seconds()), // the browser's clock may differ
+		HttpOnly: true,
+		Secure:   a.secure,
+		SameSite: http.SameSiteStrictMode,
+	}, nil
 }
 
 // Forget ends a session.
@@ -265,7 +274,7 @@ func (a *Access) Forget(secret string) error {
 		}
 		return err
 	}
-	return a.tokens.RevokeToken(t.ID)
+	return a.tokens.Revoke(t.ID)
 }
 
 func quoteHost(h string) string {

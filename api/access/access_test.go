@@ -14,6 +14,7 @@ import (
 
 	"cloudflash/agent"
 	"cloudflash/agent/fault"
+	"cloudflash/agent/tokens"
 	"cloudflash/api/problem"
 
 	"github.com/google/go-cmp/cmp"
@@ -23,20 +24,20 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // tokens is an agent's store of tokens, by secret.
-type tokens struct {
+type fakeTokens struct {
 	mu  sync.Mutex
 	all map[string]agent.Token
 }
 
-func newTokens() *tokens {
-	return &tokens{all: map[string]agent.Token{
-		"admin-secret":   {ID: "1", Name: "ops", Role: agent.RoleAdmin, Kind: "token"},
-		"viewer-secret":  {ID: "2", Name: "wall", Role: agent.RoleViewer, Kind: "token"},
-		"session-secret": {ID: "3", Name: "browser", Role: agent.RoleAdmin, Kind: "session"},
+func newTokens() *fakeTokens {
+	return &fakeTokens{all: map[string]agent.Token{
+		"admin-secret":   {ID: "1", Name: "ops", Role: tokens.RoleAdmin, Kind: "token"},
+		"viewer-secret":  {ID: "2", Name: "wall", Role: tokens.RoleViewer, Kind: "token"},
+		"session-secret": {ID: "3", Name: "browser", Role: tokens.RoleAdmin, Kind: "session"},
 	}}
 }
 
-func (t *tokens) Authenticate(secret string) (agent.Token, error) {
+func (t *fakeTokens) Authenticate(secret string) (agent.Token, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if tok, ok := t.all[secret]; ok {
@@ -45,14 +46,14 @@ func (t *tokens) Authenticate(secret string) (agent.Token, error) {
 	return agent.Token{}, &fault.Error{Kind: fault.ErrAuth, Code: "bad_token", Detail: "token is unknown"}
 }
 
-func (t *tokens) NewSession(role string) (string, time.Time, error) {
+func (t *fakeTokens) NewSession(role string) (string, time.Duration, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.all["new-session"] = agent.Token{ID: "4", Name: "browser", Role: role, Kind: "session"}
-	return "new-session", time.Now().Add(time.Hour), nil
+	return "new-session", time.Hour, nil
 }
 
-func (t *tokens) RevokeToken(id string) error {
+func (t *fakeTokens) Revoke(id string) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for secret, tok := range t.all {
@@ -299,17 +300,17 @@ func TestGuessingIsSlowedDown(t *testing.T) {
 
 func TestLogin(t *testing.T) {
 	a := New(newTokens(), nil, true)
-	code, _ := a.NewCode(agent.RoleViewer)
+	code, _ := a.NewCode(tokens.RoleViewer)
 	c, err := a.Redeem(code)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if c.Name != SessionCookie || !c.HttpOnly || !c.Secure || c.SameSite != http.SameSiteStrictMode || c.Path != "/" || c.Domain != "" || c.Expires.IsZero() {
+	if c.Name != SessionCookie || !c.HttpOnly || !c.Secure || c.SameSite != http.SameSiteStrictMode || c.Path != "/" || c.Domain != "" || c.MaxAge != 3600 {
 		t.Errorf("cookie %+v", c)
 	}
 	r := request("GET", "/api/v1/vms")
 	r.AddCookie(c)
-	if _, _, caller, _ := ask(a, r); caller.Role != agent.RoleViewer || caller.Via != "session" {
+	if _, _, caller, _ := ask(a, r); caller.Role != tokens.RoleViewer || caller.Via != "session" {
 		t.Errorf("caller %+v", caller)
 	}
 	if err := a.Forget(c.Value); err != nil {
@@ -343,7 +344,7 @@ func TestRevokedTokenEndsItsStreams(t *testing.T) {
 			t.Fatal("ended while the token was good")
 		default:
 		}
-		_ = store.RevokeToken("1")
+		_ = store.Revoke("1")
 		if took := <-ended; took != 11*recheckEvery {
 			t.Errorf("ended after %v", took)
 		}

@@ -12,7 +12,8 @@ import (
 	"strconv"
 	"time"
 
-	"cloudflash/agent"
+	"cloudflash/agent/tokens"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -139,7 +140,7 @@ func identify(c *net.UnixConn) Caller {
 
 func roleOf(cred *unix.Ucred) string {
 	if cred.Uid == 0 || int(cred.Uid) == os.Geteuid() || inGroup(cred) {
-		return agent.RoleAdmin
+		return tokens.RoleAdmin
 	}
 	return ""
 }

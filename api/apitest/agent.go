@@ -29,12 +29,15 @@ type Agent struct {
 	Has   Has
 	Got   Got
 
-	Look        func(context.Context) // is told of every MemoryMappings
+	OnLook      func(context.Context) // is told of every look at the mappings of a process
 	HostIs      func() agent.Host     // what Host says
 	OnSubmit    func(*agent.Cloudlet) // says what becomes of a cloudlet that was just submitted
 	OnCancel    func(*agent.Cloudlet) // is called with the lock held when a cloudlet is cancelled
 	ReadyWhen   chan struct{}         // closed unless a test says otherwise
 	AutoscaleIs agent.Autoscale       // of VMs that are created
+
+	Memory Memory
+	Tokens Tokens
 
 	dir     string
 	updates chan struct{}
@@ -72,6 +75,7 @@ func New(t testing.TB) *Agent {
 		dir:       t.TempDir(),
 		updates:   make(chan struct{}),
 	}
+	a.Memory, a.Tokens = Memory{a}, Tokens{a}
 	close(a.ReadyWhen)
 	return a
 }
@@ -423,45 +427,6 @@ func (f *Agent) Updates() <-chan struct{} {
 	f.Mu.Lock()
 	defer f.Mu.Unlock()
 	return f.updates
-}
-
-func (f *Agent) Tokens() []agent.Token {
-	f.Mu.Lock()
-	defer f.Mu.Unlock()
-	return slices.Clone(f.Has.Tokens)
-}
-
-func (f *Agent) CreateToken(name, role string) (agent.Token, string, error) {
-	if role != agent.RoleAdmin && role != agent.RoleViewer {
-		return agent.Token{}, "", &fault.Error{Kind: fault.ErrInvalid, Code: "invalid_token",
-			Detail: "role must be admin or viewer, not \"" + role + "\""}
-	}
-	return agent.Token{ID: "t7", Name: name, Role: role, Kind: "token", CreatedAt: Ago(0)}, "s3cret", nil
-}
-
-func (f *Agent) RevokeToken(ref string) error {
-	f.Mu.Lock()
-	defer f.Mu.Unlock()
-	n := len(f.Has.Tokens)
-	f.Has.Tokens = slices.DeleteFunc(f.Has.Tokens, func(t agent.Token) bool { return t.ID == ref || t.Name == ref })
-	if len(f.Has.Tokens) == n {
-		return missing("token", ref)
-	}
-	return nil
-}
-
-func (f *Agent) Authenticate(secret string) (agent.Token, error) {
-	f.Mu.Lock()
-	defer f.Mu.Unlock()
-	if t, ok := f.Has.Secrets[secret]; ok {
-		return t, nil
-	}
-	return agent.Token{}, &fault.Error{Kind: fault.ErrAuth, Code: "bad_token",
-		Detail: "token is unknown, revoked or expired", Hint: "cloudflash token create"}
-}
-
-func (f *Agent) NewSession(string) (string, time.Time, error) {
-	return "", time.Time{}, missing("session", "")
 }
 
 // Ago is a time so far back. Half a minute more keeps the hours and minutes of

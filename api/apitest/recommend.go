@@ -4,31 +4,32 @@ import (
 	"context"
 
 	"cloudflash/agent"
+	"cloudflash/agent/advice"
 	"cloudflash/agent/fault"
 )
 
-// advice is what the agent advises: for a VM that little is known of, one that a
+// advised is what the agent advises: for a VM that little is known of, one that a
 // lot is, and the host.
-func advice() []agent.Advice {
-	return []agent.Advice{
-		{VM: "v0", VMName: "db", Template: "postgres", HistorySeconds: 3 * 86400, Recommendations: []agent.Recommendation{
+func advised() []advice.Advice {
+	return []advice.Advice{
+		{VM: "v0", VMName: "db", Template: "postgres", HistorySeconds: 3 * 86400, Recommendations: []advice.Recommendation{
 			{Resource: "cpus", Spec: 2, Lower: 0.3, Target: 0.5, Upper: 0.75, Uncapped: 0.48, Confidence: 1, Reason: "90 % of the time 0.42 cores or less were used", Saves: 1.5, Throttled: 0.04, Worth: true},
 			{Resource: "memory_bytes", Spec: 1 << 30, Lower: 1 << 30, Target: 1 << 30, Upper: 2 << 30, Uncapped: 1 << 30, Confidence: 1, Reason: "fits"}},
-			Findings: []agent.Finding{{Kind: "throttled", Text: "db used up its own limit of 0.50 cores in 80 % of the periods", Evidence: map[string]float64{"throttled": 0.8}}}},
-		{VM: "v1", VMName: "web", HistorySeconds: 12 * 60, Recommendations: []agent.Recommendation{
+			Findings: []advice.Finding{{Kind: "throttled", Text: "db used up its own limit of 0.50 cores in 80 % of the periods", Evidence: map[string]float64{"throttled": 0.8}}}},
+		{VM: "v1", VMName: "web", HistorySeconds: 12 * 60, Recommendations: []advice.Recommendation{
 			{Resource: "cpus", Spec: 2, Lower: 0.5, Target: 0.5, Upper: 8, Uncapped: 0.36, Confidence: 0.008, Reason: "little is known yet: 12m of history; so far, 90 % of the time 0.31 cores", Saves: 1.5}},
-			Findings: []agent.Finding{}},
-		{VMName: "host", Recommendations: []agent.Recommendation{}, Findings: []agent.Finding{{Kind: "fragmented-host", Text: "huge pages are hard to come by", Evidence: map[string]float64{"fragmentation": 0.9}}}},
+			Findings: []advice.Finding{}},
+		{VMName: "host", Recommendations: []advice.Recommendation{}, Findings: []advice.Finding{{Kind: "fragmented-host", Text: "huge pages are hard to come by", Evidence: map[string]float64{"fragmentation": 0.9}}}},
 	}
 }
 
-func (f *Agent) Advice(ref string) ([]agent.Advice, error) {
+func (f *Agent) Advice(ref string) ([]advice.Advice, error) {
 	f.Mu.Lock()
 	defer f.Mu.Unlock()
 	if f.Err != nil {
 		return nil, f.Err
 	}
-	all := advice()
+	all := advised()
 	if f.Has.Applied != nil {
 		all[0].Applied = f.Has.Applied
 	}
@@ -37,7 +38,7 @@ func (f *Agent) Advice(ref string) ([]agent.Advice, error) {
 	}
 	for _, v := range all {
 		if v.VM == ref || v.VMName == ref {
-			return []agent.Advice{v}, nil
+			return []advice.Advice{v}, nil
 		}
 	}
 	return nil, missing("vm", ref)

@@ -8,6 +8,7 @@ import (
 
 	"cloudflash/agent"
 	"cloudflash/agent/fault"
+	"cloudflash/agent/policy"
 )
 
 // Scaling is what there is of autoscaling. Every policy is at version 1 before it is set.
@@ -20,8 +21,8 @@ type Scaling struct {
 	Forgotten uint64 // decisions up to here are gone
 }
 
-func (f *Agent) Policy(ref string) (agent.Policy, error) {
-	p := agent.Policy{PerMinute: 6, PerHour: 60, Idle: agent.IdlePolicy{AfterSeconds: 60, NoticeSeconds: 30}}
+func (f *Agent) Policy(ref string) (policy.Policy, error) {
+	p := policy.Policy{PerMinute: 6, PerHour: 60, Idle: policy.IdlePolicy{AfterSeconds: 60, NoticeSeconds: 30}}
 	if ref != "" {
 		v, err := f.VM(ref)
 		if err != nil {
@@ -42,8 +43,8 @@ func (f *Agent) Policy(ref string) (agent.Policy, error) {
 }
 
 // rule lays what was set over defaults.
-func (f *Agent) rule(vm, resource string) agent.Rule {
-	r := agent.Rule{
+func (f *Agent) rule(vm, resource string) policy.Rule {
+	r := policy.Rule{
 		Resource:        resource,
 		Mode:            "auto",
 		Up:              .8,
@@ -88,7 +89,7 @@ func over[T any](value *T, set *T, sources map[string]string, name, source strin
 }
 
 // SetPolicy refuses thresholds that are too high or crossed, as the agent does.
-func (f *Agent) SetPolicy(_ context.Context, ref string, own agent.PolicyLayer, version string) (agent.Policy, error) {
+func (f *Agent) SetPolicy(_ context.Context, ref string, own agent.PolicyLayer, version string) (policy.Policy, error) {
 	p, err := f.Policy(ref)
 	if err != nil {
 		return p, err
@@ -157,7 +158,7 @@ func (f *Agent) ScalingStatus() agent.ScalingStatus {
 		Wakeups:  "events",
 		Capacity: agent.Capacity{CPUs: 16, MemoryBytes: 28 << 30, StorageBytes: 200 << 30},
 		Free:     agent.Capacity{CPUs: 13.5, MemoryBytes: 20 << 30, StorageBytes: 80 << 30},
-		Idle:     agent.IdlePolicy{AfterSeconds: 60, NoticeSeconds: 30, MinVMs: 1},
+		Idle:     policy.IdlePolicy{AfterSeconds: 60, NoticeSeconds: 30, MinVMs: 1},
 		VMs:      slices.Clone(f.Has.Scaling.Status),
 	}
 }

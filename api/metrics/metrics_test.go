@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"cloudflash/agent"
+	"cloudflash/agent/pages"
+
 	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
 )
 
@@ -58,9 +60,9 @@ func withVMs(n int) *agent.Snapshot {
 	s.Host.Usage.Collectors = map[string]agent.Collector{"vms": {OK: true, Seconds: .001}, "gpu": {Error: "no driver"}}
 	half := 0.5
 	s.Outcomes.Events = map[string]int64{"vm.created": 0}
-	s.Memory.HugeOrder, s.Memory.Map.Owners = 2, map[string]int64{agent.OwnerHost: 9, agent.OwnerDeleted: 8, "id00000000": 7}
+	s.Memory.HugeOrder, s.Memory.Map.Owners = 2, map[string]int64{pages.OwnerHost: 9, pages.OwnerDeleted: 8, "id00000000": 7}
 	s.Memory.Map.Classes, s.Memory.FragmentationRatio = map[string]int64{"slab": 6}, &half
-	s.Memory.Zones = []agent.MemoryZone{{Node: 1, Zone: "Normal", FreeBlocks: []int64{5, 0, 4}, UnusableFreeRatio: []float64{0, .25, .25}}}
+	s.Memory.Zones = []pages.MemoryZone{{Node: 1, Zone: "Normal", FreeBlocks: []int64{5, 0, 4}, UnusableFreeRatio: []float64{0, .25, .25}}}
 	for i := range n {
 		v := agent.VM{}
 		fill(reflect.ValueOf(&v).Elem())

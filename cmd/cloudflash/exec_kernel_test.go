@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"cloudflash/cmd/cloudflash/systemtest"
+
 	"golang.org/x/sys/unix"
 )
 

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"cloudflash/agent"
+	"cloudflash/agent/policy"
 	"cloudflash/cmd/cloudflash/systemtest"
 )
 
@@ -23,7 +24,7 @@ func startIdle(t *testing.T, flags ...string) *systemtest.Agent {
 // notice sets how long it is from then on from the announcement of a VM to its deletion.
 func notice(a *systemtest.Agent, seconds float64) {
 	a.T.Helper()
-	systemtest.Must[agent.Policy](a, "PUT", "/api/v1/autoscale/policy",
+	systemtest.Must[policy.Policy](a, "PUT", "/api/v1/autoscale/policy",
 		agent.PolicyLayer{Idle: &agent.IdleChange{NoticeSeconds: &seconds}})
 }
 

@@ -7,21 +7,22 @@ import (
 	"time"
 
 	"cloudflash/agent"
+	"cloudflash/agent/pages"
 	"cloudflash/cmd/cloudflash/systemtest"
 )
 
 const memory = "/api/v1/memory"
 
 // pagesOf scans everything and returns what an owner has then.
-func pagesOf(s *systemtest.Agent, owner string) agent.MemoryOwner {
+func pagesOf(s *systemtest.Agent, owner string) pages.MemoryOwner {
 	s.T.Helper()
 	s.Out("mem", "scan")
-	for _, o := range systemtest.JSON[struct{ Owners []agent.MemoryOwner }](s, "api", "GET", memory+"/owners").Owners {
+	for _, o := range systemtest.JSON[struct{ Owners []pages.MemoryOwner }](s, "api", "GET", memory+"/owners").Owners {
 		if o.Owner == owner || o.Name == owner {
 			return o
 		}
 	}
-	return agent.MemoryOwner{}
+	return pages.MemoryOwner{}
 }
 
 func TestKernelMemoryIsOwned(t *testing.T) {
@@ -68,13 +69,13 @@ func TestKernelMemoryIsOwned(t *testing.T) {
 	if gone := pagesOf(s, "web"); gone.Pages != 0 || gone.Owner != "" {
 		t.Errorf("the deleted VM is listed: %+v", gone)
 	}
-	t.Logf("left by deleted VMs: %d pages", pagesOf(s, agent.OwnerDeleted).Pages)
+	t.Logf("left by deleted VMs: %d pages", pagesOf(s, pages.OwnerDeleted).Pages)
 }
 
 // everyPageOnce checks that each page frame is counted once.
-func everyPageOnce(s *systemtest.Agent, id string, pages int64) {
+func everyPageOnce(s *systemtest.Agent, id string, count int64) {
 	s.T.Helper()
-	m := systemtest.Must[agent.Memory](s, "GET", memory, nil)
+	m := systemtest.Must[pages.Memory](s, "GET", memory, nil)
 	var owned int64
 	for _, n := range m.Map.Owners {
 		owned += n
@@ -86,7 +87,7 @@ func everyPageOnce(s *systemtest.Agent, id string, pages int64) {
 		s.T.Errorf("owners %d, free %d, uninitialised %d are %d, not the %d there are", owned, m.Map.FreePages,
 			m.Map.UninitialisedPages, sum, m.TotalPages)
 	}
-	picture := systemtest.JSON[agent.MemoryMap](s, "api", "GET", memory+"/map?cells=4096&owner="+id)
+	picture := systemtest.JSON[pages.MemoryMap](s, "api", "GET", memory+"/map?cells=4096&owner="+id)
 	var all, of int64
 	for _, c := range picture.Cells {
 		all += c.Free + c.Used + c.Absent + c.Uninitialised
@@ -98,8 +99,8 @@ func everyPageOnce(s *systemtest.Agent, id string, pages int64) {
 	if all != picture.Span || picture.Span < m.SpanPages {
 		s.T.Errorf("cells have %d frames of %d, the map %d", all, picture.Span, m.SpanPages)
 	}
-	if d := of - pages; d > 655 || d < -655 { // 1 %: the rolling scan goes on
-		s.T.Errorf("cells give %d pages to the VM, the list of owners %d", of, pages)
+	if d := of - count; d > 655 || d < -655 { // 1 %: the rolling scan goes on
+		s.T.Errorf("cells give %d pages to the VM, the list of owners %d", of, count)
 	}
 	s.T.Logf("total %d = used %d + free %d + uninitialised %d; absent %d; residual %d; reserved %d; fragmentation %.4f", m.TotalPages, m.UsedPages, m.FreePages,
 		m.UninitialisedPages, m.AbsentPages, m.ResidualPages, m.ReservedPages, *m.FragmentationRatio)
@@ -111,12 +112,12 @@ func everyPageOnce(s *systemtest.Agent, id string, pages int64) {
 // zoomed checks that single pages have the owner of the cell they make up.
 func zoomed(s *systemtest.Agent, id string) {
 	s.T.Helper()
-	blocks := systemtest.JSON[agent.MemoryMap](s, "api", "GET", memory+"/map?cells=1024&owner="+id)
+	blocks := systemtest.JSON[pages.MemoryMap](s, "api", "GET", memory+"/map?cells=1024&owner="+id)
 	for _, c := range blocks.Cells {
 		if c.Owned < blocks.PagesPerCell*9/10 {
 			continue
 		}
-		single := systemtest.JSON[agent.MemoryMap](s, "api", "GET", memory+fmt.Sprintf("/map?from=%d&span=512&cells=512&owner=%s", c.First, id))
+		single := systemtest.JSON[pages.MemoryMap](s, "api", "GET", memory+fmt.Sprintf("/map?from=%d&span=512&cells=512&owner=%s", c.First, id))
 		var owned int64
 		for _, p := range single.Cells {
 			owned += p.Owned
@@ -132,12 +133,12 @@ func zoomed(s *systemtest.Agent, id string) {
 // mapped checks that the drill-down finds the memory where the process has it.
 func mapped(s *systemtest.Agent, vm string) {
 	s.T.Helper()
-	all := systemtest.JSON[struct{ Processes []agent.MemoryProcess }](s, "api", "GET", memory+"/owners/"+vm+"/processes").Processes
+	all := systemtest.JSON[struct{ Processes []pages.MemoryProcess }](s, "api", "GET", memory+"/owners/"+vm+"/processes").Processes
 	if len(all) < 3 {
 		s.T.Fatalf("processes %+v", all)
 	}
 	pid := all[0].PID // the largest
-	p := systemtest.JSON[agent.MemoryProcess](s, "api", "GET", memory+fmt.Sprintf("/owners/%s/processes/%d", vm, pid))
+	p := systemtest.JSON[pages.MemoryProcess](s, "api", "GET", memory+fmt.Sprintf("/owners/%s/processes/%d", vm, pid))
 	var present int64
 	for _, m := range p.Mappings {
 		present += m.Present
@@ -157,10 +158,10 @@ func mapped(s *systemtest.Agent, vm string) {
 // The rolling scan keeps to its budget and goes through on its own.
 func TestSystemRollingScan(t *testing.T) {
 	s := systemtest.Start(t)
-	systemtest.Until(t, "the scan rolls", func() bool { return systemtest.Must[agent.Memory](s, "GET", memory, nil).Scan.PagesScanned > 0 })
-	at, began := time.Now(), systemtest.Must[agent.Memory](s, "GET", memory, nil).Scan
+	systemtest.Until(t, "the scan rolls", func() bool { return systemtest.Must[pages.Memory](s, "GET", memory, nil).Scan.PagesScanned > 0 })
+	at, began := time.Now(), systemtest.Must[pages.Memory](s, "GET", memory, nil).Scan
 	s.Looks(5)
-	now := systemtest.Must[agent.Memory](s, "GET", memory, nil).Scan
+	now := systemtest.Must[pages.Memory](s, "GET", memory, nil).Scan
 	t.Logf("%+v\n%+v", began, now)
 	// 1 % of the time, and one burst more, which a busy emulator makes long.
 	if spent, took := now.CPUSeconds-began.CPUSeconds, time.Since(at).Seconds(); spent > 0.01*took+0.2 {

@@ -13,7 +13,9 @@ import (
 	"time"
 
 	"cloudflash/agent"
+	"cloudflash/agent/policy"
 	"cloudflash/cmd/quantity"
+
 	"github.com/goccy/go-yaml"
 	flag "github.com/spf13/pflag"
 )
@@ -305,7 +307,7 @@ func (o options) config(log *slog.Logger) (agent.Config, error) {
 	}
 	c := agent.DefaultConfig()
 	c.PageScan, c.Autoscale = scan, o.Autoscale
-	c.Idle = agent.IdleConfig{After: o.IdleAfter, Notice: o.IdleNotice, MinVMs: o.IdleMinVMs}
+	c.Idle = policy.Idle{After: o.IdleAfter, Notice: o.IdleNotice, MinVMs: o.IdleMinVMs}
 	c.StateDir, c.RunDir, c.CgroupParent = o.StateDir, o.RunDir, o.CgroupParent
 	c.InitPath, c.Binaries = o.Init, []string{o.Burn}
 	c.Overcommit = agent.Overcommit{CPUs: o.CPUs, Memory: o.Memory, Storage: o.Storage}

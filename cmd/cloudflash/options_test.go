@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+
 	flag "github.com/spf13/pflag"
 
 	"io"
@@ -12,6 +13,7 @@ import (
 	"time"
 
 	"cloudflash/agent"
+
 	"github.com/google/go-cmp/cmp"
 )
 

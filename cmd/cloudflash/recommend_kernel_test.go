@@ -8,23 +8,24 @@ import (
 	"testing"
 
 	"cloudflash/agent"
+	"cloudflash/agent/advice"
 	"cloudflash/cmd/cloudflash/systemtest"
 )
 
-func advice(s *systemtest.Agent, vm string) agent.Advice {
+func adviceOf(s *systemtest.Agent, vm string) advice.Advice {
 	s.T.Helper()
-	return systemtest.Must[agent.Advice](s, "GET", "/api/v1/recommendations/"+vm, nil)
+	return systemtest.Must[advice.Advice](s, "GET", "/api/v1/recommendations/"+vm, nil)
 }
 
-func about(v agent.Advice, resource string) (r agent.Recommendation) {
-	if i := slices.IndexFunc(v.Recommendations, func(r agent.Recommendation) bool { return r.Resource == resource }); i >= 0 {
+func about(v advice.Advice, resource string) (r advice.Recommendation) {
+	if i := slices.IndexFunc(v.Recommendations, func(r advice.Recommendation) bool { return r.Resource == resource }); i >= 0 {
 		return v.Recommendations[i]
 	}
 	return r
 }
 
-func found(v agent.Advice, kind string) bool {
-	return slices.ContainsFunc(v.Findings, func(f agent.Finding) bool { return f.Kind == kind })
+func found(v advice.Advice, kind string) bool {
+	return slices.ContainsFunc(v.Findings, func(f advice.Finding) bool { return f.Kind == kind })
 }
 
 // A VM with two cores that uses a third of one is told so, with the doubt that goes
@@ -41,8 +42,8 @@ func TestSystemRecommend(t *testing.T) {
 	s.Await("steady", agent.CloudletRunning)
 	s.Await("greedy", agent.CloudletRunning)
 
-	systemtest.Until(t, "some history", func() bool { return advice(s, "web").HistorySeconds >= 5 })
-	v := advice(s, "web")
+	systemtest.Until(t, "some history", func() bool { return adviceOf(s, "web").HistorySeconds >= 5 })
+	v := adviceOf(s, "web")
 	c := about(v, "cpus")
 	t.Logf("after %v s: %+v", v.HistorySeconds, c)
 	// An emulated machine that is busy makes a burn catch up what it missed.
@@ -102,14 +103,14 @@ func TestSystemRecommend(t *testing.T) {
 func throttledIsToldWithoutBlame(s *systemtest.Agent) {
 	s.T.Helper()
 	systemtest.Until(s.T, "it is found out that a VM is held back all the time", func() bool {
-		return found(advice(s, "tight"), "throttled")
+		return found(adviceOf(s, "tight"), "throttled")
 	})
-	v := advice(s, "tight")
+	v := adviceOf(s, "tight")
 	s.T.Logf("%+v", v.Findings)
 	if found(v, "noisy-neighbour") {
 		s.T.Errorf("a neighbour is blamed for a VM's own limit: %+v", v.Findings)
 	}
-	if found(advice(s, "web"), "throttled") {
+	if found(adviceOf(s, "web"), "throttled") {
 		s.T.Error("a VM that is not held back is said to be")
 	}
 	if out := s.Out("recommend", "tight"); !strings.Contains(out, "tight used up its own limit of 0.20 cores in ") {
@@ -120,16 +121,16 @@ func throttledIsToldWithoutBlame(s *systemtest.Agent) {
 // changedByHandIsNotUndone takes advice, and changes the VM further.
 func changedByHandIsNotUndone(s *systemtest.Agent) {
 	s.T.Helper()
-	systemtest.Until(s.T, "advice after the restart", func() bool { return about(advice(s, "web"), "cpus").Saves > 0 })
+	systemtest.Until(s.T, "advice after the restart", func() bool { return about(adviceOf(s, "web"), "cpus").Saves > 0 })
 	s.Out("recommend", "apply", "web", "cpus")
 	cores := s.VM("web").Spec.CPUs
 	s.Out("vm", "set", "web", "--memory", "192MiB") // of no advice
-	if advice(s, "web").Applied == nil {
+	if adviceOf(s, "web").Applied == nil {
 		s.T.Error("another number of the spec was changed, and the advice cannot be undone")
 	}
 	s.Out("vm", "set", "web", "--cpus", "1.9")
 	if _, msg, code := s.Run("recommend", "undo", "web"); code != 4 || !strings.Contains(msg,
-		"cpus is 1.90 cores, not ") || advice(s, "web").Applied != nil {
+		"cpus is 1.90 cores, not ") || adviceOf(s, "web").Applied != nil {
 		s.T.Errorf("what was set by hand is undone: %d %s", code, msg)
 	}
 	if got := s.ControlFile(s.VM("web"), "cpu.max"); got != "190000 100000" {
@@ -145,20 +146,20 @@ func changedByHandIsNotUndone(s *systemtest.Agent) {
 // historyStays restarts the agent, and makes a new VM of a template that is known.
 func historyStays(s *systemtest.Agent) {
 	s.T.Helper()
-	before := advice(s, "web").HistorySeconds
+	before := adviceOf(s, "web").HistorySeconds
 	s.End()
 	s.Start()
-	if after := advice(s, "web").HistorySeconds; after < before-0.1 { // what is old counts for a little less every second
+	if after := adviceOf(s, "web").HistorySeconds; after < before-0.1 { // what is old counts for a little less every second
 		s.T.Errorf("%v s of history are %v after a restart", before, after)
 	}
 	s.Out("vm", "delete", "web", "--grace", "0s")
 	s.Out("vm", "create", "young", "--cpus", "2", "--memory", "256MiB", "--label", "template=job")
 	s.Out("vm", "create", "alone", "--cpus", "2", "--memory", "256MiB")
 	systemtest.Until(s.T, "a new VM knows what its template does", func() bool {
-		v := advice(s, "young")
+		v := adviceOf(s, "young")
 		return v.HistorySeconds >= before-0.1 && v.Template == "job" && about(v, "cpus").Saves > 0
 	})
-	if v := advice(s, "alone"); v.HistorySeconds >= before {
+	if v := adviceOf(s, "alone"); v.HistorySeconds >= before {
 		s.T.Errorf("a VM of no template knows %v s", v.HistorySeconds)
 	}
 }

@@ -15,7 +15,9 @@ import (
 	"time"
 
 	"cloudflash/agent"
+	"cloudflash/agent/policy"
 	"cloudflash/cmd/cloudflash/systemtest"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -53,7 +55,7 @@ func load1() string {
 
 // rules is a policy that has the same rule for everything.
 func rules(rule agent.RuleChange) agent.PolicyLayer {
-	return agent.PolicyLayer{Rules: map[string]agent.RuleChange{agent.RuleAll: rule}}
+	return agent.PolicyLayer{Rules: map[string]agent.RuleChange{policy.RuleAll: rule}}
 }
 
 // brisk shrinks after seconds.
@@ -252,7 +254,7 @@ func step(t *testing.T, d demandStep) {
 // setPolicy sets that of a VM.
 func setPolicy(s *systemtest.Agent, vm string, own agent.PolicyLayer) {
 	s.T.Helper()
-	systemtest.Must[agent.Policy](s, "PUT", "/api/v1/autoscale/policy?vm="+vm, own)
+	systemtest.Must[policy.Policy](s, "PUT", "/api/v1/autoscale/policy?vm="+vm, own)
 }
 
 func hostCPUs(t *testing.T) int {

@@ -23,6 +23,7 @@ import (
 	"cloudflash/api/stream"
 	"cloudflash/cmd/cloudflash/cli"
 	"cloudflash/web"
+
 	flag "github.com/spf13/pflag"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
@@ -133,8 +134,18 @@ func (o options) server(a *agent.Agent, hub *stream.Hub, m *metrics.Metrics, log
 			hosts = append(hosts, h)
 		}
 	}
-	guard := access.New(a, hosts, secure)
-	handler := api.New(a, api.Options{
+	guard := access.New(a.Tokens, hosts, secure)
+	parts := api.Parts{
+		VMs:       a,
+		Cloudlets: a,
+		Host:      a,
+		History:   a,
+		Memory:    a.Pages,
+		Advice:    a,
+		Scaling:   a,
+		Tokens:    a.Tokens,
+	}
+	handler := api.New(parts, api.Options{
 		Log: log, Version: version, Login: guard, Web: web.Handler(),
 		Stream: http.HandlerFunc(hub.WebSocket), SSE: http.HandlerFunc(hub.Events),
 		Metrics: m.Handler(), Observe: m.Observe, Guard: guard.Wrap,

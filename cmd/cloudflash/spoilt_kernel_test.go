@@ -9,6 +9,7 @@ import (
 
 	"cloudflash/agent"
 	"cloudflash/cmd/cloudflash/systemtest"
+
 	"golang.org/x/sys/unix"
 )
 

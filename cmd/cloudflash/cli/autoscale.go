@@ -9,7 +9,9 @@ import (
 	"time"
 
 	"cloudflash/agent"
+	"cloudflash/agent/policy"
 	"cloudflash/cmd/quantity"
+
 	"github.com/spf13/cobra"
 )
 
@@ -84,7 +86,7 @@ func (a *app) describeScaling(s agent.ScalingStatus) {
 		[2]string{"idle VMs", idleText(s.Idle)}, below)
 }
 
-func idleText(p agent.IdlePolicy) string {
+func idleText(p policy.IdlePolicy) string {
 	if p.AfterSeconds == 0 {
 		return "are kept"
 	}

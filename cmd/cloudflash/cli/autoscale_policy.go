@@ -7,13 +7,15 @@ import (
 	"strings"
 
 	"cloudflash/agent"
+	"cloudflash/agent/policy"
+
 	"github.com/spf13/cobra"
 )
 
 // ruleField is one value of a rule.
 type ruleField struct {
 	name, json string
-	show       func(agent.Rule) string
+	show       func(policy.Rule) string
 	// set reads text into a change. An empty text takes the value back.
 	set func(c *agent.RuleChange, resource, text string) error
 }
@@ -37,19 +39,19 @@ func readWord(_, text string) (string, error) { return text, nil }
 
 // ruleFields are all fields, as the table shows them.
 var ruleFields = []ruleField{
-	{"mode", "mode", func(r agent.Rule) string { return r.Mode }, reads(func(c *agent.RuleChange) **string { return &c.Mode }, readWord)},
-	{"up", "up", func(r agent.Rule) string { return share(r.Up) }, reads(func(c *agent.RuleChange) **float64 { return &c.Up }, readShare)},
-	{"down", "down", func(r agent.Rule) string { return share(r.Down) }, reads(func(c *agent.RuleChange) **float64 { return &c.Down }, readShare)},
-	{"cooldown", "cooldown_seconds", func(r agent.Rule) string { return seconds(r.CooldownSeconds) }, reads(func(c *agent.RuleChange) **float64 { return &c.CooldownSeconds }, readSeconds)},
-	{"window", "window_seconds", func(r agent.Rule) string { return seconds(r.WindowSeconds) }, reads(func(c *agent.RuleChange) **float64 { return &c.WindowSeconds }, readSeconds)},
-	{"target", "target", func(r agent.Rule) string { return share(r.Target) }, reads(func(c *agent.RuleChange) **float64 { return &c.Target }, readShare)},
-	{"margin", "margin", func(r agent.Rule) string { return share(r.Margin) }, reads(func(c *agent.RuleChange) **float64 { return &c.Margin }, readShare)},
-	{"step", "step", func(r agent.Rule) string { return share(r.Step) }, reads(func(c *agent.RuleChange) **float64 { return &c.Step }, readShare)},
-	{"min", "min", func(r agent.Rule) string { return bound(r, r.Min, "spec/4") }, reads(func(c *agent.RuleChange) **float64 { return &c.Min }, readAmount)},
-	{"max", "max", func(r agent.Rule) string { return bound(r, r.Max, "spec*4") }, reads(func(c *agent.RuleChange) **float64 { return &c.Max }, readAmount)},
+	{"mode", "mode", func(r policy.Rule) string { return r.Mode }, reads(func(c *agent.RuleChange) **string { return &c.Mode }, readWord)},
+	{"up", "up", func(r policy.Rule) string { return share(r.Up) }, reads(func(c *agent.RuleChange) **float64 { return &c.Up }, readShare)},
+	{"down", "down", func(r policy.Rule) string { return share(r.Down) }, reads(func(c *agent.RuleChange) **float64 { return &c.Down }, readShare)},
+	{"cooldown", "cooldown_seconds", func(r policy.Rule) string { return seconds(r.CooldownSeconds) }, reads(func(c *agent.RuleChange) **float64 { return &c.CooldownSeconds }, readSeconds)},
+	{"window", "window_seconds", func(r policy.Rule) string { return seconds(r.WindowSeconds) }, reads(func(c *agent.RuleChange) **float64 { return &c.WindowSeconds }, readSeconds)},
+	{"target", "target", func(r policy.Rule) string { return share(r.Target) }, reads(func(c *agent.RuleChange) **float64 { return &c.Target }, readShare)},
+	{"margin", "margin", func(r policy.Rule) string { return share(r.Margin) }, reads(func(c *agent.RuleChange) **float64 { return &c.Margin }, readShare)},
+	{"step", "step", func(r policy.Rule) string { return share(r.Step) }, reads(func(c *agent.RuleChange) **float64 { return &c.Step }, readShare)},
+	{"min", "min", func(r policy.Rule) string { return bound(r, r.Min, "spec/4") }, reads(func(c *agent.RuleChange) **float64 { return &c.Min }, readAmount)},
+	{"max", "max", func(r policy.Rule) string { return bound(r, r.Max, "spec*4") }, reads(func(c *agent.RuleChange) **float64 { return &c.Max }, readAmount)},
 }
 
-func bound(r agent.Rule, v *float64, none string) string {
+func bound(r policy.Rule, v *float64, none string) string {
 	if v == nil {
 		return none
 	}
@@ -57,19 +59,19 @@ func bound(r agent.Rule, v *float64, none string) string {
 }
 
 // source is where a value of a rule comes from.
-func (f ruleField) source(r agent.Rule) string {
-	return cmp.Or(r.Sources[f.json], r.Sources[f.name], agent.SourceDefault)
+func (f ruleField) source(r policy.Rule) string {
+	return cmp.Or(r.Sources[f.json], r.Sources[f.name], policy.SourceDefault)
 }
 
 // isSet reports whether a source is somebody's wish.
-func isSet(source string) bool { return source != agent.SourceDefault && source != agent.SourceSpec }
+func isSet(source string) bool { return source != policy.SourceDefault && source != policy.SourceSpec }
 
 // ruleColumns show the rules; wide ones say of each value where it comes from,
 // others only of those that were set.
-func ruleColumns(wide bool) []column[agent.Rule] {
-	all := []column[agent.Rule]{{"RESOURCE", false, func(r agent.Rule) string { return shortName(r.Resource) }}}
+func ruleColumns(wide bool) []column[policy.Rule] {
+	all := []column[policy.Rule]{{"RESOURCE", false, func(r policy.Rule) string { return shortName(r.Resource) }}}
 	for _, f := range ruleFields {
-		all = append(all, column[agent.Rule]{strings.ToUpper(f.name), false, func(r agent.Rule) string {
+		all = append(all, column[policy.Rule]{strings.ToUpper(f.name), false, func(r policy.Rule) string {
 			if wide {
 				return f.show(r) + " (" + f.source(r) + ")"
 			}
@@ -79,11 +81,11 @@ func ruleColumns(wide bool) []column[agent.Rule] {
 	if wide {
 		return all
 	}
-	return append(all, column[agent.Rule]{"SET", false, setText})
+	return append(all, column[policy.Rule]{"SET", false, setText})
 }
 
 // setText names the values that are no defaults, by who has set them.
-func setText(r agent.Rule) string {
+func setText(r policy.Rule) string {
 	by := map[string][]string{}
 	for _, f := range ruleFields {
 		if s := f.source(r); isSet(s) {
@@ -91,7 +93,7 @@ func setText(r agent.Rule) string {
 		}
 	}
 	var parts []string
-	for _, s := range []string{agent.SourceServe, agent.SourceHost, agent.SourceVM} {
+	for _, s := range []string{policy.SourceServe, policy.SourceHost, policy.SourceVM} {
 		if len(by[s]) > 0 {
 			parts = append(parts, s+": "+strings.Join(by[s], " "))
 		}
@@ -104,7 +106,7 @@ func (a *app) autoscalePolicy() *cobra.Command {
 		Long:    "Show by which rules limits are scaled, and where each value comes from: the defaults, cloudflash serve, the host's policy or the VM's.\n\n" + policyHelp,
 		Example: "  cloudflash autoscale policy\n  cloudflash autoscale policy web -o wide",
 		RunE: func(c *cobra.Command, args []string) error {
-			var p agent.Policy
+			var p policy.Policy
 			if err := a.client().get(c.Context(), "/autoscale/policy", ofVM(args), &p); err != nil {
 				return err
 			}
@@ -118,13 +120,13 @@ change. It stays between MIN and MAX.`
 
 // printPolicy prints a policy, in tables only the rules of a resource when one
 // is named, and none when it is idle.
-func (a *app) printPolicy(p agent.Policy, resource string) error {
+func (a *app) printPolicy(p policy.Policy, resource string) error {
 	switch a.output {
 	case "json", "yaml", "jsonl":
 		return printOne(a, p, nil, nil)
 	}
 	rules := p.Rules
-	if i := slices.IndexFunc(rules, func(r agent.Rule) bool { return r.Resource == resource }); i >= 0 {
+	if i := slices.IndexFunc(rules, func(r policy.Rule) bool { return r.Resource == resource }); i >= 0 {
 		rules = rules[i : i+1]
 	}
 	idle := [2]string{"idle VMs", idleText(p.Idle) + idleSources(p.Idle, a.output == "wide")}
@@ -137,14 +139,14 @@ func (a *app) printPolicy(p agent.Policy, resource string) error {
 		return nil
 	}
 	a.lines(below)
-	return printList(a, rules, func(r agent.Rule) string { return shortName(r.Resource) }, ruleColumns(a.output == "wide"))
+	return printList(a, rules, func(r policy.Rule) string { return shortName(r.Resource) }, ruleColumns(a.output == "wide"))
 }
 
 // idleSources names where the numbers come from, or who has set them.
-func idleSources(p agent.IdlePolicy, wide bool) string {
+func idleSources(p policy.IdlePolicy, wide bool) string {
 	var parts []string
 	for _, f := range [][3]string{{"after_seconds", "after", "after"}, {"notice_seconds", "notice", "notice"}, {"min_vms", "min-vms", "min_vms"}} {
-		if s := cmp.Or(p.Sources[f[0]], p.Sources[f[2]], agent.SourceDefault); wide || isSet(s) {
+		if s := cmp.Or(p.Sources[f[0]], p.Sources[f[2]], policy.SourceDefault); wide || isSet(s) {
 			parts = append(parts, f[1]+": "+s)
 		}
 	}

@@ -10,6 +10,8 @@ import (
 	"strings"
 
 	"cloudflash/agent"
+	"cloudflash/agent/policy"
+
 	"github.com/spf13/cobra"
 )
 
@@ -55,7 +57,7 @@ func parseSet(args []string) (settings, error) {
 	if n > 2 {
 		return settings{}, usage("a VM and a resource may stand before the fields, not %q", args[:n])
 	}
-	s := settings{resource: agent.RuleAll}
+	s := settings{resource: policy.RuleAll}
 	words := args[:n]
 	if n > 0 {
 		name, ok := resourceOf(words[n-1])
@@ -90,7 +92,7 @@ func (s settings) explain(err error) error {
 
 // resourceOf finds a resource that can be set.
 func resourceOf(word string) (string, bool) {
-	if word == agent.RuleAll || word == "idle" {
+	if word == policy.RuleAll || word == "idle" {
 		return word, true
 	}
 	return longName(word)
@@ -101,7 +103,7 @@ func resourceNames() []string {
 	for _, n := range scaledNames {
 		all = append(all, n[1])
 	}
-	return append(all, agent.RuleAll, "idle")
+	return append(all, policy.RuleAll, "idle")
 }
 
 // apply lays the settings over a policy.
@@ -184,9 +186,9 @@ func optionally[T any](text string, read func(string) (T, error)) (*T, error) {
 
 // changePolicy changes what was set for a VM, or for the host when vm is empty.
 // Where somebody else has set it between reading and writing, it tries once more.
-func (a *app) changePolicy(ctx context.Context, vm string, change func(*agent.PolicyLayer) error) (agent.Policy, error) {
+func (a *app) changePolicy(ctx context.Context, vm string, change func(*agent.PolicyLayer) error) (policy.Policy, error) {
 	for last := false; ; last = true {
-		var old, p agent.Policy
+		var old, p policy.Policy
 		query := ofVM(nil)
 		if vm != "" {
 			query = ofVM([]string{vm})
@@ -222,7 +224,7 @@ func inMode(mode string) func(*agent.PolicyLayer) error {
 				return err
 			}
 		}
-		return setRule(own, agent.RuleAll, "mode", mode)
+		return setRule(own, policy.RuleAll, "mode", mode)
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 
 	"cloudflash/agent"
 	"cloudflash/agent/fault"
+	"cloudflash/agent/tokens"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -174,8 +175,8 @@ func TestUsage(t *testing.T) {
 
 func TestTokensOverTCP(t *testing.T) {
 	r := withVMs(t)
-	r.agent.Has.Secrets = map[string]agent.Token{"root": {Role: agent.RoleAdmin, Kind: "token"},
-		"guest": {Role: agent.RoleViewer, Kind: "token"}}
+	r.agent.Has.Secrets = map[string]agent.Token{"root": {Role: tokens.RoleAdmin, Kind: "token"},
+		"guest": {Role: tokens.RoleViewer, Kind: "token"}}
 	hint := "hint: cloudflash login prints a link for a browser; cloudflash token create makes a token\n"
 	for name, c := range map[string]struct {
 		token, args string

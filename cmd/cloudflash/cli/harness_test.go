@@ -45,8 +45,18 @@ type request struct {
 func newRig(t testing.TB) *rig {
 	t.Helper()
 	r := &rig{t: t, agent: apitest.New(t), came: make(chan struct{})}
-	guard := access.New(r.agent, nil, false)
-	handler := api.New(r.agent, api.Options{Log: slog.New(slog.DiscardHandler), Version: "1.2.3", Login: guard, Guard: guard.Wrap})
+	guard := access.New(r.agent.Tokens, nil, false)
+	parts := api.Parts{
+		VMs:       r.agent,
+		Cloudlets: r.agent,
+		Host:      r.agent,
+		History:   r.agent,
+		Memory:    r.agent.Memory,
+		Advice:    r.agent,
+		Scaling:   r.agent,
+		Tokens:    r.agent.Tokens,
+	}
+	handler := api.New(parts, api.Options{Log: slog.New(slog.DiscardHandler), Version: "1.2.3", Login: guard, Guard: guard.Wrap})
 	dir, err := os.MkdirTemp("", "cf") // t.TempDir may be too long for a socket
 	if err != nil {
 		t.Fatal(err)

@@ -8,7 +8,9 @@ import (
 	"time"
 
 	"cloudflash/agent"
+	"cloudflash/agent/tokens"
 	"cloudflash/cmd/quantity"
+
 	"github.com/spf13/cobra"
 )
 
@@ -106,7 +108,7 @@ func (a *app) tokenCommand() *cobra.Command {
 				{"SECRET", false, func(t created) string { return t.Secret }},
 			})
 		}}
-	create.Flags().StringVar(&role, "role", agent.RoleViewer, "viewer may look, admin may do everything")
+	create.Flags().StringVar(&role, "role", tokens.RoleViewer, "viewer may look, admin may do everything")
 	list := &cobra.Command{Use: "list", Aliases: []string{"ls"}, Short: "List tokens and browser sessions", Args: exactly(0, "no arguments"),
 		RunE: func(c *cobra.Command, _ []string) error {
 			all, err := list[agent.Token](c.Context(), a.client(), "/tokens", nil)
@@ -157,7 +159,7 @@ func (a *app) loginCommand() *cobra.Command {
 			return nil
 		}}
 	c.Flags().StringVar(&address, "url", "", "address of the dashboard (that of --host, or http://localhost:5000)")
-	c.Flags().StringVar(&role, "role", agent.RoleAdmin, "admin or viewer")
+	c.Flags().StringVar(&role, "role", tokens.RoleAdmin, "admin or viewer")
 	return c
 }
 

@@ -9,7 +9,9 @@ import (
 	"time"
 
 	"cloudflash/agent"
+	"cloudflash/agent/pages"
 	"cloudflash/cmd/quantity"
+
 	"github.com/spf13/cobra"
 )
 
@@ -21,7 +23,7 @@ func (a *app) memCommand() *cobra.Command {
 func (a *app) memSummaryCommand() *cobra.Command {
 	return &cobra.Command{Use: "summary", Short: "Show the sums: free, used, fragmented pages and how they reconcile", Args: exactly(0, "no arguments"),
 		RunE: func(c *cobra.Command, _ []string) error {
-			var m agent.Memory
+			var m pages.Memory
 			if err := a.client().get(c.Context(), "/memory", nil, &m); err != nil {
 				return err
 			}
@@ -29,21 +31,21 @@ func (a *app) memSummaryCommand() *cobra.Command {
 				a.describeMemory(m)
 				return nil
 			}
-			return printOne(a, m, func(agent.Memory) string { return "memory" }, []column[agent.Memory]{
-				{"TOTAL_PAGES", false, func(m agent.Memory) string { return integer(m.TotalPages) }},
-				{"FREE_PAGES", false, func(m agent.Memory) string { return integer(m.FreePages) }},
-				{"USED_PAGES", false, func(m agent.Memory) string { return integer(m.UsedPages) }},
-				{"FRAGMENTED_PAGES", false, func(m agent.Memory) string { return integer(m.FragmentedPages) }},
-				{"UNINITIALISED_PAGES", false, func(m agent.Memory) string { return integer(m.UninitialisedPages) }},
-				{"ABSENT_PAGES", false, func(m agent.Memory) string { return integer(m.AbsentPages) }},
-				{"RESIDUAL_PAGES", false, func(m agent.Memory) string { return integer(m.ResidualPages) }},
-				{"FRAGMENTATION_RATIO", false, func(m agent.Memory) string { return ratio(m.FragmentationRatio) }},
-				{"FREE_HUGE_BLOCKS", false, func(m agent.Memory) string { return integer(m.FreeHugeBlocks) }},
+			return printOne(a, m, func(pages.Memory) string { return "memory" }, []column[pages.Memory]{
+				{"TOTAL_PAGES", false, func(m pages.Memory) string { return integer(m.TotalPages) }},
+				{"FREE_PAGES", false, func(m pages.Memory) string { return integer(m.FreePages) }},
+				{"USED_PAGES", false, func(m pages.Memory) string { return integer(m.UsedPages) }},
+				{"FRAGMENTED_PAGES", false, func(m pages.Memory) string { return integer(m.FragmentedPages) }},
+				{"UNINITIALISED_PAGES", false, func(m pages.Memory) string { return integer(m.UninitialisedPages) }},
+				{"ABSENT_PAGES", false, func(m pages.Memory) string { return integer(m.AbsentPages) }},
+				{"RESIDUAL_PAGES", false, func(m pages.Memory) string { return integer(m.ResidualPages) }},
+				{"FRAGMENTATION_RATIO", false, func(m pages.Memory) string { return ratio(m.FragmentationRatio) }},
+				{"FREE_HUGE_BLOCKS", false, func(m pages.Memory) string { return integer(m.FreeHugeBlocks) }},
 			})
 		}}
 }
 
-func (a *app) describeMemory(m agent.Memory) {
+func (a *app) describeMemory(m pages.Memory) {
 	row := func(name, format string, args ...any) {
 		fmt.Fprintf(a.Out, "%-15s%s\n", name, clean(fmt.Sprintf(format, args...)))
 	}
@@ -71,7 +73,7 @@ func (a *app) describeMemory(m agent.Memory) {
 	row("scan", "%s", describeScan(m.Scan))
 }
 
-func describeScan(s agent.MemoryScan) string {
+func describeScan(s pages.MemoryScan) string {
 	text := s.State
 	if s.Reason != "" {
 		return text + ": " + s.Reason
@@ -89,12 +91,12 @@ func (a *app) memOwnersCommand() *cobra.Command {
 	return &cobra.Command{Use: "owners", Short: "List who has how many pages, and how scattered", Args: exactly(0, "no arguments"),
 		RunE: func(c *cobra.Command, _ []string) error {
 			var out struct {
-				Owners []agent.MemoryOwner `json:"owners"`
+				Owners []pages.MemoryOwner `json:"owners"`
 			}
 			if err := a.client().get(c.Context(), "/memory/owners", nil, &out); err != nil {
 				return err
 			}
-			if err := printList(a, out.Owners, func(o agent.MemoryOwner) string { return o.Name }, ownerColumns); err != nil {
+			if err := printList(a, out.Owners, func(o pages.MemoryOwner) string { return o.Name }, ownerColumns); err != nil {
 				return err
 			}
 			return a.sayAge(c.Context())
@@ -103,7 +105,7 @@ func (a *app) memOwnersCommand() *cobra.Command {
 
 // sayAge tells, below a table, from when the pages in it are.
 func (a *app) sayAge(ctx context.Context) error {
-	var m agent.Memory
+	var m pages.Memory
 	if a.output != "table" && a.output != "wide" {
 		return nil
 	}
@@ -118,17 +120,17 @@ func (a *app) sayAge(ctx context.Context) error {
 	return nil
 }
 
-var ownerColumns = []column[agent.MemoryOwner]{
-	{"OWNER", false, func(o agent.MemoryOwner) string { return o.Name }},
-	{"PAGES", false, func(o agent.MemoryOwner) string { return integer(o.Pages) }},
-	{"BYTES", false, func(o agent.MemoryOwner) string { return quantity.FormatBytes(o.Bytes) }},
-	{"HUGE", false, func(o agent.MemoryOwner) string { return percent(o.HugeRatio) }},
-	{"SCATTER", false, func(o agent.MemoryOwner) string { return percent(o.ScatterRatio) }},
-	{"RESIDENT", false, func(o agent.MemoryOwner) string { return quantity.FormatBytes(o.ResidentBytes) }},
-	{"CHARGED", false, func(o agent.MemoryOwner) string { return quantity.FormatBytes(o.MemoryBytes) }},
-	{"UNMAPPED", true, func(o agent.MemoryOwner) string { return quantity.FormatBytes(o.UnmappedBytes) }},
-	{"RESIDUAL", false, func(o agent.MemoryOwner) string { return quantity.FormatBytes(o.ResidualBytes) }},
-	{"ID", true, func(o agent.MemoryOwner) string { return o.Owner }},
+var ownerColumns = []column[pages.MemoryOwner]{
+	{"OWNER", false, func(o pages.MemoryOwner) string { return o.Name }},
+	{"PAGES", false, func(o pages.MemoryOwner) string { return integer(o.Pages) }},
+	{"BYTES", false, func(o pages.MemoryOwner) string { return quantity.FormatBytes(o.Bytes) }},
+	{"HUGE", false, func(o pages.MemoryOwner) string { return percent(o.HugeRatio) }},
+	{"SCATTER", false, func(o pages.MemoryOwner) string { return percent(o.ScatterRatio) }},
+	{"RESIDENT", false, func(o pages.MemoryOwner) string { return quantity.FormatBytes(o.ResidentBytes) }},
+	{"CHARGED", false, func(o pages.MemoryOwner) string { return quantity.FormatBytes(o.MemoryBytes) }},
+	{"UNMAPPED", true, func(o pages.MemoryOwner) string { return quantity.FormatBytes(o.UnmappedBytes) }},
+	{"RESIDUAL", false, func(o pages.MemoryOwner) string { return quantity.FormatBytes(o.ResidualBytes) }},
+	{"ID", true, func(o pages.MemoryOwner) string { return o.Owner }},
 }
 
 func (a *app) memProcessesCommand() *cobra.Command {
@@ -146,39 +148,39 @@ func (a *app) memProcessesCommand() *cobra.Command {
 				return a.mappings(c, path+"/"+ref(args[1]))
 			}
 			var out struct {
-				Processes []agent.MemoryProcess `json:"processes"`
+				Processes []pages.MemoryProcess `json:"processes"`
 			}
 			if err := a.client().get(c.Context(), path, nil, &out); err != nil {
 				return err
 			}
-			return printList(a, out.Processes, func(p agent.MemoryProcess) string { return strconv.Itoa(p.PID) }, []column[agent.MemoryProcess]{
-				{"PID", false, func(p agent.MemoryProcess) string { return strconv.Itoa(p.PID) }},
-				{"NAME", false, func(p agent.MemoryProcess) string { return p.Name }},
-				{"CLOUDLET", false, func(p agent.MemoryProcess) string { return p.Scope }},
-				{"RESIDENT", false, func(p agent.MemoryProcess) string { return quantity.FormatBytes(p.ResidentBytes) }},
+			return printList(a, out.Processes, func(p pages.MemoryProcess) string { return strconv.Itoa(p.PID) }, []column[pages.MemoryProcess]{
+				{"PID", false, func(p pages.MemoryProcess) string { return strconv.Itoa(p.PID) }},
+				{"NAME", false, func(p pages.MemoryProcess) string { return p.Name }},
+				{"CLOUDLET", false, func(p pages.MemoryProcess) string { return p.Scope }},
+				{"RESIDENT", false, func(p pages.MemoryProcess) string { return quantity.FormatBytes(p.ResidentBytes) }},
 			})
 		}}
 }
 
 // mappings shows what one process has mapped.
 func (a *app) mappings(c *cobra.Command, path string) error {
-	var p agent.MemoryProcess
+	var p pages.MemoryProcess
 	if err := a.client().get(c.Context(), path, nil, &p); err != nil {
 		return err
 	}
 	if a.output == "json" || a.output == "yaml" {
 		return printOne(a, p, nil, nil)
 	}
-	return printList(a, p.Mappings, func(m agent.MemoryMapping) string { return m.Start }, []column[agent.MemoryMapping]{
-		{"START", false, func(m agent.MemoryMapping) string { return m.Start }},
-		{"PAGES", false, func(m agent.MemoryMapping) string { return integer(m.Pages) }},
-		{"PRESENT", false, func(m agent.MemoryMapping) string { return integer(m.Present) }},
-		{"SWAPPED", true, func(m agent.MemoryMapping) string { return integer(m.Swapped) }},
-		{"EXCLUSIVE", false, func(m agent.MemoryMapping) string { return integer(m.Exclusive) }},
-		{"HUGE", false, func(m agent.MemoryMapping) string { return integer(m.HugePages) }},
-		{"RUNS", true, func(m agent.MemoryMapping) string { return integer(m.Runs) }},
-		{"PERMISSIONS", true, func(m agent.MemoryMapping) string { return m.Permissions }},
-		{"NAME", false, func(m agent.MemoryMapping) string { return m.Name }},
+	return printList(a, p.Mappings, func(m pages.MemoryMapping) string { return m.Start }, []column[pages.MemoryMapping]{
+		{"START", false, func(m pages.MemoryMapping) string { return m.Start }},
+		{"PAGES", false, func(m pages.MemoryMapping) string { return integer(m.Pages) }},
+		{"PRESENT", false, func(m pages.MemoryMapping) string { return integer(m.Present) }},
+		{"SWAPPED", true, func(m pages.MemoryMapping) string { return integer(m.Swapped) }},
+		{"EXCLUSIVE", false, func(m pages.MemoryMapping) string { return integer(m.Exclusive) }},
+		{"HUGE", false, func(m pages.MemoryMapping) string { return integer(m.HugePages) }},
+		{"RUNS", true, func(m pages.MemoryMapping) string { return integer(m.Runs) }},
+		{"PERMISSIONS", true, func(m pages.MemoryMapping) string { return m.Permissions }},
+		{"NAME", false, func(m pages.MemoryMapping) string { return m.Name }},
 	})
 }
 

@@ -4,7 +4,7 @@ import (
 	"strings"
 	"testing"
 
-	"cloudflash/agent"
+	"cloudflash/agent/pages"
 )
 
 func TestMemVerbsAskAndPrint(t *testing.T) {
@@ -68,7 +68,7 @@ func TestMapIsDrawn(t *testing.T) {
 }
 
 func TestEachStateHasItsBrush(t *testing.T) {
-	for want, c := range map[brush]agent.MemoryCell{
+	for want, c := range map[brush]pages.MemoryCell{
 		brushFree: {Free: 10, Fragmented: 5}, brushBroken: {Free: 10, Fragmented: 6}, brushUsed: {Used: 10, Unmovable: 1}, brushMovable: {Used: 10},
 		brushAbsent: {Absent: 10}, brushUninit: {Uninitialised: 10}, brushUnknown: {Unknown: 10}} {
 		if got := stateBrush(c); got != want {

@@ -6,7 +6,9 @@ import (
 	"strings"
 
 	"cloudflash/agent"
+	"cloudflash/agent/pages"
 	"cloudflash/cmd/quantity"
+
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 )
@@ -21,7 +23,7 @@ func (a *app) memMapCommand() *cobra.Command {
 			if mode != "state" && mode != "owner" {
 				return usage("--mode must be state or owner, not %q", mode)
 			}
-			var m agent.MemoryMap
+			var m pages.MemoryMap
 			if err := a.client().get(c.Context(), "/memory/map", mapQuery(from, span, cells, owner), &m); err != nil {
 				return err
 			}
@@ -35,7 +37,7 @@ func (a *app) memMapCommand() *cobra.Command {
 			if a.output == "json" || a.output == "yaml" {
 				return printOne(a, m, nil, nil)
 			}
-			return printList(a, m.Cells, func(c agent.MemoryCell) string { return integer(c.First) }, cellColumns)
+			return printList(a, m.Cells, func(c pages.MemoryCell) string { return integer(c.First) }, cellColumns)
 		}}
 	c.Flags().Int64Var(&from, "from", 0, "first page frame")
 	c.Flags().Int64Var(&span, "span", 0, "page frames to show; 0 for all from there on")
@@ -45,18 +47,18 @@ func (a *app) memMapCommand() *cobra.Command {
 	return c
 }
 
-var cellColumns = []column[agent.MemoryCell]{
-	{"FIRST", false, func(c agent.MemoryCell) string { return integer(c.First) }},
-	{"FREE", false, func(c agent.MemoryCell) string { return integer(c.Free) }},
-	{"USED", false, func(c agent.MemoryCell) string { return integer(c.Used) }},
-	{"FRAGMENTED", false, func(c agent.MemoryCell) string { return integer(c.Fragmented) }},
-	{"ABSENT", false, func(c agent.MemoryCell) string { return integer(c.Absent) }},
-	{"UNINITIALISED", false, func(c agent.MemoryCell) string { return integer(c.Uninitialised) }},
-	{"UNKNOWN", false, func(c agent.MemoryCell) string { return integer(c.Unknown) }},
-	{"UNMOVABLE", false, func(c agent.MemoryCell) string { return integer(c.Unmovable) }},
-	{"LARGEST_FREE_RUN", false, func(c agent.MemoryCell) string { return integer(c.LargestFreeRun) }},
-	{"OWNED", false, func(c agent.MemoryCell) string { return integer(c.Owned) }},
-	{"OWNER", false, func(c agent.MemoryCell) string {
+var cellColumns = []column[pages.MemoryCell]{
+	{"FIRST", false, func(c pages.MemoryCell) string { return integer(c.First) }},
+	{"FREE", false, func(c pages.MemoryCell) string { return integer(c.Free) }},
+	{"USED", false, func(c pages.MemoryCell) string { return integer(c.Used) }},
+	{"FRAGMENTED", false, func(c pages.MemoryCell) string { return integer(c.Fragmented) }},
+	{"ABSENT", false, func(c pages.MemoryCell) string { return integer(c.Absent) }},
+	{"UNINITIALISED", false, func(c pages.MemoryCell) string { return integer(c.Uninitialised) }},
+	{"UNKNOWN", false, func(c pages.MemoryCell) string { return integer(c.Unknown) }},
+	{"UNMOVABLE", false, func(c pages.MemoryCell) string { return integer(c.Unmovable) }},
+	{"LARGEST_FREE_RUN", false, func(c pages.MemoryCell) string { return integer(c.LargestFreeRun) }},
+	{"OWNED", false, func(c pages.MemoryCell) string { return integer(c.Owned) }},
+	{"OWNER", false, func(c pages.MemoryCell) string {
 		if len(c.Owners) == 0 {
 			return ""
 		}
@@ -97,7 +99,7 @@ var (
 )
 
 // stateBrush is what a cell shows: the state of most of its pages.
-func stateBrush(c agent.MemoryCell) brush {
+func stateBrush(c pages.MemoryCell) brush {
 	kinds := []struct {
 		pages int64
 		brush
@@ -123,15 +125,15 @@ type palette struct {
 	known []string
 }
 
-func (p *palette) brush(c agent.MemoryCell) brush {
+func (p *palette) brush(c pages.MemoryCell) brush {
 	s := stateBrush(c)
 	if s != brushUsed && s != brushMovable || len(c.Owners) == 0 {
 		return s
 	}
 	switch owner := c.Owners[0].Owner; owner {
-	case agent.OwnerHost:
+	case pages.OwnerHost:
 		return brush{'h', 250, "the host"}
-	case agent.OwnerDeleted:
+	case pages.OwnerDeleted:
 		return brush{'x', 240, "left by deleted VMs"}
 	default:
 		i := slices.Index(p.known, owner)
@@ -149,7 +151,7 @@ func (p *palette) brush(c agent.MemoryCell) brush {
 }
 
 // drawMap draws one character for each cell.
-func (a *app) drawMap(m agent.MemoryMap, mode string, names map[string]string) {
+func (a *app) drawMap(m pages.MemoryMap, mode string, names map[string]string) {
 	width := a.columns()
 	paint := stateBrush
 	if mode == "owner" {

@@ -7,7 +7,9 @@ import (
 	"time"
 
 	"cloudflash/agent"
+	"cloudflash/agent/advice"
 	"cloudflash/agent/autoscale"
+
 	"github.com/spf13/cobra"
 )
 
@@ -32,24 +34,24 @@ func (a *app) recommendCommand() *cobra.Command {
 	return c
 }
 
-func (a *app) advice(c *cobra.Command, args []string) ([]agent.Advice, error) {
+func (a *app) advice(c *cobra.Command, args []string) ([]advice.Advice, error) {
 	if len(args) == 0 {
-		return list[agent.Advice](c.Context(), a.client(), "/recommendations", nil)
+		return list[advice.Advice](c.Context(), a.client(), "/recommendations", nil)
 	}
 	one, err := a.adviceFor(c, args[0])
-	return []agent.Advice{one}, err
+	return []advice.Advice{one}, err
 }
 
-func (a *app) adviceFor(c *cobra.Command, name string) (one agent.Advice, err error) {
+func (a *app) adviceFor(c *cobra.Command, name string) (one advice.Advice, err error) {
 	return one, a.client().get(c.Context(), "/recommendations/"+ref(name), nil, &one)
 }
 
 // printAdvice prints a line for each finding and each number; for programs that take
 // things whole, one thing for each VM. In short, a VM of which little is known yet is
 // one line.
-func (a *app) printAdvice(all []agent.Advice, short bool) error {
+func (a *app) printAdvice(all []advice.Advice, short bool) error {
 	if a.output == "json" || a.output == "jsonl" || a.output == "yaml" || a.output == "name" {
-		return printList(a, all, func(v agent.Advice) string { return v.VMName }, nil)
+		return printList(a, all, func(v advice.Advice) string { return v.VMName }, nil)
 	}
 	var lines []adviceLine
 	for i := range all {
@@ -57,7 +59,7 @@ func (a *app) printAdvice(all []agent.Advice, short bool) error {
 		for j := range v.Findings {
 			lines = append(lines, adviceLine{v: v, found: &v.Findings[j]})
 		}
-		if short && len(v.Recommendations) > 1 && !slices.ContainsFunc(v.Recommendations, func(r agent.Recommendation) bool { return r.Worth || sure(&r) }) {
+		if short && len(v.Recommendations) > 1 && !slices.ContainsFunc(v.Recommendations, func(r advice.Recommendation) bool { return r.Worth || sure(&r) }) {
 			lines = append(lines, adviceLine{v: v})
 			continue
 		}
@@ -74,13 +76,13 @@ func (a *app) printAdvice(all []agent.Advice, short bool) error {
 
 // adviceLine is one recommendation or one finding, or says that there is none yet.
 type adviceLine struct {
-	v     *agent.Advice
-	rec   *agent.Recommendation
-	found *agent.Finding
+	v     *advice.Advice
+	rec   *advice.Recommendation
+	found *advice.Finding
 }
 
 // number is empty in the line of a finding.
-func (l adviceLine) number(v func(*agent.Recommendation) float64) string {
+func (l adviceLine) number(v func(*advice.Recommendation) float64) string {
 	if l.rec == nil {
 		return ""
 	}
@@ -88,7 +90,7 @@ func (l adviceLine) number(v func(*agent.Recommendation) float64) string {
 }
 
 // sure reports whether enough is known to name a number without a warning.
-func sure(r *agent.Recommendation) bool {
+func sure(r *advice.Recommendation) bool {
 	rec := autoscale.Recommendation{Confidence: r.Confidence}
 	return rec.Sure()
 }
@@ -104,17 +106,17 @@ var adviceColumns = []column[adviceLine]{
 		}
 		return shortName(l.rec.Resource)
 	}},
-	{"SPEC", false, func(l adviceLine) string { return l.number(func(r *agent.Recommendation) float64 { return r.Spec }) }},
+	{"SPEC", false, func(l adviceLine) string { return l.number(func(r *advice.Recommendation) float64 { return r.Spec }) }},
 	{"TARGET", false, func(l adviceLine) string {
-		target := l.number(func(r *agent.Recommendation) float64 { return r.Target })
+		target := l.number(func(r *advice.Recommendation) float64 { return r.Target })
 		if l.rec != nil && !sure(l.rec) {
 			return target + "?"
 		}
 		return target
 	}},
-	{"LOWER", true, func(l adviceLine) string { return l.number(func(r *agent.Recommendation) float64 { return r.Lower }) }},
-	{"UPPER", true, func(l adviceLine) string { return l.number(func(r *agent.Recommendation) float64 { return r.Upper }) }},
-	{"SAVES", false, func(l adviceLine) string { return l.number(func(r *agent.Recommendation) float64 { return r.Saves }) }},
+	{"LOWER", true, func(l adviceLine) string { return l.number(func(r *advice.Recommendation) float64 { return r.Lower }) }},
+	{"UPPER", true, func(l adviceLine) string { return l.number(func(r *advice.Recommendation) float64 { return r.Upper }) }},
+	{"SAVES", false, func(l adviceLine) string { return l.number(func(r *advice.Recommendation) float64 { return r.Saves }) }},
 	{"CONFIDENCE", true, func(l adviceLine) string {
 		if l.rec == nil {
 			return ""
@@ -149,7 +151,7 @@ var adviceColumns = []column[adviceLine]{
 	{"ID", true, func(l adviceLine) string { return l.v.VM }},
 }
 
-func littleKnown(v *agent.Advice) string {
+func littleKnown(v *advice.Advice) string {
 	return "little is known yet: " + autoscale.Span(time.Duration(v.HistorySeconds*float64(time.Second))) + " of history"
 }
 

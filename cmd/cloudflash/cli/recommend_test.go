@@ -4,7 +4,7 @@ import (
 	"strings"
 	"testing"
 
-	"cloudflash/agent"
+	"cloudflash/agent/advice"
 )
 
 func TestRecommendVerbsAskAndPrint(t *testing.T) {
@@ -53,9 +53,9 @@ func TestRecommendVerbsAskAndPrint(t *testing.T) {
 func TestLittleKnownIsOneLine(t *testing.T) {
 	var out, err strings.Builder
 	a := &app{Process: Process{Out: &out, Err: &err}, output: "table"}
-	v := agent.Advice{VMName: "web", HistorySeconds: 46, Recommendations: []agent.Recommendation{{Resource: "cpus", Spec: 1}, {Resource: "memory_bytes", Spec: 1}},
-		Findings: []agent.Finding{{Kind: "throttled", Text: "web is throttled"}}}
-	if e := a.printAdvice([]agent.Advice{v}, true); e != nil {
+	v := advice.Advice{VMName: "web", HistorySeconds: 46, Recommendations: []advice.Recommendation{{Resource: "cpus", Spec: 1}, {Resource: "memory_bytes", Spec: 1}},
+		Findings: []advice.Finding{{Kind: "throttled", Text: "web is throttled"}}}
+	if e := a.printAdvice([]advice.Advice{v}, true); e != nil {
 		t.Fatal(e)
 	}
 	lines := strings.Split(strings.TrimSpace(out.String()), "\n")
@@ -63,7 +63,7 @@ func TestLittleKnownIsOneLine(t *testing.T) {
 		t.Errorf("%q", lines)
 	}
 	out.Reset()
-	if e := a.printAdvice([]agent.Advice{v}, false); e != nil || strings.Count(out.String(), "\n") != 4 {
+	if e := a.printAdvice([]advice.Advice{v}, false); e != nil || strings.Count(out.String(), "\n") != 4 {
 		t.Errorf("%v %q", e, out.String())
 	}
 	out.Reset()

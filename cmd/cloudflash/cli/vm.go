@@ -12,7 +12,9 @@ import (
 	"time"
 
 	"cloudflash/agent"
+	"cloudflash/agent/policy"
 	"cloudflash/cmd/quantity"
+
 	"github.com/spf13/cobra"
 )
 
@@ -141,7 +143,7 @@ func (a *app) vmCreate() *cobra.Command {
 			if err := checkMode(autoscale); err != nil {
 				return err
 			}
-			body["autoscale"] = agent.PolicyLayer{Rules: map[string]agent.RuleChange{agent.RuleAll: {Mode: &autoscale}}}
+			body["autoscale"] = agent.PolicyLayer{Rules: map[string]agent.RuleChange{policy.RuleAll: {Mode: &autoscale}}}
 		}
 		if c.Flags().Changed("keep") {
 			body["keep"] = keep

@@ -1,8 +1,10 @@
-package agent
+// Package policy says which rules hold for a VM, and where each value comes from: the
+// defaults, what the agent was started with, the host's own policy, the VM's own. It
+// decides nothing, reads no clock and changes nothing.
+package policy
 
 import (
 	"cmp"
-	"context"
 	"errors"
 	"fmt"
 	"maps"
@@ -17,8 +19,8 @@ import (
 	"cloudflash/agent/state"
 )
 
-// limitsOf are the amounts of a spec that are scaled.
-func limitsOf(s Spec) autoscale.Limits {
+// Amounts are the amounts of a spec that are scaled.
+func Amounts(s state.Spec) autoscale.Limits {
 	return autoscale.Limits{
 		autoscale.CPU: s.CPUs, autoscale.Memory: float64(s.MemoryBytes), autoscale.Storage: float64(s.StorageBytes),
 		autoscale.Bandwidth: float64(s.BandwidthBPS), autoscale.ReadBPS: float64(s.IO.ReadBPS), autoscale.WriteBPS: float64(s.IO.WriteBPS),
@@ -26,18 +28,35 @@ func limitsOf(s Spec) autoscale.Limits {
 	}
 }
 
-// bounds of every VM: the ranges that are accepted, and what the host has.
-func (a *Agent) bounds(s Spec) (floor, ceiling autoscale.Limits) {
-	return a.boundsIn(s, a.roomFor())
+// Host is what all policies on a host go by.
+type Host struct {
+	Mode     string // of all limits unless a policy says otherwise: off, recommend or auto
+	Idle     Idle   // VMs in which nothing goes on
+	Ranges   Ranges
+	Defaults state.Spec // of a VM that is asked for with nothing
+	CPUs     float64
 }
 
-// boundsIn is bounds where what the host has is known already.
-func (a *Agent) boundsIn(s Spec, room autoscale.Limits) (floor, ceiling autoscale.Limits) {
-	r, spec := a.cfg.Ranges, limitsOf(s)
-	floor = autoscale.Limits{autoscale.CPU: r.CPUs.Min, autoscale.Memory: float64(r.MemoryBytes.Min),
-		autoscale.Storage: float64(r.StorageBytes.Min), autoscale.Bandwidth: float64(r.BandwidthBPS.Min)}
-	ceiling = autoscale.Limits{autoscale.CPU: min(r.CPUs.Max, float64(a.host.Facts().CPUs)), autoscale.Memory: min(float64(r.MemoryBytes.Max), room[autoscale.Memory]),
-		autoscale.Storage: min(float64(r.StorageBytes.Max), room[autoscale.Storage]), autoscale.Bandwidth: float64(r.BandwidthBPS.Max)}
+// Sources are where the values of the rules come from, by the names in package autoscale.
+// What is not in them is a default.
+type Sources [autoscale.Resources]map[string]string
+
+// Bounds of the limits of a VM: the ranges that are accepted, and what the host has. Room
+// is what limits of VMs together may be at most.
+func (h *Host) Bounds(s state.Spec, room autoscale.Limits) (floor, ceiling autoscale.Limits) {
+	r, spec := h.Ranges, Amounts(s)
+	floor = autoscale.Limits{
+		autoscale.CPU:       r.CPUs.Min,
+		autoscale.Memory:    float64(r.MemoryBytes.Min),
+		autoscale.Storage:   float64(r.StorageBytes.Min),
+		autoscale.Bandwidth: float64(r.BandwidthBPS.Min),
+	}
+	ceiling = autoscale.Limits{
+		autoscale.CPU:       min(r.CPUs.Max, h.CPUs),
+		autoscale.Memory:    min(float64(r.MemoryBytes.Max), room[autoscale.Memory]),
+		autoscale.Storage:   min(float64(r.StorageBytes.Max), room[autoscale.Storage]),
+		autoscale.Bandwidth: float64(r.BandwidthBPS.Max),
+	}
 	for res, c := range ceiling {
 		if c > 0 {
 			ceiling[res] = max(c, spec[res]) // what it was asked for as, it may have
@@ -46,24 +65,19 @@ func (a *Agent) boundsIn(s Spec, room autoscale.Limits) (floor, ceiling autoscal
 	return floor, ceiling
 }
 
-// policyOf is the policy of a VM and where the values of its rules come from.
-func (a *Agent) policyOf(s state.View, r *vmRecord) (autoscale.Policy, [autoscale.Resources]map[string]string) {
-	return a.policyIn(s, r, a.roomFor())
+// Of is the policy of a VM.
+func (h *Host) Of(s state.View, r *state.VM, room autoscale.Limits) (autoscale.Policy, Sources) {
+	floor, ceiling := h.Bounds(r.Spec, room)
+	return h.For(Amounts(r.Spec), floor, ceiling, s.Policy().Layer, r.Own.Layer, SLAOf(s, r.ID))
 }
 
-// policyIn is policyOf where what the host has is known already: it takes too long to
-// find out for each of many VMs.
-func (a *Agent) policyIn(s state.View, r *vmRecord, room autoscale.Limits) (autoscale.Policy, [autoscale.Resources]map[string]string) {
-	floor, ceiling := a.boundsIn(r.Spec, room)
-	return a.policyFor(limitsOf(r.Spec), floor, ceiling, s.Policy().Layer, r.Own.Layer, slaOf(s, r.ID))
-}
-
-func (a *Agent) policyFor(spec, floor, ceiling autoscale.Limits, host, own PolicyLayer, sla int) (autoscale.Policy, [autoscale.Resources]map[string]string) {
+// For is the policy of a VM with those amounts, bounds, layers and class of cloudlets.
+func (h *Host) For(spec, floor, ceiling autoscale.Limits, host, own state.PolicyLayer, sla int) (autoscale.Policy, Sources) {
 	p := autoscale.Default(spec, floor, ceiling)
 	p.SLA = sla
-	var sources [autoscale.Resources]map[string]string
+	var sources Sources
 	for res := range autoscale.Resources {
-		rule, from := autoscale.Effective(p.Rules[res], a.layers(res, host, own)...)
+		rule, from := autoscale.Effective(p.Rules[res], h.layers(res, host, own)...)
 		follow(&rule, from)
 		if spec[res] <= 0 || p.Rules[res].Mode == autoscale.Off { // no limit, or no room to move it
 			rule.Mode = autoscale.Off
@@ -89,15 +103,15 @@ func follow(rule *autoscale.Rule, from map[string]string) {
 }
 
 // layers of a resource, the lowest first.
-func (a *Agent) layers(res autoscale.Resource, host, own PolicyLayer) []autoscale.Layer {
-	mode := autoscale.Mode(cmp.Or(a.cfg.Autoscale, string(autoscale.Auto)))
+func (h *Host) layers(res autoscale.Resource, host, own state.PolicyLayer) []autoscale.Layer {
+	mode := autoscale.Mode(cmp.Or(h.Mode, string(autoscale.Auto)))
 	var all []autoscale.Layer
 	if mode != autoscale.Auto {
 		all = append(all, autoscale.Layer{Name: SourceServe, Change: autoscale.Change{Mode: &mode}})
 	}
 	for _, l := range []struct {
 		name string
-		PolicyLayer
+		state.PolicyLayer
 	}{{SourceHost, host}, {SourceVM, own}} {
 		for _, key := range [...]string{RuleAll, res.String()} {
 			if c, ok := l.Rules[key]; ok {
@@ -108,7 +122,7 @@ func (a *Agent) layers(res autoscale.Resource, host, own PolicyLayer) []autoscal
 	return all
 }
 
-func changeOfRule(c RuleChange) autoscale.Change {
+func changeOfRule(c state.RuleChange) autoscale.Change {
 	seconds := func(v *float64) *time.Duration {
 		if v == nil {
 			return nil
@@ -123,49 +137,29 @@ func changeOfRule(c RuleChange) autoscale.Change {
 	return out
 }
 
-// slaOf is the highest class of the cloudlets in a VM.
-func slaOf(s state.View, vmID string) int {
+// SLAOf is the highest class of the cloudlets in a VM.
+func SLAOf(s state.View, vmID string) int {
 	sla := 0
 	for c := range s.HoldIn(vmID) {
 		sla = max(sla, c.SLA)
 	}
-	return cmp.Or(sla, SLAMedium)
+	return cmp.Or(sla, state.SLAMedium)
 }
 
-// Policy returns how limits are scaled: of a VM, or, where ref is empty, of the host.
-func (a *Agent) Policy(ref string) (Policy, error) {
-	s := a.state.View()
-	r, err := policyTarget(s, ref)
-	if err != nil {
-		return Policy{}, err
-	}
-	return a.viewPolicy(s, r), nil
-}
-
-// policyTarget is nil for the host.
-func policyTarget(s state.View, ref string) (*vmRecord, error) {
-	if ref == "" {
-		return nil, nil
-	}
-	if r := s.FindVM(ref); r != nil {
-		return r, nil
-	}
-	return nil, vmNotFound(ref)
-}
-
-func (a *Agent) viewPolicy(s state.View, r *vmRecord) Policy {
-	own, spec := s.Policy(), limitsOf(a.cfg.Defaults)
-	out := Policy{Idle: a.idlePolicy(own)}
+// Show is how limits are scaled: of a VM, or, where r is nil, of the host.
+func (h *Host) Show(s state.View, r *state.VM, room autoscale.Limits) Policy {
+	own, spec := s.Policy(), Amounts(h.Defaults)
+	out := Policy{Idle: h.ShowIdle(own)}
 	var p autoscale.Policy
-	var sources [autoscale.Resources]map[string]string
+	var sources Sources
 	if r == nil {
 		for res := range spec {
 			spec[res] = max(spec[res], 1) // every resource has a rule, though it has no bounds yet
 		}
-		p, sources = a.policyFor(spec, autoscale.Limits{}, autoscale.Limits{}, own.Layer, PolicyLayer{}, SLAMedium)
+		p, sources = h.For(spec, autoscale.Limits{}, autoscale.Limits{}, own.Layer, state.PolicyLayer{}, state.SLAMedium)
 	} else {
 		own = r.Own
-		p, sources = a.policyOf(s, r)
+		p, sources = h.Of(s, r, room)
 		out.VM, out.VMName, out.Keep = r.ID, r.Name, r.Keep
 	}
 	out.Version, out.Own, out.PerMinute, out.PerHour = strconv.Itoa(own.Gen), own.Layer, p.PerMinute, p.PerHour
@@ -198,84 +192,26 @@ func viewRule(res autoscale.Resource, r autoscale.Rule, sources map[string]strin
 	return out
 }
 
-// SetPolicy replaces the policy that was set for a VM, or, where ref is empty, for
-// the host. A version that is not empty has to be the present one.
-func (a *Agent) SetPolicy(ctx context.Context, ref string, own PolicyLayer, version string) (Policy, error) {
-	if ref != "" {
-		v, err := a.lookup(ref)
-		if err != nil {
-			return Policy{}, err
-		}
-		v.work.Lock()
-		defer v.work.Unlock()
-		ref = v.ID
-	}
-	r, err := a.storePolicy(ref, own, version)
-	if err != nil {
-		return Policy{}, err
-	}
-	if r == nil {
-		a.spawn(func(ctx context.Context) { a.settleAll(ctx) })
-	} else if v := a.known(r.ID); v != nil {
-		a.settle(context.WithoutCancel(ctx), v) // stored is stored, though nobody waits any more
-	}
-	return a.Policy(ref)
-}
-
-func (a *Agent) storePolicy(ref string, own PolicyLayer, version string) (*vmRecord, error) {
-	var r *vmRecord
-	err := a.state.Update(func(tx *state.Tx) (err error) {
-		if r, err = policyTarget(tx.View, ref); err != nil {
-			return err
-		}
-		old := tx.Policy()
-		if r != nil {
-			old = r.Own
-		}
-		if version != "" && version != strconv.Itoa(old.Gen) {
-			return fault.Refuse(fault.ErrPrecondition, "precondition_failed", "read the policy again, and change that",
-				"the policy was changed meanwhile: it has version %d, not %s", old.Gen, fault.Quote(version))
-		}
-		if err := a.checkLayer(tx.View, r, own); err != nil {
-			return err
-		}
-
-		next := ownPolicy{Layer: own, Gen: old.Gen + 1}
-		if r == nil {
-			tx.SetPolicy(next)
-			tx.Tell(Event{Level: LevelInfo, Kind: "autoscale.policy", Message: "the host's autoscaling policy was changed"})
-			return nil
-		}
-		rec := *r
-		rec.Own = next
-		tx.PutVM(rec)
-		tx.Tell(Event{Level: LevelInfo, Kind: "autoscale.policy", VM: r.ID, Message: "the autoscaling policy of VM " + r.Name + " was changed"})
-		a.touch(r.ID, "its policy was changed")
-		return nil
-	})
-	return r, err
-}
-
-// checkLayer returns everything that is wrong with a layer; r is nil for the host's.
-func (a *Agent) checkLayer(s state.View, r *vmRecord, own PolicyLayer) error {
+// CheckLayer returns everything that is wrong with a layer; r is nil for the host's.
+func (h *Host) CheckLayer(s state.View, r *state.VM, own state.PolicyLayer, room autoscale.Limits) error {
 	var f fault.List
 	checkRules(own, &f, r == nil)
 	if !f.Empty() {
 		return f.Err("invalid_policy")
 	}
 	if r != nil {
-		return a.checkPolicy(r.Spec, s.Policy().Layer, own)
+		return h.check(r.Spec, s.Policy().Layer, own, room)
 	}
 	spec := autoscale.Limits{}
 	for res := range spec {
 		spec[res] = 1
 	}
-	p, _ := a.policyFor(spec, autoscale.Limits{}, autoscale.Limits{}, own, PolicyLayer{}, SLAMedium)
+	p, _ := h.For(spec, autoscale.Limits{}, autoscale.Limits{}, own, state.PolicyLayer{}, state.SLAMedium)
 	if err := policyFaults(p.Validate(), own); err != nil {
 		return err
 	}
 	for v := range s.VMs() {
-		if err := a.checkPolicy(v.Spec, own, v.Own.Layer); err != nil {
+		if err := h.check(v.Spec, own, v.Own.Layer, room); err != nil {
 			var e *fault.Error
 			if errors.As(err, &e) {
 				e.Detail = fmt.Sprintf("with the policy of VM %s it would not hold: %s", v.Name, e.Detail)
@@ -287,12 +223,12 @@ func (a *Agent) checkLayer(s state.View, r *vmRecord, own PolicyLayer) error {
 	return nil
 }
 
-// checkAsked refuses a spec that the VM's own bounds leave out, in the words of who
+// CheckAsked refuses a spec that the VM's own bounds leave out, in the words of who
 // asks for it.
-func checkAsked(next vmRecord) error {
+func CheckAsked(next *state.VM) error {
 	var f fault.List
 	hint := "cloudflash autoscale set " + next.Name
-	for res, n := range limitsOf(next.Spec) {
+	for res, n := range Amounts(next.Spec) {
 		r := autoscale.Resource(res)
 		c, at := next.Own.Layer.Rules[r.String()], "/"+r.String()
 		if r >= autoscale.ReadBPS {
@@ -315,20 +251,19 @@ func checkAsked(next vmRecord) error {
 	return err
 }
 
-// checkNew checks the policy that a VM is asked for with.
-func (a *Agent) checkNew(s state.View, req VMCreate) error {
+// CheckSpec checks the own layer of a VM against a spec that it is to have.
+func (h *Host) CheckSpec(s state.Spec, host, own state.PolicyLayer, room autoscale.Limits) error {
 	var f fault.List
-	checkRules(req.Autoscale, &f, false)
+	checkRules(own, &f, false)
 	if !f.Empty() {
 		return f.Err("invalid_policy")
 	}
-	return a.checkPolicy(req.Spec, s.Policy().Layer, req.Autoscale)
+	return h.check(s, host, own, room)
 }
 
-// checkPolicy checks the layer of a VM of that spec.
-func (a *Agent) checkPolicy(s Spec, host, own PolicyLayer) error {
-	floor, ceiling := a.bounds(s)
-	p, _ := a.policyFor(limitsOf(s), floor, ceiling, host, own, SLAMedium)
+func (h *Host) check(s state.Spec, host, own state.PolicyLayer, room autoscale.Limits) error {
+	floor, ceiling := h.Bounds(s, room)
+	p, _ := h.For(Amounts(s), floor, ceiling, host, own, state.SLAMedium)
 	var errs []error
 	for res, rule := range p.Rules {
 		r := autoscale.Resource(res)
@@ -336,7 +271,7 @@ func (a *Agent) checkPolicy(s Spec, host, own PolicyLayer) error {
 		if hi := ceiling[res]; hi > 0 && rule.Max > hi*(1+1e-9) {
 			errs = append(errs, &autoscale.Fault{Field: name + ".max", Detail: fmt.Sprintf("%s: must be at most %s, what the host has or the agent accepts", r.Amount(rule.Max), r.Amount(hi))})
 		}
-		switch n := limitsOf(s)[res]; {
+		switch n := Amounts(s)[res]; {
 		case rule.Mode == autoscale.Off:
 		case n < rule.Min*(1-1e-9):
 			errs = append(errs, &autoscale.Fault{Field: name + ".min", Detail: fmt.Sprintf("%s: must be at most the spec, %s", r.Amount(rule.Min), r.Amount(n))})
@@ -350,7 +285,7 @@ func (a *Agent) checkPolicy(s Spec, host, own PolicyLayer) error {
 	return policyFaults(errors.Join(append(errs, p.Validate())...), own)
 }
 
-func checkRules(l PolicyLayer, f *fault.List, host bool) {
+func checkRules(l state.PolicyLayer, f *fault.List, host bool) {
 	for _, name := range slices.Sorted(maps.Keys(l.Rules)) {
 		c, at := l.Rules[name], "/rules/"+pointerEscape(name)
 		if _, err := autoscale.ParseResource(name); err != nil && name != RuleAll {
@@ -379,7 +314,7 @@ func checkRules(l PolicyLayer, f *fault.List, host bool) {
 
 // policyFaults names the fields of the request that a policy is wrong for. What is
 // wrong with others only follows from that, unless there is nothing else.
-func policyFaults(err error, own PolicyLayer) error {
+func policyFaults(err error, own state.PolicyLayer) error {
 	f, others := faultsIn(err, own)
 	if f.Empty() {
 		f = others
@@ -388,7 +323,7 @@ func policyFaults(err error, own PolicyLayer) error {
 }
 
 // faultsIn returns what is wrong with values of own, and with others.
-func faultsIn(err error, own PolicyLayer) (said, others fault.List) {
+func faultsIn(err error, own state.PolicyLayer) (said, others fault.List) {
 	seen := map[string]bool{}
 	for _, fault := range allFaults(err) {
 		res, inner, _ := strings.Cut(fault.Field, ".")
@@ -410,7 +345,7 @@ func faultsIn(err error, own PolicyLayer) (said, others fault.List) {
 }
 
 // names reports whether a change says something of a field.
-func names(c RuleChange, field string) bool {
+func names(c state.RuleChange, field string) bool {
 	switch field {
 	case "mode":
 		return c.Mode != nil
@@ -459,14 +394,14 @@ func pointerEscape(s string) string {
 	return strings.NewReplacer("~", "~0", "/", "~1").Replace(s)
 }
 
-// modeOf says how a VM is scaled in one word.
-func (a *Agent) modeOf(host ownPolicy, r *vmRecord) string {
+// ModeOf says how a VM is scaled in one word.
+func (h *Host) ModeOf(host state.OwnPolicy, r *state.VM) string {
 	mode := string(autoscale.Off)
-	for res, n := range limitsOf(r.Spec) {
+	for res, n := range Amounts(r.Spec) {
 		if n <= 0 {
 			continue
 		}
-		switch m := a.modeFor(host, r, autoscale.Resource(res)); {
+		switch m := h.modeFor(host, r, autoscale.Resource(res)); {
 		case m == string(autoscale.Auto):
 			return m
 		case m != string(autoscale.Off):
@@ -477,9 +412,9 @@ func (a *Agent) modeOf(host ownPolicy, r *vmRecord) string {
 }
 
 // modeFor is the mode that the layers say, the last that says one.
-func (a *Agent) modeFor(host ownPolicy, r *vmRecord, res autoscale.Resource) string {
-	mode := cmp.Or(a.cfg.Autoscale, string(autoscale.Auto))
-	for _, l := range [...]map[string]RuleChange{host.Layer.Rules, r.Own.Layer.Rules} {
+func (h *Host) modeFor(host state.OwnPolicy, r *state.VM, res autoscale.Resource) string {
+	mode := cmp.Or(h.Mode, string(autoscale.Auto))
+	for _, l := range [...]map[string]state.RuleChange{host.Layer.Rules, r.Own.Layer.Rules} {
 		for _, key := range [...]string{RuleAll, res.String()} {
 			if c := l[key]; c.Mode != nil {
 				mode = *c.Mode
@@ -487,4 +422,9 @@ func (a *Agent) modeFor(host ownPolicy, r *vmRecord, res autoscale.Resource) str
 		}
 	}
 	return mode
+}
+
+// HostMode is the mode of a VM that says nothing.
+func (h *Host) HostMode(host state.OwnPolicy) string {
+	return h.ModeOf(host, &state.VM{Spec: state.Spec{CPUs: 1, MemoryBytes: 1, StorageBytes: 1, BandwidthBPS: 1}})
 }

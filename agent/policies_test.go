@@ -9,6 +9,7 @@ import (
 
 	"cloudflash/agent/autoscale"
 	"cloudflash/agent/fault"
+	"cloudflash/agent/policy"
 
 	"pgregory.net/rapid"
 )
@@ -53,12 +54,12 @@ func TestPolicyLayers(t *testing.T) {
 	if cpu.Mode != "auto" || cpu.Up != 0.7 || *cpu.Max != 1 || *cpu.Min != 0.125 || cpu.Down != 0.2 {
 		t.Errorf("cpus: %+v", cpu)
 	}
-	for field, want := range map[string]string{"mode": SourceVM, "up": SourceHost, "max": SourceVM, "min": SourceSpec, "down": SourceDefault} {
+	for field, want := range map[string]string{"mode": policy.SourceVM, "up": policy.SourceHost, "max": policy.SourceVM, "min": policy.SourceSpec, "down": policy.SourceDefault} {
 		if cpu.Sources[field] != want {
 			t.Errorf("cpus.%s comes from %q, not %q", field, cpu.Sources[field], want)
 		}
 	}
-	if mem.Mode != "off" || disk.Mode != "recommend" || disk.Up != 0.9 || disk.Sources["mode"] != SourceServe {
+	if mem.Mode != "off" || disk.Mode != "recommend" || disk.Up != 0.9 || disk.Sources["mode"] != policy.SourceServe {
 		t.Errorf("memory %+v storage %+v", mem, disk)
 	}
 	if p.Rules[autoscale.ReadBPS].Mode != "off" {
@@ -149,12 +150,12 @@ func TestPolicyVersions(t *testing.T) {
 func TestSizedIsARecord(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		r := vmRecord{Spec: Spec{CPUs: 1, MemoryBytes: gib, StorageBytes: gib, BandwidthBPS: 1e8, IO: IO{ReadBPS: 1e6}}}
-		want := limitsOf(r.Spec)
+		want := policy.Amounts(r.Spec)
 		for range rapid.IntRange(0, 20).Draw(t, "steps") {
 			res := autoscale.Resource(rapid.IntRange(0, int(autoscale.Resources)-1).Draw(t, "resource"))
 			if rapid.Bool().Draw(t, "back") {
 				r.Sized = unsized(&r, func(x autoscale.Resource) bool { return x == res })
-				want[res] = limitsOf(r.Spec)[res]
+				want[res] = policy.Amounts(r.Spec)[res]
 				continue
 			}
 			to := float64(rapid.IntRange(1, 1<<30).Draw(t, "to"))
@@ -165,8 +166,8 @@ func TestSizedIsARecord(t *testing.T) {
 			}
 			r.Sized, want[res] = next, to
 		}
-		if limitsOf(r.Size()) != want {
-			t.Fatalf("%v, want %v", limitsOf(r.Size()), want)
+		if policy.Amounts(r.Size()) != want {
+			t.Fatalf("%v, want %v", policy.Amounts(r.Size()), want)
 		}
 		h := r.Held()
 		if h.MemoryBytes < r.Spec.MemoryBytes || h.MemoryBytes < r.Size().MemoryBytes || h.CPUs != r.Spec.CPUs {
@@ -194,7 +195,7 @@ func FuzzPolicyLayer(f *testing.F) {
 		if host {
 			target = nil
 		}
-		if err := a.checkLayer(a.state.View(), target, own); err != nil {
+		if err := a.rules().CheckLayer(a.state.View(), target, own, a.roomFor()); err != nil {
 			if len(fieldsOf(t, err)) == 0 {
 				t.Fatalf("%v names no field", err)
 			}
@@ -205,12 +206,12 @@ func FuzzPolicyLayer(f *testing.F) {
 		} else {
 			a.edit(t, v.ID, func(r *vmRecord) { r.Own.Layer = own })
 		}
-		p, _ := a.policyOf(a.state.View(), a.record(v))
+		p, _ := a.rules().Of(a.state.View(), a.record(v), a.roomFor())
 		if _, err := autoscale.NewScaler(v.ID, p); err != nil {
 			t.Fatalf("%s was taken: %v", text, err)
 		}
 		for res, rule := range p.Rules {
-			if n := limitsOf(a.record(v).Spec)[res]; rule.Mode != autoscale.Off && (n < rule.Min || n > rule.Max) {
+			if n := policy.Amounts(a.record(v).Spec)[res]; rule.Mode != autoscale.Off && (n < rule.Min || n > rule.Max) {
 				t.Fatalf("%s was taken, and the spec %v is not in %v to %v", text, n, rule.Min, rule.Max)
 			}
 		}

@@ -1,7 +1,6 @@
-package agent
+package advice
 
 import (
-	"context"
 	"fmt"
 	"math"
 	"slices"
@@ -10,75 +9,49 @@ import (
 
 	"cloudflash/agent/autoscale"
 	"cloudflash/agent/fault"
+	"cloudflash/agent/policy"
+	"cloudflash/agent/state"
 )
 
-// TakeAdvice gives a VM what is advised for the named resources; none are all for
-// which that is worth it. Named ones are taken whatever little is known. It is all or
-// nothing, and UndoAdvice takes it back, also after a restart.
-func (a *Agent) TakeAdvice(ctx context.Context, ref string, resources []string) (VM, error) {
-	v, err := a.lookup(ref)
-	if err != nil {
-		return VM{}, err
+// Choose is the spec of a VM once it has what is advised for the named resources; none
+// are all for which that is worth it. Named ones are taken whatever little is known.
+func (d *Advisor) Choose(r *state.VM, resources []string) (state.Spec, error) {
+	now, ok := d.cfg.Now(r.ID)
+	if !ok {
+		return r.Spec, state.NoVM(r.ID)
 	}
-	if err := checkResources(resources); err != nil {
-		return VM{}, err
-	}
-	v.work.Lock()
-	defer v.work.Unlock()
-	s := a.state.View()
-	of, room := a.advised(s, v, v.in(s)), a.roomFor()
-	recs, history := a.recommend(&of, room)
+	of := advisedOf(d.cfg.State.View(), r, now)
+	recs, history := d.recommend(&of, d.cfg.Room())
 	taken, err := chosen(&of, recs, history, resources)
 	if err != nil {
-		return VM{}, err
+		return r.Spec, err
 	}
-	to := of.spec
+	to := r.Spec
 	for i := range taken {
 		to.Set(taken[i].Resource.String(), taken[i].Target)
 	}
-	out, err := a.change(ctx, v, changeOf(of.spec, to), func(next *vmRecord) {
-		next.Advice = &AppliedAdvice{At: time.Now().UTC(), From: of.spec, To: to}
-	})
-	if err != nil {
-		return VM{}, err
-	}
-	a.note(Event{Level: LevelInfo, Kind: "advice.applied", VM: v.ID, Message: fmt.Sprintf("VM %s has what is advised: %s", v.Name, difference(of.spec, to)),
-		Data: map[string]any{"from": of.spec, "to": to}})
-	return out, nil
+	return to, nil
 }
 
-// UndoAdvice gives a VM back what it had of the resources for which advice was taken
-// last, unless they have been changed since.
-func (a *Agent) UndoAdvice(ctx context.Context, ref string) (VM, error) {
-	v, err := a.lookup(ref)
-	if err != nil {
-		return VM{}, err
+// Undo is the spec of a VM once it has again what it had before advice was taken last.
+// What has been changed since is in the way.
+func Undo(r *state.VM) (state.Spec, error) {
+	if r.Advice == nil {
+		return r.Spec, fault.Refuse(fault.ErrConflict, "nothing_to_undo", "", "VM %s has taken no advice", fault.Quote(r.Name))
 	}
-	v.work.Lock()
-	defer v.work.Unlock()
-	s := a.state.View()
-	of := a.advised(s, v, v.in(s))
-	if of.taken == nil {
-		return VM{}, fault.Refuse(fault.ErrConflict, "nothing_to_undo", "", "VM %s has taken no advice", fault.Quote(v.Name))
+	if changed := changedSince(r.Spec, r.Advice); len(changed) > 0 {
+		return r.Spec, fault.Refuse(fault.ErrConflict, "nothing_to_undo", "cloudflash vm set changes it further",
+			"advice was taken for VM %s, but it has been changed since: %s", fault.Quote(r.Name), strings.Join(changed, ", "))
 	}
-	if changed := of.changedSince(); len(changed) > 0 {
-		return VM{}, fault.Refuse(fault.ErrConflict, "nothing_to_undo", "cloudflash vm set changes it further",
-			"advice was taken for VM %s, but it has been changed since: %s", fault.Quote(v.Name), strings.Join(changed, ", "))
+	to := r.Spec
+	for _, res := range differing(r.Advice.From, r.Advice.To) {
+		to.Set(res.String(), policy.Amounts(r.Advice.From)[res])
 	}
-	to := of.spec
-	for _, r := range differing(of.taken.From, of.taken.To) {
-		to.Set(r.String(), limitsOf(of.taken.From)[r])
-	}
-	out, err := a.change(ctx, v, changeOf(of.spec, to), func(next *vmRecord) { next.Advice = nil })
-	if err != nil {
-		return VM{}, err
-	}
-	a.note(Event{Level: LevelInfo, Kind: "advice.undone", VM: v.ID, Message: fmt.Sprintf("VM %s has again what it had before advice was taken: %s", v.Name, difference(of.spec, to)),
-		Data: map[string]any{"from": of.spec, "to": to}})
-	return out, nil
+	return to, nil
 }
 
-func checkResources(names []string) error {
+// CheckResources refuses what are no names of resources.
+func CheckResources(names []string) error {
 	var f fault.List
 	for i, name := range names {
 		if _, err := autoscale.ParseResource(name); err != nil {
@@ -124,17 +97,17 @@ func chosen(v *advised, recs []autoscale.Recommendation, history time.Duration, 
 }
 
 // undoable is the advice that was taken last, if it can be undone.
-func (v *advised) undoable() *AppliedAdvice {
-	if v.taken == nil || len(v.changedSince()) > 0 {
+func (v *advised) undoable() *state.AppliedAdvice {
+	if v.taken == nil || len(changedSince(v.spec, v.taken)) > 0 {
 		return nil
 	}
 	return v.taken
 }
 
 // changedSince says which of what was taken is no longer so.
-func (v *advised) changedSince() (changed []string) {
-	now, to := limitsOf(v.spec), limitsOf(v.taken.To)
-	for _, r := range differing(v.taken.From, v.taken.To) {
+func changedSince(spec state.Spec, taken *state.AppliedAdvice) (changed []string) {
+	now, to := policy.Amounts(spec), policy.Amounts(taken.To)
+	for _, r := range differing(taken.From, taken.To) {
 		if now[r] != to[r] {
 			changed = append(changed, fmt.Sprintf("%s is %s, not %s", r, r.Amount(now[r]), r.Amount(to[r])))
 		}
@@ -143,8 +116,8 @@ func (v *advised) changedSince() (changed []string) {
 }
 
 // differing are the resources of which one spec has another amount than another.
-func differing(x, y Spec) (all []autoscale.Resource) {
-	one, other := limitsOf(x), limitsOf(y)
+func differing(x, y state.Spec) (all []autoscale.Resource) {
+	one, other := policy.Amounts(x), policy.Amounts(y)
 	for r := range autoscale.Resources {
 		if one[r] != other[r] {
 			all = append(all, r)
@@ -153,35 +126,14 @@ func differing(x, y Spec) (all []autoscale.Resource) {
 	return all
 }
 
-// difference says in words what a change of the spec does.
-func difference(from, to Spec) string {
-	before, after := limitsOf(from), limitsOf(to)
+// Difference says in words what a change of the spec does.
+func Difference(from, to state.Spec) string {
+	before, after := policy.Amounts(from), policy.Amounts(to)
 	var parts []string
 	for _, r := range differing(from, to) {
 		parts = append(parts, fmt.Sprintf("%s %s → %s", r, r.Amount(before[r]), r.Amount(after[r])))
 	}
 	return strings.Join(parts, ", ")
-}
-
-// changeOf is the change that turns one spec into another.
-func changeOf(from, to Spec) VMChange {
-	var ch VMChange
-	if from.CPUs != to.CPUs {
-		ch.CPUs = &to.CPUs
-	}
-	if from.MemoryBytes != to.MemoryBytes {
-		ch.MemoryBytes = &to.MemoryBytes
-	}
-	if from.StorageBytes != to.StorageBytes {
-		ch.StorageBytes = &to.StorageBytes
-	}
-	if from.BandwidthBPS != to.BandwidthBPS {
-		ch.BandwidthBPS = &to.BandwidthBPS
-	}
-	if from.IO != to.IO {
-		ch.IO = &to.IO
-	}
-	return ch
 }
 
 // rounded makes a number that a person would ask for: hundredths of a core, MiB,
@@ -193,7 +145,7 @@ func rounded(r autoscale.Resource, v float64, rule autoscale.Rule) float64 {
 	case autoscale.CPU:
 		unit = 0.01
 	case autoscale.Memory, autoscale.Storage:
-		unit = float64(mib)
+		unit = 1 << 20
 	case autoscale.Bandwidth:
 		unit = 1000
 	case autoscale.ReadBPS, autoscale.WriteBPS:

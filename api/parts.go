@@ -6,22 +6,26 @@ import (
 	"time"
 
 	"cloudflash/agent"
+	"cloudflash/agent/advice"
 	"cloudflash/agent/output"
+	"cloudflash/agent/pages"
+	"cloudflash/agent/policy"
 )
 
-// Agent is what the API needs of the agent, resource by resource.
-type Agent interface {
-	vmAgent
-	cloudletAgent
-	hostAgent
-	historyAgent
-	tokenAgent
-	memoryAgent
-	adviceAgent
-	scalingAgent
+// Parts is what the API serves, each resource by who has it.
+type Parts struct {
+	VMs       VMs
+	Cloudlets Cloudlets
+	Host      Host
+	History   History
+	Memory    Memory
+	Advice    Advice
+	Scaling   Scaling
+	Tokens    Tokens
 }
 
-type vmAgent interface {
+// VMs is what the API needs of who has the VMs.
+type VMs interface {
 	CreateVM(context.Context, agent.VMCreate) (agent.VM, error)
 	VMs() []agent.VM
 	VM(ref string) (agent.VM, error)
@@ -32,7 +36,8 @@ type vmAgent interface {
 	Exec(ctx context.Context, ref string, req agent.ExecRequest) (agent.ExecResult, error)
 }
 
-type cloudletAgent interface {
+// Cloudlets has the cloudlets.
+type Cloudlets interface {
 	SubmitCloudlet(context.Context, agent.CloudletSubmit) (agent.Cloudlet, error)
 	Cloudlets() []agent.Cloudlet
 	Cloudlet(ref string) (agent.Cloudlet, error)
@@ -40,7 +45,8 @@ type cloudletAgent interface {
 	OpenOutput(ref, stream string) (*output.Reader, error)
 }
 
-type hostAgent interface {
+// Host tells of this machine, the agent and what goes on.
+type Host interface {
 	Host() agent.Host
 	Health(context.Context) []agent.Check
 	HostChecks(context.Context) []agent.Check
@@ -51,33 +57,43 @@ type hostAgent interface {
 	Updates() <-chan struct{}
 }
 
-type memoryAgent interface {
-	Memory() (agent.Memory, error)
-	MemoryMap(from, span int64, cells int, owner string) (agent.MemoryMap, error)
-	MemoryOwners() ([]agent.MemoryOwner, time.Time, error)
-	MemoryProcesses(ref string) ([]agent.MemoryProcess, error)
-	MemoryMappings(ctx context.Context, ref string, pid int) (agent.MemoryProcess, error)
-	ScanMemory() (agent.Operation, error)
-	CancelMemoryScan() error
+// History has what was used over time.
+type History interface {
+	VMHistory(ref string, span time.Duration, fields []string) (agent.History, error)
+	HostHistory(span time.Duration, fields []string) (agent.History, error)
 }
 
-type adviceAgent interface {
-	Advice(ref string) ([]agent.Advice, error)
+// Memory has the numbers and the map of pages.
+type Memory interface {
+	Look() (pages.Memory, error)
+	Map(from, span int64, cells int, owner string) (pages.MemoryMap, error)
+	Owners() ([]pages.MemoryOwner, time.Time, error)
+	Processes(ref string) ([]pages.MemoryProcess, error)
+	Mappings(ctx context.Context, ref string, pid int) (pages.MemoryProcess, error)
+	Scan() (agent.Operation, error)
+	CancelScan() error
+}
+
+// Advice has what is recommended for VMs.
+type Advice interface {
+	Advice(ref string) ([]advice.Advice, error)
 	TakeAdvice(ctx context.Context, ref string, resources []string) (agent.VM, error)
 	UndoAdvice(ctx context.Context, ref string) (agent.VM, error)
 }
 
-type scalingAgent interface {
-	Policy(ref string) (agent.Policy, error)
-	SetPolicy(ctx context.Context, ref string, own agent.PolicyLayer, version string) (agent.Policy, error)
+// Scaling has how limits are scaled.
+type Scaling interface {
+	Policy(ref string) (policy.Policy, error)
+	SetPolicy(ctx context.Context, ref string, own agent.PolicyLayer, version string) (policy.Policy, error)
 	ScalingStatus() agent.ScalingStatus
 	Decisions(since uint64, limit int) ([]agent.Decision, error)
 }
 
-type tokenAgent interface {
-	Tokens() []agent.Token
-	CreateToken(name, role string) (agent.Token, string, error)
-	RevokeToken(ref string) error
+// Tokens has who may use the API.
+type Tokens interface {
+	List() []agent.Token
+	Create(name, role string) (agent.Token, string, error)
+	Revoke(ref string) error
 }
 
 // Login makes and redeems one-time codes.

@@ -1,4 +1,4 @@
-package agent
+package pages
 
 import (
 	"cmp"
@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"cloudflash/agent/fault"
+	"cloudflash/agent/state"
 	"cloudflash/pagemap"
 )
 
@@ -48,19 +49,19 @@ const (
 	lookWait = 5 * time.Second
 )
 
-// MemoryProcesses lists the processes of a VM, the largest first.
-func (a *Agent) MemoryProcesses(ref string) ([]MemoryProcess, error) {
-	v, err := a.lookup(ref)
-	if err != nil {
-		return nil, err
+// Processes lists the processes of a VM, the largest first.
+func (p *Pages) Processes(ref string) ([]MemoryProcess, error) {
+	v := p.cfg.State.View().FindVM(ref)
+	if v == nil {
+		return nil, state.NoVM(ref)
 	}
 	all := []MemoryProcess{}
-	for _, pid := range a.pidsOf(v.ID) {
-		out, p, err := a.openProcess(v.ID, pid)
+	for _, pid := range p.pidsOf(v.ID) {
+		out, proc, err := openProcess(v.ID, pid)
 		if err != nil {
 			continue // it has ended
 		}
-		_ = p.Close() // an O_PATH descriptor: nothing can be lost
+		_ = proc.Close() // an O_PATH descriptor: nothing can be lost
 		all = append(all, out)
 	}
 	slices.SortFunc(all, func(x, y MemoryProcess) int {
@@ -71,14 +72,14 @@ func (a *Agent) MemoryProcesses(ref string) ([]MemoryProcess, error) {
 
 // openProcess looks at a process, provided it belongs to the VM. The caller closes
 // what is open of it.
-func (a *Agent) openProcess(vmID string, pid int) (MemoryProcess, *pagemap.Process, error) {
+func openProcess(vmID string, pid int) (MemoryProcess, *pagemap.Process, error) {
 	p, err := pagemap.FS("/").OpenProcess(pid)
 	if err != nil {
 		return MemoryProcess{}, nil, err
 	}
 	// The directory is that of one process: who is in the VM now was not another
 	// when it was opened.
-	scope, err := a.scopeOf(p, vmID)
+	scope, err := scopeOf(p, vmID)
 	out := MemoryProcess{PID: pid, Scope: scope, ResidentBytes: residentBytes(p)}
 	if err == nil {
 		out.Name, err = p.Name()
@@ -90,7 +91,7 @@ func (a *Agent) openProcess(vmID string, pid int) (MemoryProcess, *pagemap.Proce
 }
 
 // scopeOf tells in which scope of the VM a process is.
-func (a *Agent) scopeOf(p *pagemap.Process, vmID string) (string, error) {
+func scopeOf(p *pagemap.Process, vmID string) (string, error) {
 	path, err := p.Cgroup()
 	if err != nil {
 		return "", err
@@ -105,24 +106,24 @@ func (a *Agent) scopeOf(p *pagemap.Process, vmID string) (string, error) {
 	return strings.TrimPrefix(filepath.Base(scope), "cl-"), nil
 }
 
-// MemoryMappings looks at every mapping of one process of a VM, page by page. pid
+// Mappings looks at every mapping of one process of a VM, page by page. pid
 // is its id on the host. One look at a time: processes choose how much work they
 // are. Whoever has waited for too long is refused with fault.ErrNotYet, as is who has
 // gone when ctx ends.
-func (a *Agent) MemoryMappings(ctx context.Context, ref string, pid int) (MemoryProcess, error) {
-	v, err := a.lookup(ref)
-	if err != nil {
-		return MemoryProcess{}, err
+func (p *Pages) Mappings(ctx context.Context, ref string, pid int) (MemoryProcess, error) {
+	v := p.cfg.State.View().FindVM(ref)
+	if v == nil {
+		return MemoryProcess{}, state.NoVM(ref)
 	}
 	absent := fault.Refuse(fault.ErrNotFound, "process_not_found", "", "process %d of VM %s not found", pid, fault.Quote(ref))
 	if pid <= 0 {
 		return MemoryProcess{}, absent
 	}
-	if err := a.memory.beginLook(ctx); err != nil {
+	if err := p.beginLook(ctx); err != nil {
 		return MemoryProcess{}, err
 	}
-	defer a.memory.endLook()
-	out, err := a.mappingsOf(ctx, v.ID, pid)
+	defer p.endLook()
+	out, err := mappingsOf(ctx, v.ID, pid)
 	switch {
 	case errors.Is(err, pagemap.ErrGone):
 		return out, absent
@@ -132,11 +133,11 @@ func (a *Agent) MemoryMappings(ctx context.Context, ref string, pid int) (Memory
 	return out, err
 }
 
-func (m *memory) beginLook(ctx context.Context) error {
+func (p *Pages) beginLook(ctx context.Context) error {
 	wait := time.NewTimer(lookWait)
 	defer wait.Stop()
 	select {
-	case m.looking <- struct{}{}:
+	case p.looking <- struct{}{}:
 		return nil
 	case <-ctx.Done():
 		return lookEnded()
@@ -145,14 +146,14 @@ func (m *memory) beginLook(ctx context.Context) error {
 	}
 }
 
-func (m *memory) endLook() { <-m.looking }
+func (p *Pages) endLook() { <-p.looking }
 
 func lookEnded() error {
 	return fault.Refuse(fault.ErrNotYet, "request_ended", "", "the request ended before the mappings had been looked at")
 }
 
-func (a *Agent) mappingsOf(ctx context.Context, vmID string, pid int) (MemoryProcess, error) {
-	out, p, err := a.openProcess(vmID, pid)
+func mappingsOf(ctx context.Context, vmID string, pid int) (MemoryProcess, error) {
+	out, p, err := openProcess(vmID, pid)
 	if err != nil {
 		return out, err
 	}

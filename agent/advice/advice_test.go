@@ -1,4 +1,4 @@
-package agent
+package advice
 
 import (
 	"bytes"
@@ -7,13 +7,14 @@ import (
 	"log/slog"
 	"math"
 	"math/rand/v2"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"cloudflash/agent/autoscale"
-	"cloudflash/agent/meter"
+	"cloudflash/agent/policy"
 	"cloudflash/agent/state"
 	"cloudflash/agent/store"
 
@@ -28,48 +29,109 @@ var everything = func() (known [autoscale.Resources]bool) {
 	return known
 }()
 
-// advising is an agent that advises, without a kernel.
-func advising(t testing.TB, names ...string) *Agent {
-	a := bare(t)
-	a.meter = meter.New(meter.Config{StateDir: a.cfg.StateDir, Log: a.log})
-	a.meter.Report("pressure", 0, nil)
-	t.Cleanup(a.meter.Close)
+const (
+	mib = int64(1) << 20
+	gib = int64(1) << 30
+)
+
+// rig is an advisor without an agent.
+type rig struct {
+	*Advisor
+	disk    *store.Store
+	idle    map[string]time.Time
+	machine autoscale.Machine
+}
+
+func advising(t testing.TB, names ...string) *rig {
+	t.Helper()
+	disk, err := store.Open(filepath.Join(t.TempDir(), "test.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = disk.Close() })
+	db, err := state.Load(disk, state.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &rig{disk: disk, idle: map[string]time.Time{}, machine: autoscale.Machine{Cores: 2, Fragmentation: -1}}
+	r.Advisor = New(Config{
+		Log:      slog.New(slog.DiscardHandler),
+		Store:    disk,
+		State:    db,
+		After:    ShortestSpan,
+		Rules:    func() *policy.Host { return &rules },
+		Room:     func() autoscale.Limits { return autoscale.Limits{8, float64(64 * gib), float64(1024 * gib)} },
+		Now:      r.now,
+		Machine:  func() autoscale.Machine { return r.machine },
+		Pressure: func() bool { return true },
+	})
 	for _, name := range names {
-		a.add(t, vmRecord{
+		r.put(t, state.VM{
 			ID:    name + "-id",
 			Name:  name,
-			State: VMRunning,
-			Spec:  Spec{CPUs: 2, MemoryBytes: 4 * gib, StorageBytes: 10 * gib, BandwidthBPS: 100e6, PIDs: 100},
+			State: state.VMRunning,
+			Spec:  state.Spec{CPUs: 2, MemoryBytes: 4 * gib, StorageBytes: 10 * gib, BandwidthBPS: 100e6, PIDs: 100},
 		})
 	}
-	return a
+	return r
+}
+
+var rules = policy.Host{
+	Mode: "auto",
+	CPUs: 2,
+	Ranges: policy.Ranges{
+		CPUs:         policy.Range[float64]{Min: 0.1, Max: 32},
+		MemoryBytes:  policy.Range[int64]{Min: 32 * mib, Max: 256 * gib},
+		StorageBytes: policy.Range[int64]{Min: 64 * mib, Max: 10240 * gib},
+		BandwidthBPS: policy.Range[int64]{Min: 1e6, Max: 10e9},
+	},
+}
+
+func (r *rig) now(id string) (Now, bool) {
+	var n Now
+	if since, ok := r.idle[id]; ok {
+		n.IdleSince = &since
+	}
+	return n, true
+}
+
+func (r *rig) put(t testing.TB, v state.VM) {
+	t.Helper()
+	if err := r.cfg.State.Update(func(tx *state.Tx) error { tx.PutVM(v); return nil }); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (r *rig) edit(t testing.TB, id string, change func(*state.VM)) {
+	t.Helper()
+	v := *r.cfg.State.View().VM(id)
+	change(&v)
+	r.put(t, v)
 }
 
 // label makes a VM one of a template.
-func (a *Agent) label(t testing.TB, id, template string) {
+func (r *rig) label(t testing.TB, id, template string) {
 	t.Helper()
-	labels := map[string]string{templateLabel: template}
-	a.vms[id].Labels = labels
-	a.edit(t, id, func(r *vmRecord) { r.Labels = labels })
+	r.edit(t, id, func(v *state.VM) { v.Labels = map[string]string{TemplateLabel: template} })
 }
 
 // use lets a VM use so many cores for so long, seen every second, or every minute when
 // that is days.
-func (a *Agent) use(id, template string, from time.Time, d time.Duration, cores float64) time.Time {
+func (a *rig) use(id, template string, from time.Time, d time.Duration, cores float64) time.Time {
 	step := time.Second
 	if d > 2*time.Hour {
 		step = 10 * time.Second
 	}
-	a.advisor.look(id, template, &Usage{At: from})
+	a.Look(id, template, &state.Usage{At: from})
 	for at := from.Add(step); !at.After(from.Add(d)); at = at.Add(step) {
-		a.advisor.add(id, at, step, autoscale.Limits{cores, float64(gib), float64(gib), 1e6}, everything)
+		a.Add(id, at, step, autoscale.Limits{cores, float64(gib), float64(gib), 1e6}, everything)
 	}
 	return from.Add(d)
 }
 
-func (a *Agent) adviceOf(t testing.TB, ref string) Advice {
+func (a *rig) adviceOf(t testing.TB, ref string) Advice {
 	t.Helper()
-	all, err := a.Advice(ref)
+	all, err := a.For(ref)
 	if err != nil || len(all) != 1 {
 		t.Fatalf("%+v, %v", all, err)
 	}
@@ -96,7 +158,7 @@ func TestLittleIsKnownAtFirst(t *testing.T) {
 	if got := a.adviceOf(t, "web"); len(got.Recommendations) != 0 || got.HistorySeconds != 0 {
 		t.Errorf("of a VM that was never seen: %+v", got)
 	}
-	a.edit(t, "db-id", func(r *vmRecord) { r.Spec.BandwidthBPS = 10e9 })
+	a.edit(t, "db-id", func(r *state.VM) { r.Spec.BandwidthBPS = 10e9 })
 	a.use("db-id", "", time.Now().Add(-time.Hour), 10*time.Second, 0.001)
 	for _, r := range a.adviceOf(t, "db").Recommendations {
 		if r.Worth {
@@ -127,7 +189,7 @@ func TestGapsAreNoHistory(t *testing.T) {
 	a := advising(t, "web")
 	from := time.Now().Add(-1000 * time.Hour)
 	a.use("web-id", "", from, time.Minute, 0.3)
-	a.advisor.add("web-id", from.Add(999*time.Hour), 998*time.Hour, autoscale.Limits{8}, everything) // asleep
+	a.Add("web-id", from.Add(999*time.Hour), 998*time.Hour, autoscale.Limits{8}, everything) // asleep
 	a.use("web-id", "", from.Add(999*time.Hour), time.Minute, 0.3)
 	if got := a.adviceOf(t, "web"); got.HistorySeconds > 121 || got.about("cpus").Confidence > 0.01 || got.about("memory_bytes").Confidence > 0.01 || got.about("cpus").Upper < 1 {
 		t.Errorf("%+v", got)
@@ -138,8 +200,8 @@ func TestATemplateStartsWarm(t *testing.T) {
 	a := advising(t, "web", "other")
 	from := time.Now().Add(-30 * time.Hour)
 	a.use("gone-id", "nginx", from, 25*time.Hour, 0.3)
-	a.advisor.forget("gone-id")
-	a.advisor.add("gone-id", time.Now(), time.Second, autoscale.Limits{5}, everything) // who looked has not heard yet
+	a.Forget("gone-id")
+	a.Add("gone-id", time.Now(), time.Second, autoscale.Limits{5}, everything) // who looked has not heard yet
 	a.label(t, "web-id", "nginx")
 	a.use("web-id", "nginx", from.Add(26*time.Hour), time.Minute, 0.3)
 	a.use("other-id", "", from.Add(26*time.Hour), time.Minute, 0.3)
@@ -150,8 +212,8 @@ func TestATemplateStartsWarm(t *testing.T) {
 	if c := cold.about("cpus"); c.Worth || cold.HistorySeconds > 60 {
 		t.Errorf("cold: %+v", cold)
 	}
-	if len(a.advisor.vms) != 2 {
-		t.Errorf("%d VMs are remembered", len(a.advisor.vms))
+	if len(a.vms) != 2 {
+		t.Errorf("%d VMs are remembered", len(a.vms))
 	}
 }
 
@@ -161,25 +223,25 @@ func TestTemplatesAreBounded(t *testing.T) {
 	for i := range mostTemplates + 10 {
 		id := fmt.Sprint("vm", i)
 		a.use(id, fmt.Sprint("t", i), from, 2*time.Second, 1)
-		a.advisor.forget(id)
-		a.advisor.templates[fmt.Sprint("t", i)].used = from.Add(time.Duration(i) * time.Second)
+		a.Forget(id)
+		a.templates[fmt.Sprint("t", i)].used = from.Add(time.Duration(i) * time.Second)
 	}
-	if n := len(a.advisor.templates); n != mostTemplates {
+	if n := len(a.templates); n != mostTemplates {
 		t.Errorf("%d templates", n)
 	}
-	if a.advisor.templates["t0"] != nil || a.advisor.templates["t300"] != nil || a.advisor.templates["t265"] == nil {
+	if a.templates["t0"] != nil || a.templates["t300"] != nil || a.templates["t265"] == nil {
 		t.Error("not those used longest ago were forgotten")
 	}
-	a.saveProfiles()
-	if all, err := a.store.Raw(store.Profiles); err != nil || len(all) != mostTemplates {
+	a.save()
+	if all, err := a.disk.Raw(store.Profiles); err != nil || len(all) != mostTemplates {
 		t.Errorf("%d stored, %v", len(all), err)
 	}
 }
 
-// restart is the agent after one that was killed now.
-func (a *Agent) restart() *Agent {
-	b := &Agent{cfg: a.cfg, log: a.log, store: a.store, host: a.host, meter: a.meter, state: a.state, vms: a.vms}
-	b.loadProfiles()
+// restart is the advisor after one that was killed now.
+func (a *rig) restart() *rig {
+	b := &rig{Advisor: New(a.cfg), disk: a.disk}
+	b.Load()
 	return b
 }
 
@@ -189,32 +251,33 @@ func TestProfilesSurviveARestart(t *testing.T) {
 	a.use("web-id", "nginx", now.Add(-2*time.Hour), time.Hour, 0.7)
 	a.use("gone-id", "nginx", now.Add(-2*time.Hour), time.Hour, 1.5)
 	a.label(t, "web-id", "nginx")
-	a.saveProfiles()
+	a.save()
 	before := a.adviceOf(t, "web")
 	if diff := cmp.Diff(before, a.restart().adviceOf(t, "web")); diff != "" {
 		t.Errorf("(-before +after):\n%s", diff)
 	}
 
 	// One deleted and killed before that was saved: its use goes to the template once.
-	a.must(t, func(tx *state.Tx) { tx.DeleteVM("gone-id") })
-	delete(a.vms, "gone-id")
+	if err := a.cfg.State.Update(func(tx *state.Tx) error { tx.DeleteVM("gone-id"); return nil }); err != nil {
+		t.Fatal(err)
+	}
 	b := a.restart()
-	if b.advisor.vms["gone-id"] != nil || b.advisor.templates["nginx"] == nil {
+	if b.vms["gone-id"] != nil || b.templates["nginx"] == nil {
 		t.Fatal("a deleted VM is remembered")
 	}
-	a.advisor.forget("gone-id")
+	a.Forget("gone-id")
 	want := a.adviceOf(t, "web")
 	if diff := cmp.Diff(want, b.adviceOf(t, "web")); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
-	b.saveProfiles()
+	b.save()
 	for range 3 {
 		b = b.restart()
 		if diff := cmp.Diff(want.HistorySeconds, b.adviceOf(t, "web").HistorySeconds); diff != "" {
 			t.Errorf("counted again (-want +got):\n%s", diff)
 		}
 	}
-	all, err := b.store.Raw(store.Profiles)
+	all, err := b.disk.Raw(store.Profiles)
 	if err != nil || len(all) != 2 || all["vm/web-id"] == nil || all["template/nginx"] == nil {
 		t.Errorf("%d stored, %v", len(all), err)
 	}
@@ -223,22 +286,22 @@ func TestProfilesSurviveARestart(t *testing.T) {
 func TestNothingNewIsNotSaved(t *testing.T) {
 	a := advising(t, "web")
 	a.use("web-id", "", time.Now().Add(-time.Hour), time.Minute, 0.7)
-	a.saveProfiles()
-	if records, gone := a.advisor.takeUnsaved(); len(records)+len(gone) != 0 {
+	a.save()
+	if records, gone := a.takeUnsaved(); len(records)+len(gone) != 0 {
 		t.Errorf("%d records, %d to delete", len(records), len(gone))
 	}
-	a.advisor.look("web-id", "", &Usage{At: time.Now()})
-	if records, _ := a.advisor.takeUnsaved(); len(records) != 0 {
+	a.Look("web-id", "", &state.Usage{At: time.Now()})
+	if records, _ := a.takeUnsaved(); len(records) != 0 {
 		t.Error("a look is worth a record")
 	}
 	// What cannot be saved is tried again.
 	a.use("web-id", "", time.Now(), time.Second, 0.7)
-	a.advisor.forget("other")
+	a.Forget("other")
 	a.use("gone-id", "x", time.Now(), time.Second, 0.7)
-	a.advisor.forget("gone-id")
-	_ = a.store.Close()
-	a.saveProfiles()
-	if records, gone := a.advisor.takeUnsaved(); len(records) != 2 || len(gone) != 1 {
+	a.Forget("gone-id")
+	_ = a.disk.Close()
+	a.save()
+	if records, gone := a.takeUnsaved(); len(records) != 2 || len(gone) != 1 {
 		t.Errorf("%d records, %q to delete", len(records), gone)
 	}
 }
@@ -246,7 +309,7 @@ func TestNothingNewIsNotSaved(t *testing.T) {
 func storedProfile(t testing.TB, id string) []byte {
 	a := advising(t)
 	a.use(id, "", time.Unix(1e9, 0), 10*time.Minute, 1)
-	records, _ := a.advisor.takeUnsaved()
+	records, _ := a.takeUnsaved()
 	b, err := json.Marshal(records[0])
 	if err != nil {
 		t.Fatal(err)
@@ -257,7 +320,7 @@ func storedProfile(t testing.TB, id string) []byte {
 func TestSpoiltProfilesAreDropped(t *testing.T) {
 	a := advising(t, "web", "db", "old", "whole")
 	var log bytes.Buffer
-	a.log = slog.New(slog.NewTextHandler(&log, nil))
+	a.cfg.Log = slog.New(slog.NewTextHandler(&log, nil))
 	whole := string(storedProfile(t, "whole-id"))
 	raw := func(s string) store.Change { return store.Put(store.Profiles, "", json.RawMessage(s)) }
 	spoilt := map[string]string{
@@ -271,24 +334,24 @@ func TestSpoiltProfilesAreDropped(t *testing.T) {
 	for key, text := range spoilt {
 		c := raw(text)
 		c.Key = key
-		if err := a.store.Commit(c); err != nil {
+		if err := a.disk.Commit(c); err != nil {
 			t.Fatal(err)
 		}
 	}
 	c := raw(whole)
 	c.Key = "vm/whole-id"
-	if err := a.store.Commit(c); err != nil {
+	if err := a.disk.Commit(c); err != nil {
 		t.Fatal(err)
 	}
-	a.loadProfiles()
-	if len(a.advisor.vms) != 1 || len(a.advisor.templates) != 0 || a.adviceOf(t, "whole").HistorySeconds == 0 {
-		t.Errorf("%v, %v", a.advisor.vms, a.advisor.templates)
+	a.Load()
+	if len(a.vms) != 1 || len(a.templates) != 0 || a.adviceOf(t, "whole").HistorySeconds == 0 {
+		t.Errorf("%v, %v", a.vms, a.templates)
 	}
 	if n := strings.Count(log.String(), "drop profile"); n != len(spoilt) {
 		t.Errorf("%d warnings, want %d:\n%s", n, len(spoilt), log.String())
 	}
-	a.saveProfiles()
-	if all, err := a.store.Raw(store.Profiles); err != nil || len(all) != 1 {
+	a.save()
+	if all, err := a.disk.Raw(store.Profiles); err != nil || len(all) != 1 {
 		t.Errorf("%d are still stored, %v", len(all), err)
 	}
 }
@@ -341,30 +404,30 @@ func TestRounding(t *testing.T) {
 		if got < rule.Min-1 || got > rule.Max || got <= 0 {
 			t.Fatalf("%v %v becomes %v, out of %v to %v", r, v, got, rule.Min, rule.Max)
 		}
-		var s Spec
+		var s state.Spec
 		s.Set(r.String(), got)
-		if back := limitsOf(s)[r]; back != got {
+		if back := policy.Amounts(s)[r]; back != got {
 			t.Fatalf("%v of %v cannot be asked for, only %v", got, r, back)
 		}
 	})
 }
 
-func drawSpec(t *rapid.T, name string) Spec {
+func drawSpec(t *rapid.T, name string) state.Spec {
 	n := func(what string) int64 { return rapid.Int64Range(0, 3).Draw(t, name+what) }
-	return Spec{CPUs: float64(n("cpus")), MemoryBytes: n("memory"), StorageBytes: n("storage"), BandwidthBPS: n("bandwidth"),
-		IO: IO{ReadBPS: n("rbps"), WriteBPS: n("wbps"), ReadIOPS: n("riops"), WriteIOPS: n("wiops")}, PIDs: 7}
+	return state.Spec{CPUs: float64(n("cpus")), MemoryBytes: n("memory"), StorageBytes: n("storage"), BandwidthBPS: n("bandwidth"),
+		IO: state.IO{ReadBPS: n("rbps"), WriteBPS: n("wbps"), ReadIOPS: n("riops"), WriteIOPS: n("wiops")}, PIDs: 7}
 }
 
 // What is undone is what was taken, whatever else has been changed meanwhile.
 func TestAdviceIsUndoneFieldByField(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		from, to := drawSpec(t, "from"), drawSpec(t, "to")
-		if got := changeOf(from, to).applyTo(from); got != to {
-			t.Fatalf("%+v, want %+v", got, to)
+		v := advised{spec: to, taken: &state.AppliedAdvice{From: from, To: to}}
+		if v.undoable() == nil {
+			t.Fatalf("cannot be undone: %q", changedSince(to, v.taken))
 		}
-		v := advised{spec: to, taken: &AppliedAdvice{From: from, To: to}}
-		if v.undoable() == nil || len(v.changedSince()) != 0 {
-			t.Fatalf("cannot be undone: %q", v.changedSince())
+		if back, err := Undo(&state.VM{Spec: to, Advice: v.taken}); err != nil || policy.Amounts(back) != policy.Amounts(from) {
+			t.Fatalf("undone it is %+v, not %+v: %v", back, from, err)
 		}
 		r := autoscale.Resource(rapid.IntRange(0, int(autoscale.Resources)-1).Draw(t, "resource"))
 		v.spec.Set(r.String(), 9)
@@ -405,45 +468,47 @@ func TestWhatIsChosen(t *testing.T) {
 	if _, err := chosen(v, recs()[1:], 12*time.Minute, nil); err == nil || !strings.Contains(err.Error(), "12m of history") {
 		t.Error(err)
 	}
-	if err := checkResources([]string{"cpus", "cores"}); err == nil || !strings.Contains(err.Error(), `resources/1 is "cores", not one of cpus`) {
+	if err := CheckResources([]string{"cpus", "cores"}); err == nil || !strings.Contains(err.Error(), `resources/1 is "cores", not one of cpus`) {
 		t.Error(err)
 	}
 }
 
 // marks shows the advisor two minutes of a VM's counters, growing by so much a second.
-func (a *Agent) marks(id string, u Usage) {
+func (a *rig) marks(id string, u state.Usage) {
 	from := time.Now().Add(-2 * time.Minute)
 	for i := range 121 {
 		s := float64(i)
-		now := Usage{At: from.Add(time.Duration(i) * time.Second), CPUSeconds: u.CPUSeconds * s, Periods: u.Periods * int64(i), ThrottledPeriods: u.ThrottledPeriods * int64(i),
+		now := state.Usage{At: from.Add(time.Duration(i) * time.Second), CPUSeconds: u.CPUSeconds * s, Periods: u.Periods * int64(i), ThrottledPeriods: u.ThrottledPeriods * int64(i),
 			CPUWaitingSeconds: u.CPUWaitingSeconds * s, MemoryWaitingSeconds: u.MemoryWaitingSeconds * s, Refaults: u.Refaults * int64(i),
 			SwapBytes: u.SwapBytes, WorkingSetBytes: u.WorkingSetBytes, OOMKills: u.OOMKills}
-		a.advisor.look(id, "", &now)
-		a.advisor.lookHost(now.At, 0.99)
+		a.Look(id, "", &now)
+		a.LookHost(now.At, 0.99)
 	}
 }
 
 func TestWhatAilsVMs(t *testing.T) {
-	cores := func(a *Agent, share float64) float64 { return share * float64(a.host.Facts().CPUs) }
+	cores := func(a *rig, share float64) float64 { return share * a.machine.Cores }
 	for name, c := range map[string]struct {
-		web, db func(a *Agent) Usage
+		web, db func(a *rig) state.Usage
 		idle    time.Duration
 		want    []string
 	}{
 		"too young to tell": {nil, nil, 0, nil},
 		"throttled by its own limit, and the busy neighbour is not blamed": {
-			func(a *Agent) Usage {
-				return Usage{CPUSeconds: 0.1, Periods: 10, ThrottledPeriods: 8, CPUWaitingSeconds: 0.9}
+			func(a *rig) state.Usage {
+				return state.Usage{CPUSeconds: 0.1, Periods: 10, ThrottledPeriods: 8, CPUWaitingSeconds: 0.9}
 			},
-			func(a *Agent) Usage { return Usage{CPUSeconds: cores(a, 0.9)} }, 0, []string{"throttled"}},
+			func(a *rig) state.Usage { return state.Usage{CPUSeconds: cores(a, 0.9)} }, 0, []string{"throttled"}},
 		"waits for cores that another has": {
-			func(a *Agent) Usage { return Usage{CPUSeconds: 0.1, Periods: 10, CPUWaitingSeconds: 0.5} },
-			func(a *Agent) Usage { return Usage{CPUSeconds: cores(a, 0.9)} }, 0, []string{"noisy-neighbour"}},
-		"swaps":                             {func(a *Agent) Usage { return Usage{SwapBytes: 1 << 30, Refaults: 100, MemoryWaitingSeconds: 0.3} }, nil, 0, []string{"swapping"}},
-		"near its limit":                    {func(a *Agent) Usage { return Usage{WorkingSetBytes: 4 * gib} }, nil, 0, []string{"near-oom"}},
-		"idle":                              {func(a *Agent) Usage { return Usage{CPUSeconds: 0.001} }, nil, time.Hour, []string{"idle"}},
-		"no cloudlet, but a shell is busy":  {func(a *Agent) Usage { return Usage{CPUSeconds: 0.5} }, nil, time.Hour, nil},
-		"no cloudlet for a moment is usual": {func(a *Agent) Usage { return Usage{} }, nil, time.Second, nil},
+			func(a *rig) state.Usage { return state.Usage{CPUSeconds: 0.1, Periods: 10, CPUWaitingSeconds: 0.5} },
+			func(a *rig) state.Usage { return state.Usage{CPUSeconds: cores(a, 0.9)} }, 0, []string{"noisy-neighbour"}},
+		"swaps": {func(a *rig) state.Usage {
+			return state.Usage{SwapBytes: 1 << 30, Refaults: 100, MemoryWaitingSeconds: 0.3}
+		}, nil, 0, []string{"swapping"}},
+		"near its limit":                    {func(a *rig) state.Usage { return state.Usage{WorkingSetBytes: 4 * gib} }, nil, 0, []string{"near-oom"}},
+		"idle":                              {func(a *rig) state.Usage { return state.Usage{CPUSeconds: 0.001} }, nil, time.Hour, []string{"idle"}},
+		"no cloudlet, but a shell is busy":  {func(a *rig) state.Usage { return state.Usage{CPUSeconds: 0.5} }, nil, time.Hour, nil},
+		"no cloudlet for a moment is usual": {func(a *rig) state.Usage { return state.Usage{} }, nil, time.Second, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			a := advising(t, "web", "db")
@@ -455,7 +520,7 @@ func TestWhatAilsVMs(t *testing.T) {
 			}
 			if c.idle > 0 {
 				since := time.Now().Add(-c.idle)
-				a.vms["web-id"].idle.Last, a.vms["web-id"].idle.Since = since, since
+				a.idle["web-id"] = since
 			}
 			got := a.adviceOf(t, "web")
 			if !slices.Equal(got.kinds(), c.want) {
@@ -473,7 +538,7 @@ func TestTwoVMsFitOne(t *testing.T) {
 	from := time.Now().Add(-25 * time.Hour)
 	a.use("web-id", "", from, 24*time.Hour, 0.3)
 	a.use("db-id", "", from, 24*time.Hour, 0.3)
-	all, err := a.Advice("")
+	all, err := a.For("")
 	if err != nil || len(all) != 2 || !slices.ContainsFunc(append(all[0].Findings, all[1].Findings...), func(f Finding) bool { return f.Kind == "fits-together" && f.OtherName != "" }) {
 		t.Errorf("%+v, %v", all, err)
 	}
@@ -481,25 +546,25 @@ func TestTwoVMsFitOne(t *testing.T) {
 
 func TestAdviceForTheHost(t *testing.T) {
 	a := advising(t, "web")
-	if all, err := a.Advice(""); err != nil || len(all) != 1 {
+	if all, err := a.For(""); err != nil || len(all) != 1 {
 		t.Errorf("there is nothing to say of the host: %+v, %v", all, err)
 	}
 	if got := a.adviceOf(t, "host"); got.VMName != "host" || got.VM != "" || len(got.Findings) != 0 {
 		t.Errorf("%+v", got)
 	}
-	a.memory.current.Store(&Memory{FreeBytes: gib, FragmentationRatio: new(0.9)})
-	all, err := a.Advice("")
-	if err != nil || len(all) != 2 || all[1].VMName != "host" || !slices.Equal(all[1].kinds(), []string{"fragmented-host"}) || !strings.Contains(all[1].Findings[0].Text, "10.00 % of that in blocks") {
+	a.machine.Fragmentation, a.machine.FreeBytes, a.machine.LargestFree = 0.9, float64(gib), 1-0.9
+	all, err := a.For("")
+	if err != nil || len(all) != 2 || all[1].VMName != "host" || !slices.Equal(all[1].kinds(), []string{"fragmented-host"}) || !strings.Contains(all[1].Findings[0].Text, "10.0 % of that in blocks") {
 		t.Errorf("%+v, %v", all, err)
 	}
-	if _, err := a.Advice("zz"); err == nil {
+	if _, err := a.For("zz"); err == nil {
 		t.Error("advice for nobody")
 	}
 }
 
 func TestRecentForgetsWhatIsOld(t *testing.T) {
 	var r recent
-	if _, ok := r.lately(shortestSpan); ok {
+	if _, ok := r.lately(ShortestSpan); ok {
 		t.Error("nothing was seen")
 	}
 	at, cpu := time.Unix(1e9, 0), 0.0
@@ -507,25 +572,25 @@ func TestRecentForgetsWhatIsOld(t *testing.T) {
 		at = at.Add(time.Second)
 		cpu += map[bool]float64{true: 4, false: 1}[i < 600]
 		r.add(mark{at: at, cpu: cpu})
-		if _, ok := r.lately(shortestSpan); ok != (i >= 60) {
+		if _, ok := r.lately(ShortestSpan); ok != (i >= 60) {
 			t.Fatalf("after %d s: known is %v", i, ok)
 		}
 	}
-	if s, _ := r.lately(shortestSpan); s.span < 285*time.Second || s.span > longestSpan || math.Abs(s.cpus-1) > 1e-9 {
+	if s, _ := r.lately(ShortestSpan); s.span < 285*time.Second || s.span > longestSpan || math.Abs(s.cpus-1) > 1e-9 {
 		t.Errorf("%+v", s)
 	}
 	r.add(mark{at: at.Add(-time.Hour), cpu: cpu})
-	if _, ok := r.lately(shortestSpan); ok {
+	if _, ok := r.lately(ShortestSpan); ok {
 		t.Error("the clock was set back, and it knows what was")
 	}
 	r.add(mark{at: at.Add(time.Hour), cpu: cpu})
-	if _, ok := r.lately(shortestSpan); ok {
+	if _, ok := r.lately(ShortestSpan); ok {
 		t.Error("an hour without a look is known")
 	}
 }
 
 // noisy makes VMs with as many different values as there may be.
-func noisy(t testing.TB, vms int) *Agent {
+func noisy(t testing.TB, vms int) *rig {
 	var names []string
 	for i := range vms {
 		names = append(names, fmt.Sprint("vm", i))
@@ -535,10 +600,12 @@ func noisy(t testing.TB, vms int) *Agent {
 	around := func(m float64) float64 { return m * math.Exp(rng.NormFloat64()) }
 	start := time.Now().Add(-24 * time.Hour)
 	for _, name := range names {
-		a.advisor.look(name+"-id", "", &Usage{At: start})
-		a.edit(t, name+"-id", func(r *vmRecord) { r.Spec.IO = IO{ReadBPS: 1 << 20, WriteBPS: 1 << 20, ReadIOPS: 100, WriteIOPS: 100} })
+		a.Look(name+"-id", "", &state.Usage{At: start})
+		a.edit(t, name+"-id", func(r *state.VM) {
+			r.Spec.IO = state.IO{ReadBPS: 1 << 20, WriteBPS: 1 << 20, ReadIOPS: 100, WriteIOPS: 100}
+		})
 		for i := range 4000 {
-			a.advisor.add(name+"-id", start.Add(time.Duration(i)*20*time.Second), 9*time.Second,
+			a.Add(name+"-id", start.Add(time.Duration(i)*20*time.Second), 9*time.Second,
 				autoscale.Limits{around(0.5), around(3e8), 5e9, around(1e6), around(1e6), around(1e6), around(100), around(100)}, everything)
 		}
 	}
@@ -547,7 +614,7 @@ func noisy(t testing.TB, vms int) *Agent {
 
 func TestAProfileIsSmall(t *testing.T) {
 	a := noisy(t, 1)
-	records, _ := a.advisor.takeUnsaved()
+	records, _ := a.takeUnsaved()
 	b, err := json.Marshal(records[0])
 	if err != nil {
 		t.Fatal(err)
@@ -562,12 +629,12 @@ func TestAProfileIsSmall(t *testing.T) {
 func TestASampleCostsNoMemory(t *testing.T) {
 	a := noisy(t, 1)
 	at := time.Now()
-	u := Usage{At: at}
+	u := state.Usage{At: at}
 	if n := testing.AllocsPerRun(1000, func() {
 		at = at.Add(time.Second)
 		u.At = at
-		a.advisor.add("vm0-id", at, time.Second, autoscale.Limits{1, 1e9, 1e9, 1e6, 1e6, 1e6, 10, 10}, everything)
-		a.advisor.look("vm0-id", "", &u)
+		a.Add("vm0-id", at, time.Second, autoscale.Limits{1, 1e9, 1e9, 1e6, 1e6, 1e6, 10, 10}, everything)
+		a.Look("vm0-id", "", &u)
 	}); n > 0 {
 		t.Errorf("%v allocations", n)
 	}
@@ -576,7 +643,7 @@ func TestASampleCostsNoMemory(t *testing.T) {
 func BenchmarkAdvise1000(b *testing.B) {
 	a := noisy(b, 1000)
 	for b.Loop() {
-		if all, err := a.Advice(""); err != nil || len(all) != 1000 {
+		if all, err := a.For(""); err != nil || len(all) != 1000 {
 			b.Fatal(len(all), err)
 		}
 	}
@@ -587,15 +654,15 @@ func BenchmarkAdvisorAdd(b *testing.B) {
 	at := time.Now()
 	for b.Loop() {
 		at = at.Add(time.Second)
-		a.advisor.add("vm0-id", at, time.Second, autoscale.Limits{1, 1e9, 1e9, 1e6, 1e6, 1e6, 10, 10}, everything)
+		a.Add("vm0-id", at, time.Second, autoscale.Limits{1, 1e9, 1e9, 1e6, 1e6, 1e6, 10, 10}, everything)
 	}
 }
 
 func BenchmarkSave1000(b *testing.B) {
 	a := noisy(b, 1000)
 	for b.Loop() {
-		a.saveProfiles()
-		for _, w := range a.advisor.vms {
+		a.save()
+		for _, w := range a.vms {
 			w.unsaved = true
 		}
 	}
@@ -605,6 +672,6 @@ func BenchmarkSave1000(b *testing.B) {
 func BenchmarkCopyProfile(b *testing.B) {
 	a := noisy(b, 1)
 	for b.Loop() {
-		a.advisor.takeVM("vm0-id")
+		a.takeVM("vm0-id")
 	}
 }

@@ -1,26 +1,28 @@
-package agent
+package pages
 
 import (
 	"context"
 	"encoding/json"
 	"errors"
+	"path/filepath"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"cloudflash/agent/fault"
+	"cloudflash/agent/state"
+	"cloudflash/agent/store"
 	"cloudflash/pagemap"
 
 	"github.com/google/go-cmp/cmp"
 )
 
 func TestViewMemory(t *testing.T) {
-	a := &Agent{}
-	a.memory.scannerErr = errors.New("no kpageflags")
+	p := &Pages{scannerErr: errors.New("no kpageflags")}
 	totals := pagemap.Totals{PageSize: 4096, HugeOrder: 1, Span: 120, Total: 100, Absent: 20, Free: 40, Fragmented: 10, Uninitialised: 5, Used: 55,
 		Reserved: 3, Residual: -2, HugeBlocks: 15, Fragmentation: 0.25, HasFree: true,
 		Zones: []pagemap.ZoneTotals{{Zone: pagemap.Zone{Name: "Normal", Present: 100, Managed: 97}, FreeList: pagemap.FreeList{Zone: "Normal", Blocks: []uint64{10, 15}}}}}
-	m := a.viewMemory(totals, time.Unix(1, 0))
+	m := p.viewMemory(totals, time.Unix(1, 0))
 	if m.UsedPages+m.FreePages+m.UninitialisedPages != m.TotalPages || m.TotalPages+m.AbsentPages != m.SpanPages {
 		t.Errorf("%+v does not add up", m)
 	}
@@ -39,38 +41,37 @@ func TestViewMemory(t *testing.T) {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
 	totals.HasFree, totals.Worst = false, -1
-	if m := a.viewMemory(totals, time.Unix(1, 0)); m.FragmentationRatio != nil || m.WorstZone != nil {
+	if m := p.viewMemory(totals, time.Unix(1, 0)); m.FragmentationRatio != nil || m.WorstZone != nil {
 		t.Errorf("nothing is free: %+v", m)
 	}
 }
 
 func TestWithoutPageFiles(t *testing.T) {
-	a := &Agent{}
-	a.memory.scannerErr = errors.New("no kpageflags")
-	_, mapErr := a.MemoryMap(0, 0, 1, "")
-	_, _, ownersErr := a.MemoryOwners()
-	_, scanErr := a.ScanMemory()
+	p := &Pages{scannerErr: errors.New("no kpageflags")}
+	_, mapErr := p.Map(0, 0, 1, "")
+	_, _, ownersErr := p.Owners()
+	_, scanErr := p.Scan()
 	for _, err := range []error{mapErr, ownersErr, scanErr} {
 		var e *fault.Error
 		if !errors.As(err, &e) || !errors.Is(err, fault.ErrUnsupported) || e.Code != "unsupported" {
 			t.Errorf("%v", err)
 		}
 	}
-	if err := a.CancelMemoryScan(); !errors.Is(err, fault.ErrConflict) {
+	if err := p.CancelScan(); !errors.Is(err, fault.ErrConflict) {
 		t.Error(err)
 	}
-	if _, err := a.Memory(); !errors.Is(err, fault.ErrNotYet) {
+	if _, err := p.Look(); !errors.Is(err, fault.ErrNotYet) {
 		t.Error(err)
 	}
-	a.memory.countersErr = errors.New("no buddyinfo")
-	if _, err := a.Memory(); !errors.Is(err, fault.ErrUnsupported) {
+	p.countersErr = errors.New("no buddyinfo")
+	if _, err := p.Look(); !errors.Is(err, fault.ErrUnsupported) {
 		t.Error(err)
 	}
-	if a.memory.scanFailed() == nil {
+	if p.scanFailed() == nil {
 		t.Error("the scan is well")
 	}
-	if c := a.memoryCheck(); c.OK || c.Fix == "" {
-		t.Errorf("%+v", c)
+	if ok, detail, fix := p.Check(); ok || detail == "" || fix == "" {
+		t.Errorf("%v %q %q", ok, detail, fix)
 	}
 }
 
@@ -87,45 +88,55 @@ func TestOwnerNow(t *testing.T) {
 // One look at a time: others wait for a while, or until their request ends.
 func TestOneLookAtATime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		m := memory{looking: make(chan struct{}, 1)}
-		if err := m.beginLook(t.Context()); err != nil {
+		p := &Pages{looking: make(chan struct{}, 1)}
+		if err := p.beginLook(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		var e *fault.Error
-		if err := m.beginLook(t.Context()); !errors.As(err, &e) || !errors.Is(err, fault.ErrNotYet) || e.Code != "busy" {
+		if err := p.beginLook(t.Context()); !errors.As(err, &e) || !errors.Is(err, fault.ErrNotYet) || e.Code != "busy" {
 			t.Errorf("while another looks: %v", err)
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), lookWait/2)
 		defer cancel()
-		if err := m.beginLook(ctx); !errors.As(err, &e) || e.Code != "request_ended" {
+		if err := p.beginLook(ctx); !errors.As(err, &e) || e.Code != "request_ended" {
 			t.Errorf("when the request ends: %v", err)
 		}
 		go func() {
 			time.Sleep(lookWait / 2)
-			m.endLook()
+			p.endLook()
 		}()
-		if err := m.beginLook(t.Context()); err != nil {
+		if err := p.beginLook(t.Context()); err != nil {
 			t.Errorf("when the other is done: %v", err)
 		}
-		m.endLook()
+		p.endLook()
 	})
 }
 
 func TestMappingsOfWhatIsNotThere(t *testing.T) {
-	a := bare(t)
-	a.memory.looking = make(chan struct{}, 1)
-	a.add(t, vmRecord{ID: "v1", Name: "web"})
+	disk, err := store.Open(filepath.Join(t.TempDir(), "test.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = disk.Close() })
+	db, err := state.Load(disk, state.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := db.Update(func(tx *state.Tx) error { tx.PutVM(state.VM{ID: "v1", Name: "web"}); return nil }); err != nil {
+		t.Fatal(err)
+	}
+	p := &Pages{cfg: Config{State: db}, looking: make(chan struct{}, 1)}
 	for _, c := range []struct {
 		ref  string
 		pid  int
 		code string
 	}{{"nope", 1, "vm_not_found"}, {"web", 0, "process_not_found"}, {"web", -1, "process_not_found"}, {"web", 1 << 22, "process_not_found"}} {
 		var e *fault.Error
-		if _, err := a.MemoryMappings(t.Context(), c.ref, c.pid); !errors.As(err, &e) || !errors.Is(err, fault.ErrNotFound) || e.Code != c.code {
+		if _, err := p.Mappings(t.Context(), c.ref, c.pid); !errors.As(err, &e) || !errors.Is(err, fault.ErrNotFound) || e.Code != c.code {
 			t.Errorf("%+v: %v", c, err)
 		}
 	}
-	if len(a.memory.looking) != 0 {
+	if len(p.looking) != 0 {
 		t.Error("somebody still looks")
 	}
 }

@@ -1,4 +1,4 @@
-package agent
+package advice
 
 import (
 	"context"
@@ -58,24 +58,24 @@ func parseProfile(key string, raw []byte) (r profileRecord, err error) {
 	return r, nil
 }
 
-// runAdvice saves profiles now and then, and once more when ctx ends.
-func (a *Agent) runAdvice(ctx context.Context) {
+// Run saves profiles now and then, and once more when ctx ends.
+func (d *Advisor) Run(ctx context.Context) {
 	tick := time.NewTicker(saveProfilesEvery)
 	defer tick.Stop()
 	for {
 		select {
 		case <-ctx.Done():
-			a.saveProfiles()
+			d.save()
 			return
 		case <-tick.C:
-			a.saveProfiles()
+			d.save()
 		}
 	}
 }
 
-// saveProfiles stores what has changed in one commit. Samples do not wait for the disk.
-func (a *Agent) saveProfiles() {
-	records, gone := a.advisor.takeUnsaved()
+// save stores what has changed in one commit. Samples do not wait for the disk.
+func (d *Advisor) save() {
+	records, gone := d.takeUnsaved()
 	changes := make([]store.Change, 0, len(records)+len(gone))
 	for _, key := range gone {
 		changes = append(changes, store.Delete(store.Profiles, key))
@@ -84,7 +84,7 @@ func (a *Agent) saveProfiles() {
 		r := &records[i]
 		b, err := json.Marshal(r) // not in the transaction, where others wait
 		if err != nil {
-			a.log.Warn("save profile", "key", r.key(), "err", err)
+			d.cfg.Log.Warn("save profile", "key", r.key(), "err", err)
 			continue
 		}
 		changes = append(changes, store.Put(store.Profiles, r.key(), json.RawMessage(b)))
@@ -92,13 +92,13 @@ func (a *Agent) saveProfiles() {
 	if len(changes) == 0 {
 		return
 	}
-	err := a.store.Room() // what is kept back is not for them
+	err := d.cfg.Store.Room() // what is kept back is not for them
 	if err == nil {
-		err = a.store.Commit(changes...)
+		err = d.cfg.Store.Commit(changes...)
 	}
 	if err != nil {
-		a.log.Error("save profiles", "err", err)
-		a.advisor.putUnsaved(records, gone)
+		d.cfg.Log.Error("save profiles", "err", err)
+		d.putUnsaved(records, gone)
 	}
 }
 
@@ -106,7 +106,7 @@ func (a *Agent) saveProfiles() {
 // VM by VM, so that samples wait for one copy only. A VM that goes in between is still
 // stored as one, or as it was before, and is no part of its template: what is stored
 // counts everything once.
-func (d *advisor) takeUnsaved() (records []profileRecord, gone []string) {
+func (d *Advisor) takeUnsaved() (records []profileRecord, gone []string) {
 	records, gone, ids := d.takeTemplates()
 	for _, id := range ids {
 		if r, ok := d.takeVM(id); ok {
@@ -116,7 +116,7 @@ func (d *advisor) takeUnsaved() (records []profileRecord, gone []string) {
 	return records, gone
 }
 
-func (d *advisor) takeTemplates() (records []profileRecord, gone, vms []string) {
+func (d *Advisor) takeTemplates() (records []profileRecord, gone, vms []string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for name, t := range d.templates {
@@ -131,11 +131,11 @@ func (d *advisor) takeTemplates() (records []profileRecord, gone, vms []string) 
 		}
 	}
 	gone = slices.Collect(maps.Keys(d.gone))
-	d.gone = nil
+	d.gone = map[string]struct{}{}
 	return records, gone, vms
 }
 
-func (d *advisor) takeVM(id string) (r profileRecord, ok bool) {
+func (d *Advisor) takeVM(id string) (r profileRecord, ok bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	w := d.vms[id]
@@ -147,7 +147,7 @@ func (d *advisor) takeVM(id string) (r profileRecord, ok bool) {
 }
 
 // putUnsaved has another try at what could not be saved.
-func (d *advisor) putUnsaved(records []profileRecord, gone []string) {
+func (d *Advisor) putUnsaved(records []profileRecord, gone []string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for i := range records {
@@ -166,29 +166,28 @@ func (d *advisor) putUnsaved(records []profileRecord, gone []string) {
 	}
 }
 
-// loadProfiles takes over what an earlier agent knew. What cannot be read is dropped;
-// what is of VMs that are not there any more goes to their templates. Nobody else has
-// the agent yet.
-func (a *Agent) loadProfiles() {
-	all, err := a.store.Raw(store.Profiles)
+// Load takes over what an earlier agent knew. What cannot be read is dropped; what is of
+// VMs that are not there any more goes to their templates.
+func (d *Advisor) Load() {
+	all, err := d.cfg.Store.Raw(store.Profiles)
 	if err != nil {
-		a.log.Warn("load profiles", "err", err)
+		d.cfg.Log.Warn("load profiles", "err", err)
 		return
 	}
 	keys := slices.Sorted(maps.Keys(all)) // templates before VMs
-	d := &a.advisor
+	view := d.cfg.State.View()
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for _, key := range keys {
 		r, err := parseProfile(key, all[key])
 		if err != nil {
-			a.log.Warn("drop profile", "key", fault.Quote(key), "err", err)
+			d.cfg.Log.Warn("drop profile", "key", fault.Quote(key), "err", err)
 			d.drop(key)
 			continue
 		}
-		v := a.known(r.VM)
+		v := view.VM(r.VM)
 		if v != nil {
-			r.Template = v.Labels[templateLabel]
+			r.Template = v.Labels[TemplateLabel]
 		}
 		d.load(r, v != nil)
 	}
@@ -196,17 +195,11 @@ func (a *Agent) loadProfiles() {
 }
 
 // load takes one record. The caller holds d.mu.
-func (d *advisor) load(r profileRecord, exists bool) {
+func (d *Advisor) load(r profileRecord, exists bool) {
 	switch {
 	case r.VM == "":
-		if d.templates == nil {
-			d.templates = map[string]*template{}
-		}
 		d.templates[r.Template] = &template{profile: r.Profile, used: r.Used}
 	case exists:
-		if d.vms == nil {
-			d.vms = map[string]*watched{}
-		}
 		d.vms[r.VM] = &watched{template: r.Template, profile: r.Profile}
 	default:
 		d.drop(r.key())

@@ -7,6 +7,7 @@ import (
 
 	"cloudflash/agent/autoscale"
 	"cloudflash/agent/fault"
+	"cloudflash/agent/store"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -25,9 +26,11 @@ func TestSystemRecommendAllOrNothing(t *testing.T) {
 	for i := range 3600 {
 		p.Add(p.Born.Add(time.Duration(i)*time.Second), time.Second, autoscale.Limits{0.1, 10e6}, [autoscale.Resources]bool{autoscale.CPU: true, autoscale.Memory: true})
 	}
-	l.advisor.mu.Lock()
-	l.advisor.vms[v.ID].profile = p
-	l.advisor.mu.Unlock()
+	stored := map[string]any{"version": 1, "vm": v.ID, "used": p.Born, "profile": p}
+	if err := l.store.Commit(store.Put(store.Profiles, "vm/"+v.ID, stored)); err != nil {
+		t.Fatal(err)
+	}
+	l.advisor.Load()
 	_, err := l.TakeAdvice(t.Context(), "web", []string{"cpus", "memory_bytes"})
 	var e *fault.Error
 	if !errors.As(err, &e) || e.Code != "memory_in_use" {

@@ -1,4 +1,4 @@
-package agent
+package pages
 
 import (
 	"errors"
@@ -11,23 +11,21 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-func (a *Agent) pageSize() int { return os.Getpagesize() }
-
-// pageOwners is the table of cgroups and their owners: the slice of a VM and
+// owners is the table of cgroups and their owners: the slice of a VM and
 // what is below it are the VM's. The kernel reports what is left of a deleted
 // cgroup as its nearest living ancestor's: of a VM's, that is the directory of all
 // slices.
-func (a *Agent) pageOwners() map[uint64]string {
+func (p *Pages) owners() map[uint64]string {
 	table := map[uint64]string{}
-	vms := filepath.Join(a.parent.Dir(), "vms")
+	vms := filepath.Join(p.cfg.Parent.Dir(), "vms")
 	put(table, vms, OwnerDeleted)
-	ids, err := a.parent.Slices()
+	ids, err := p.cfg.Parent.Slices()
 	if err != nil {
 		return table
 	}
 	for _, id := range ids {
 		put(table, filepath.Join(vms, id), id)
-		scopes, err := a.parent.Slice(id).Scopes()
+		scopes, err := p.cfg.Parent.Slice(id).Scopes()
 		if err != nil {
 			continue // it was deleted meanwhile
 		}
@@ -45,12 +43,12 @@ func put(table map[uint64]string, dir, owner string) {
 	}
 }
 
-// MemoryOwners lists who has pages: VMs by id, then what deleted ones left, then
+// Owners lists who has pages: VMs by id, then what deleted ones left, then
 // the host.
-func (a *Agent) MemoryOwners() ([]MemoryOwner, time.Time, error) {
-	s := a.memory.scanner
+func (p *Pages) Owners() ([]MemoryOwner, time.Time, error) {
+	s := p.scanner
 	if s == nil {
-		return nil, time.Time{}, unsupported(a.memory.scannerErr)
+		return nil, time.Time{}, unsupported(p.scannerErr)
 	}
 	s.Look()
 	now := time.Now().UTC()
@@ -63,7 +61,8 @@ func (a *Agent) MemoryOwners() ([]MemoryOwner, time.Time, error) {
 	}
 	whole := s.Status().Passes > 0
 	byOwner := map[string]pagemap.OwnerStats{}
-	names := a.vmNames()
+	view := p.cfg.State.View()
+	names := namesIn(view)
 	for _, o := range found {
 		owner := ownerNow(names, o.Owner)
 		sum, seen := byOwner[owner]
@@ -74,14 +73,14 @@ func (a *Agent) MemoryOwners() ([]MemoryOwner, time.Time, error) {
 		byOwner[owner] = o
 	}
 	all := []MemoryOwner{}
-	for _, v := range a.VMs() {
-		o := viewOwner(byOwner[v.ID], a.pageSize(), whole)
+	for v := range view.VMs() {
+		o := viewOwner(byOwner[v.ID], os.Getpagesize(), whole)
 		o.Owner, o.Name = v.ID, v.Name
-		a.account(&o)
+		p.account(&o)
 		all = append(all, o)
 	}
 	for _, owner := range []string{OwnerDeleted, OwnerHost} {
-		o := viewOwner(byOwner[owner], a.pageSize(), whole && owner == OwnerDeleted)
+		o := viewOwner(byOwner[owner], os.Getpagesize(), whole && owner == OwnerDeleted)
 		o.Owner, o.Name = owner, owner
 		all = append(all, o)
 	}
@@ -101,8 +100,8 @@ func viewOwner(o pagemap.OwnerStats, pageSize int, whole bool) MemoryOwner {
 }
 
 // account compares a VM's pages with what its slice is charged for.
-func (a *Agent) account(o *MemoryOwner) {
-	slice := a.parent.Slice(o.Owner)
+func (p *Pages) account(o *MemoryOwner) {
+	slice := p.cfg.Parent.Slice(o.Owner)
 	r, err := slice.OpenReader()
 	if err != nil {
 		return // it was deleted meanwhile
@@ -115,17 +114,17 @@ func (a *Agent) account(o *MemoryOwner) {
 		o.UnmappedBytes = int64(st.Slab + st.Sock)
 	}
 	o.ResidualBytes = o.MemoryBytes - o.Bytes - o.UnmappedBytes
-	for _, pid := range a.pidsOf(o.Owner) {
-		if p, err := pagemap.FS("/").OpenProcess(pid); err == nil { // else it has ended
-			o.ResidentBytes += residentBytes(p)
-			_ = p.Close() // an O_PATH descriptor: nothing can be lost
+	for _, pid := range p.pidsOf(o.Owner) {
+		if proc, err := pagemap.FS("/").OpenProcess(pid); err == nil { // else it has ended
+			o.ResidentBytes += residentBytes(proc)
+			_ = proc.Close() // an O_PATH descriptor: nothing can be lost
 		}
 	}
 }
 
 // pidsOf lists the processes of a VM, by their ids on the host.
-func (a *Agent) pidsOf(vmID string) []int {
-	slice := a.parent.Slice(vmID)
+func (p *Pages) pidsOf(vmID string) []int {
+	slice := p.cfg.Parent.Slice(vmID)
 	scopes, err := slice.Scopes()
 	if err != nil {
 		return nil

@@ -1,17 +1,21 @@
-package agent
+package policy
 
 import (
 	"time"
 
 	"cloudflash/agent/fault"
+	"cloudflash/agent/state"
 )
 
-// IdleConfig says what becomes of VMs in which nothing goes on.
-type IdleConfig struct {
+// Idle says what becomes of VMs in which nothing goes on.
+type Idle struct {
 	After  time.Duration // until one is announced; 0 never deletes
 	Notice time.Duration // from there until it is deleted
 	MinVMs int           // so many running VMs stay
 }
+
+// DefaultIdle holds where nothing else is said.
+var DefaultIdle = Idle{After: time.Minute, Notice: 30 * time.Second}
 
 // What the idle policy may say.
 const (
@@ -19,9 +23,9 @@ const (
 	mostMinimum = 1 << 20
 )
 
-// idleConfig is what is in force.
-func (a *Agent) idleConfig(host ownPolicy) IdleConfig {
-	c := a.cfg.Idle
+// IdleFor is what is in force where the host has that policy.
+func (h *Host) IdleFor(host state.OwnPolicy) Idle {
+	c := h.Idle
 	if own := host.Layer.Idle; own != nil {
 		seconds := func(field *time.Duration, v *float64) {
 			if v != nil {
@@ -30,14 +34,16 @@ func (a *Agent) idleConfig(host ownPolicy) IdleConfig {
 		}
 		seconds(&c.After, own.AfterSeconds)
 		seconds(&c.Notice, own.NoticeSeconds)
-		set(&c.MinVMs, own.MinVMs)
+		if own.MinVMs != nil {
+			c.MinVMs = *own.MinVMs
+		}
 	}
 	return c
 }
 
-// idlePolicy is what is in force, and where it comes from.
-func (a *Agent) idlePolicy(host ownPolicy) IdlePolicy {
-	d, c := DefaultConfig().Idle, a.cfg.Idle
+// ShowIdle is what is in force, and where it comes from.
+func (h *Host) ShowIdle(host state.OwnPolicy) IdlePolicy {
+	d, c := DefaultIdle, h.Idle
 	out := IdlePolicy{AfterSeconds: c.After.Seconds(), NoticeSeconds: c.Notice.Seconds(), MinVMs: c.MinVMs, Sources: map[string]string{}}
 	source := func(field string, differs bool) {
 		out.Sources[field] = SourceDefault
@@ -62,7 +68,7 @@ func overlay[T any](field, v *T, sources map[string]string, name string) {
 	}
 }
 
-func checkIdle(l PolicyLayer, f *fault.List, host bool) {
+func checkIdle(l state.PolicyLayer, f *fault.List, host bool) {
 	if l.Idle == nil {
 		return
 	}

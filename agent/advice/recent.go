@@ -1,13 +1,18 @@
-package agent
+package advice
 
-import "time"
+import (
+	"time"
 
-// What ails a VM now is told from between one and five minutes: less is chance, more
-// is past. Config.FindingsAfter may be less than the one.
+	"cloudflash/agent/state"
+)
+
+// ShortestSpan is how long at least, as a rule, a VM is watched until it is told what
+// ails it: less is chance. More than five minutes are past.
+const ShortestSpan = time.Minute
+
 const (
-	shortestSpan = time.Minute
-	longestSpan  = 5 * time.Minute
-	markEvery    = 15 * time.Second
+	longestSpan = 5 * time.Minute
+	markEvery   = 15 * time.Second
 )
 
 // A mark is what counters were at some time. Times are in seconds.
@@ -18,7 +23,7 @@ type mark struct {
 	swap, workingSet                                    int64
 }
 
-func markOf(u *Usage) mark {
+func markOf(u *state.Usage) mark {
 	return mark{at: u.At, cpu: u.CPUSeconds, cpuWaiting: u.CPUWaitingSeconds, cpuStalled: u.CPUStalledSeconds,
 		memoryWaiting: u.MemoryWaitingSeconds, ioWaits: u.IOWaitingSeconds,
 		periods: u.Periods, throttled: u.ThrottledPeriods, refaults: u.Refaults, kills: u.OOMKills,

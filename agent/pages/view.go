@@ -1,15 +1,17 @@
-package agent
+package pages
 
 import (
 	"errors"
+	"os"
 	"time"
 
 	"cloudflash/agent/fault"
+	"cloudflash/agent/state"
 	"cloudflash/pagemap"
 )
 
 // viewMemory is how the world sees the numbers.
-func (a *Agent) viewMemory(t pagemap.Totals, at time.Time) *Memory {
+func (p *Pages) viewMemory(t pagemap.Totals, at time.Time) *Memory {
 	size := int64(t.PageSize)
 	m := &Memory{
 		At: at.UTC(), PageSize: t.PageSize, HugeOrder: t.HugeOrder, HugeBlockBytes: size << t.HugeOrder,
@@ -30,11 +32,11 @@ func (a *Agent) viewMemory(t pagemap.Totals, at time.Time) *Memory {
 		ratio, _ := z.FreeList.Unusable(t.HugeOrder)
 		m.WorstZone = &WorstZone{Node: z.Node, Zone: z.Name, FragmentationRatio: ratio}
 	}
-	last := a.memory.current.Load()
-	if last != nil && last.Map != nil && at.Sub(a.memory.mapped) < mapEvery {
+	last := p.Last()
+	if last != nil && last.Map != nil && at.Sub(p.mapped) < mapEvery {
 		m.Map = last.Map
 	}
-	a.viewScan(m, at)
+	p.viewScan(m, at)
 	return m
 }
 
@@ -42,17 +44,17 @@ func (a *Agent) viewMemory(t pagemap.Totals, at time.Time) *Memory {
 const mapEvery = 5 * time.Second
 
 // readScan publishes the newest of the scan without waiting for the next second.
-func (a *Agent) readScan() {
-	a.memory.view.Lock()
-	defer a.memory.view.Unlock()
-	last := a.memory.current.Load()
+func (p *Pages) readScan() {
+	p.view.Lock()
+	defer p.view.Unlock()
+	last := p.Last()
 	if last == nil {
 		return
 	}
 	m := *last
 	m.Map = nil
-	a.viewScan(&m, time.Now())
-	a.memory.current.Store(&m)
+	p.viewScan(&m, time.Now())
+	p.current.Store(&m)
 }
 
 func viewZone(z pagemap.ZoneTotals) MemoryZone {
@@ -67,18 +69,18 @@ func viewZone(z pagemap.ZoneTotals) MemoryZone {
 }
 
 // viewScan fills in what the scan knows.
-func (a *Agent) viewScan(m *Memory, now time.Time) {
-	s := a.memory.scanner
+func (p *Pages) viewScan(m *Memory, now time.Time) {
+	s := p.scanner
 	if s == nil {
-		m.Scan = MemoryScan{State: "unavailable", Reason: a.memory.scannerErr.Error()}
-		if a.memory.off {
+		m.Scan = MemoryScan{State: "unavailable", Reason: p.scannerErr.Error()}
+		if p.off {
 			m.Scan.State = "off"
 		}
 		return
 	}
 	st := s.Status()
 	m.Scan = MemoryScan{State: st.State, Reason: st.Reason, PagesScanned: int64(min(st.Scanned, st.Pages)), Pages: int64(st.Pages),
-		StartedAt: stamp(st.Started), FinishedAt: stamp(st.Finished), CPURatio: st.CPURatio, BudgetRatio: a.cfg.PageScan,
+		StartedAt: stamp(st.Started), FinishedAt: stamp(st.Finished), CPURatio: st.CPURatio, BudgetRatio: p.cfg.Budget,
 		CPUSeconds: st.CPU.Seconds(), Passes: int64(st.Passes)}
 	if !st.Finished.IsZero() {
 		age := max(now.Sub(st.Finished).Seconds(), 0)
@@ -88,8 +90,8 @@ func (a *Agent) viewScan(m *Memory, now time.Time) {
 		m.Scan.Full = &MemoryFullScan{ID: st.FullID, Progress: min(st.FullProgress, 1)}
 	}
 	if m.Map == nil {
-		m.Map = a.viewMapTotals(s, st)
-		a.memory.mapped = now
+		m.Map = p.viewMapTotals(s, st)
+		p.mapped = now
 	}
 	m.CompactableRatio = nil
 	if st.Passes > 0 && st.Map.Blocks > 0 {
@@ -98,7 +100,7 @@ func (a *Agent) viewScan(m *Memory, now time.Time) {
 	}
 }
 
-func (a *Agent) viewMapTotals(s *pagemap.Scanner, st pagemap.Status) *MemoryMapTotal {
+func (p *Pages) viewMapTotals(s *pagemap.Scanner, st pagemap.Status) *MemoryMapTotal {
 	owners, err := s.Owners()
 	if err != nil {
 		return nil
@@ -114,7 +116,7 @@ func (a *Agent) viewMapTotals(s *pagemap.Scanner, st pagemap.Status) *MemoryMapT
 			out.Classes[class.String()] = int64(n)
 		}
 	}
-	names := a.vmNames()
+	names := namesIn(p.cfg.State.View())
 	for _, o := range owners {
 		owner := ownerNow(names, o.Owner)
 		out.Owners[owner] += int64(o.Pages)
@@ -133,10 +135,10 @@ func stamp(t time.Time) *time.Time {
 	return &t
 }
 
-// vmNames are the names of all VMs by their id.
-func (a *Agent) vmNames() map[string]string {
+// namesIn are the names of all VMs by their id.
+func namesIn(s state.View) map[string]string {
 	names := map[string]string{}
-	for r := range a.state.View().VMs() {
+	for r := range s.VMs() {
 		names[r.ID] = r.Name
 	}
 	return names
@@ -151,13 +153,13 @@ func ownerNow(names map[string]string, owner string) string {
 	return OwnerDeleted
 }
 
-// MemoryMap draws span page frames from the one numbered from on, as at most cells
+// Map draws span page frames from the one numbered from on, as at most cells
 // cells. A span of 0 is everything from there on. owner is a VM, by id or name,
 // host or deleted, whose pages are counted apart; empty for none.
-func (a *Agent) MemoryMap(from, span int64, cells int, owner string) (MemoryMap, error) {
-	s := a.memory.scanner
+func (p *Pages) Map(from, span int64, cells int, owner string) (MemoryMap, error) {
+	s := p.scanner
 	if s == nil {
-		return MemoryMap{}, unsupported(a.memory.scannerErr)
+		return MemoryMap{}, unsupported(p.scannerErr)
 	}
 	all := int64(s.Span())
 	var f fault.List
@@ -173,28 +175,28 @@ func (a *Agent) MemoryMap(from, span int64, cells int, owner string) (MemoryMap,
 		return MemoryMap{}, err
 	}
 	if owner != "" && owner != OwnerHost && owner != OwnerDeleted {
-		v, err := a.lookup(owner)
-		if err != nil {
-			return MemoryMap{}, err
+		v := p.cfg.State.View().FindVM(owner)
+		if v == nil {
+			return MemoryMap{}, state.NoVM(owner)
 		}
 		owner = v.ID
 	}
 	now := time.Now()
-	p, err := s.Map(uint64(from), uint64(span), cells, owner)
+	picture, err := s.Map(uint64(from), uint64(span), cells, owner)
 	if errors.Is(err, pagemap.ErrEmpty) {
 		return MemoryMap{}, notYet("no page has been scanned yet")
 	}
 	if err != nil {
 		return MemoryMap{}, err
 	}
-	return a.viewPicture(p, owner, now), nil
+	return p.viewPicture(picture, owner, now), nil
 }
 
-func (a *Agent) viewPicture(p pagemap.Picture, owner string, now time.Time) MemoryMap {
-	m := MemoryMap{At: now.UTC(), PageSize: a.pageSize(), From: int64(p.From), Span: int64(p.Span), PagesPerCell: int64(p.PagesPerCell),
-		Owner: owner, Cells: make([]MemoryCell, len(p.Cells))}
-	names := a.vmNames()
-	for i, c := range p.Cells {
+func (p *Pages) viewPicture(of pagemap.Picture, owner string, now time.Time) MemoryMap {
+	m := MemoryMap{At: now.UTC(), PageSize: os.Getpagesize(), From: int64(of.From), Span: int64(of.Span), PagesPerCell: int64(of.PagesPerCell),
+		Owner: owner, Cells: make([]MemoryCell, len(of.Cells))}
+	names := namesIn(p.cfg.State.View())
+	for i, c := range of.Cells {
 		out := MemoryCell{First: int64(c.First), Free: int64(c.Free), Used: int64(c.Used), Fragmented: int64(c.Fragmented),
 			Absent: int64(c.Absent), Uninitialised: int64(c.Uninitialised), Unknown: int64(c.Unknown), Unmovable: int64(c.Unmovable),
 			LargestFreeRun: int64(c.LargestFreeRun), Owned: int64(c.Owned), Node: c.Node, AgeSeconds: c.Age.Seconds(),

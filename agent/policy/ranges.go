@@ -1,0 +1,37 @@
+package policy
+
+import (
+	"math"
+
+	"cloudflash/agent/fault"
+	"cloudflash/agent/state"
+)
+
+// Range is the accepted values of one field, both ends included.
+type Range[T int | int64 | float64] struct{ Min, Max T }
+
+// Ranges are the accepted values of a spec.
+type Ranges struct {
+	CPUs         Range[float64]
+	MemoryBytes  Range[int64]
+	StorageBytes Range[int64]
+	BandwidthBPS Range[int64]
+	GPUs         Range[int]
+	PIDs         Range[int64]
+}
+
+// Check refuses a spec with a value outside of its range.
+func (r Ranges) Check(s state.Spec) error {
+	var f fault.List
+	fault.Within(&f, "/cpus", s.CPUs, r.CPUs.Min, r.CPUs.Max)
+	fault.Within(&f, "/memory_bytes", s.MemoryBytes, r.MemoryBytes.Min, r.MemoryBytes.Max)
+	fault.Within(&f, "/storage_bytes", s.StorageBytes, r.StorageBytes.Min, r.StorageBytes.Max)
+	fault.Within(&f, "/bandwidth_bps", s.BandwidthBPS, r.BandwidthBPS.Min, r.BandwidthBPS.Max)
+	fault.Within(&f, "/gpus", s.GPUs, r.GPUs.Min, r.GPUs.Max)
+	fault.Within(&f, "/pids", s.PIDs, r.PIDs.Min, r.PIDs.Max)
+	fault.Within(&f, "/io/rbps", s.IO.ReadBPS, 0, math.MaxInt64)
+	fault.Within(&f, "/io/wbps", s.IO.WriteBPS, 0, math.MaxInt64)
+	fault.Within(&f, "/io/riops", s.IO.ReadIOPS, 0, math.MaxInt64)
+	fault.Within(&f, "/io/wiops", s.IO.WriteIOPS, 0, math.MaxInt64)
+	return f.Err("out_of_range")
+}
