@@ -2,7 +2,6 @@ package agent
 
 import (
 	"context"
-	"fmt"
 	"time"
 
 	"cloudflash/agent/advice"
@@ -67,7 +66,8 @@ func (a *Agent) TakeAdvice(ctx context.Context, ref string, resources []string) 
 	if err != nil {
 		return VM{}, err
 	}
-	return a.follow(ctx, v, r.Spec, to, "advice.applied", "has what is advised", &AppliedAdvice{At: time.Now().UTC(), From: r.Spec, To: to})
+	taken := &AppliedAdvice{At: time.Now().UTC(), From: r.Spec, To: to}
+	return a.follow(ctx, v, r.Spec, to, taken, Event{Kind: "advice.applied", Message: "VM " + v.Name + " has what is advised"})
 }
 
 // UndoAdvice gives a VM back what it had of the resources for which advice was taken
@@ -84,22 +84,20 @@ func (a *Agent) UndoAdvice(ctx context.Context, ref string) (VM, error) {
 	if err != nil {
 		return VM{}, err
 	}
-	return a.follow(ctx, v, r.Spec, to, "advice.undone", "has again what it had before advice was taken", nil)
+	said := Event{Kind: "advice.undone", Message: "VM " + v.Name + " has again what it had before advice was taken"}
+	return a.follow(ctx, v, r.Spec, to, nil, said)
 }
 
 // follow changes a VM for advice that it has taken or given back. The caller holds v.work.
-func (a *Agent) follow(ctx context.Context, v *vm, from, to Spec, kind, said string, taken *AppliedAdvice) (VM, error) {
+func (a *Agent) follow(ctx context.Context, v *vm, from, to Spec, taken *AppliedAdvice, said Event) (VM, error) {
 	out, err := a.change(ctx, v, changeOf(from, to), func(next *vmRecord) { next.Advice = taken })
 	if err != nil {
 		return VM{}, err
 	}
-	a.note(Event{
-		Level:   LevelInfo,
-		Kind:    kind,
-		VM:      v.ID,
-		Message: fmt.Sprintf("VM %s %s: %s", v.Name, said, advice.Difference(from, to)),
-		Data:    map[string]any{"from": from, "to": to},
-	})
+	said.Level, said.VM = LevelInfo, v.ID
+	said.Message += ": " + advice.Difference(from, to)
+	said.Data = map[string]any{"from": from, "to": to}
+	a.note(said)
 	return out, nil
 }
 

@@ -57,6 +57,15 @@ func bare(t testing.TB) *Agent {
 	if err := a.load(); err != nil {
 		t.Fatal(err)
 	}
+	a.Pages = pages.Open(pages.Config{
+		Log:     cfg.Log,
+		State:   a.state,
+		Budget:  -1,
+		Report:  func(time.Duration, error) {},
+		Changed: a.tellUpdates,
+	})
+	t.Cleanup(func() { _ = a.Pages.Close() })
+	a.advisor = a.newAdvisor()
 	return a
 }
 

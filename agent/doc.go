@@ -6,7 +6,7 @@
 // every step can be repeated or undone; nothing a cloudlet controls is followed
 // as root. Limits live in package cgroup, namespaces in agent/guest, records in
 // agent/state, their file in agent/store, samples in agent/meter, queue order in
-// agent/schedule.
+// agent/schedule, rules of scaling in agent/policy. What it refuses is a fault.Error.
 //
 // # Who owns what
 //
@@ -25,12 +25,13 @@
 // What is done to a VM in the kernel is done by who has vm.work: create, resize,
 // freeze, delete, recover, and the loop of autoscaling, which hands it on to the
 // goroutine that writes the limits. Agent.scaling.mu guards what that loop knows of
-// VMs, memory.view the map of pages, and the advisor has a lock of its own.
+// VMs. agent/pages, agent/advice and agent/tokens keep what is theirs; they ask the agent
+// by what they were given at the start, and never with a lock of their own.
 //
 // # In which order
 //
 // vm.work, then scaling.mu, then Agent.showing, then a change, then Agent.held, then
-// the advisor's. A change may take held for a moment, so nobody calls Update with it.
+// those of the parts. A change may take held for a moment, so nobody calls Update with it.
 // What gives a VM work (a cloudlet placed or submitted, a session, a change of its
 // spec) and what takes an idle VM away are changes, even those that store nothing: so
 // one comes before the other, and the second sees the first.
