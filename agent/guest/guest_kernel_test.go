@@ -341,6 +341,39 @@ func TestKernelInitSurvivesAForkBomb(t *testing.T) {
 	}
 }
 
+// An init that needed another thread when its VM has used up all process ids would die:
+// it has all that it will ever need from the start, however busy the machine was then.
+func TestKernelInitMakesNoThreadLater(t *testing.T) {
+	for range 6 {
+		busy := exec.Command("sh", "-c", "while :; do :; done")
+		if err := busy.Start(); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() {
+			_ = busy.Process.Kill()
+			_ = busy.Wait()
+		})
+	}
+	for range 3 {
+		v := newVM(t, nil)
+		threads := func() int {
+			all, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", v.PID()))
+			if err != nil {
+				t.Fatal(err)
+			}
+			return len(all)
+		}
+		before := threads()
+		for range 3 {
+			v.run("true & true & true & wait")
+		}
+		if after := threads(); after != before {
+			t.Errorf("it had %d threads at its start, and %d later", before, after)
+		}
+		t.Logf("%d threads", before)
+	}
+}
+
 func TestKernelIdleInitIsSmallAndStill(t *testing.T) {
 	newVM(t, nil) // what two inits share, such as their program, is nobody's private memory
 	v := newVM(t, nil)

@@ -19,7 +19,6 @@ import (
 	"runtime/debug"
 	"sync"
 	"syscall"
-	"time"
 	"unsafe"
 
 	"cloudflash/agent/guest/wire"
@@ -72,16 +71,26 @@ func ignoreSignals() {
 	}
 }
 
-// warmUp makes the threads that the runtime will want: each goroutine that
-// blocks in the kernel needs one more. Idle threads stay for ever.
+// threads are as many as the runtime ever wants: one that waits for requests, one that
+// waits for children, one that runs, and one to spare for the collector.
+const threads = 4
+
+// warmUp makes the threads that the runtime will want: each goroutine that blocks in the
+// kernel needs one more, and one that cannot be made ends the process. They are tied to
+// goroutines that wait for each other, so that there are as many even where the machine
+// is too busy for the runtime to notice that one blocks. Idle threads stay for ever.
 func warmUp() {
-	var wg sync.WaitGroup
-	for range 4 {
-		wg.Go(func() {
-			_ = unix.Nanosleep(&unix.Timespec{Nsec: int64(2 * time.Millisecond)}, nil)
+	var there, gone sync.WaitGroup
+	there.Add(threads)
+	for range threads {
+		gone.Go(func() {
+			runtime.LockOSThread()
+			defer runtime.UnlockOSThread() // or it would end with the goroutine
+			there.Done()
+			there.Wait()
 		})
 	}
-	wg.Wait()
+	gone.Wait()
 	runtime.GC()
 	debug.FreeOSMemory()
 }
