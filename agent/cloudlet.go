@@ -14,6 +14,7 @@ type CloudletSubmit struct {
 	OnDeadline      string
 	DurationSeconds float64 // of the built-in burn when Argv is empty
 	Request         Request
+	Key             string `json:"-"` // tells the same request, made again, from a second one; empty for none
 }
 
 // Cloudlet is one command run inside a VM.

@@ -26,13 +26,21 @@ const defaultDuration = 60
 
 // SubmitCloudlet queues a command and returns at once.
 func (a *Agent) SubmitCloudlet(_ context.Context, req CloudletSubmit) (Cloudlet, error) {
+	key, err := askedWith("cloudlet", req.Key, req)
+	if err != nil {
+		return Cloudlet{}, err
+	}
 	req = req.withDefaults()
 	if err := req.check(); err != nil {
 		return Cloudlet{}, err
 	}
 
 	var rec cloudletRecord
-	err := a.state.Update(func(tx *state.Tx) error {
+	made := ""
+	err = a.state.Update(func(tx *state.Tx) error {
+		if made, err = key.before(tx.View); made != "" || err != nil {
+			return err
+		}
 		vmID, err := pin(tx.View, req)
 		if err != nil {
 			return err
@@ -46,6 +54,7 @@ func (a *Agent) SubmitCloudlet(_ context.Context, req CloudletSubmit) (Cloudlet,
 				"a cloudlet named %s is %s (%s)", fault.Quote(rec.Name), other.State, other.ID)
 		}
 		tx.PutCloudlet(rec)
+		a.keepKey(tx, key, rec.ID)
 		tx.Tell(Event{Level: LevelInfo, Kind: "cloudlet.queued", VM: vmID, Cloudlet: rec.ID,
 			Message: fmt.Sprintf("cloudlet %s queued, SLA %d", rec.Name, rec.SLA)})
 		a.touch(vmID, "a cloudlet waits for it")
@@ -53,6 +62,13 @@ func (a *Agent) SubmitCloudlet(_ context.Context, req CloudletSubmit) (Cloudlet,
 	})
 	if err != nil {
 		return Cloudlet{}, err
+	}
+	if made != "" {
+		c, err := a.Cloudlet(made)
+		if errors.Is(err, fault.ErrNotFound) {
+			err = spent("cloudlet")
+		}
+		return c, err
 	}
 	defer a.poke()
 	s := a.state.View()

@@ -97,7 +97,7 @@ func TestEveryChangeBesideEveryReader(t *testing.T) {
 			return err
 		},
 		"create and delete": func(*vm) error {
-			v, err := r.admit(VMCreate{Name: "more", Spec: Spec{CPUs: 0.1, MemoryBytes: 32 * mib}}.withDefaults(r.cfg.Defaults))
+			v, _, err := r.admit(VMCreate{Name: "more", Spec: Spec{CPUs: 0.1, MemoryBytes: 32 * mib}}.withDefaults(r.cfg.Defaults), asked{})
 			if err != nil {
 				return err
 			}

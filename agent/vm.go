@@ -59,6 +59,8 @@ type VMCreate struct {
 	Autoscale PolicyLayer
 	// Keep saves it from being deleted when idle.
 	Keep bool
+	// Key tells the same request, made again, from a second one; empty for none.
+	Key string `json:"-"`
 }
 
 // VMChange changes a VM's spec; nil leaves a field alone.

@@ -20,13 +20,20 @@ const (
 // CreateVM makes a VM and returns once it is running. It is all or nothing:
 // on an error no trace of the VM is left.
 func (a *Agent) CreateVM(ctx context.Context, req VMCreate) (VM, error) {
+	key, err := askedWith("VM", req.Key, req)
+	if err != nil {
+		return VM{}, err
+	}
 	req = req.withDefaults(a.cfg.Defaults)
 	if err := a.checkCreate(req); err != nil {
 		return VM{}, err
 	}
-	v, err := a.admit(req)
-	if err != nil {
+	v, made, err := a.admit(req, key)
+	switch {
+	case err != nil:
 		return VM{}, err
+	case made != "":
+		return a.madeVM(ctx, made)
 	}
 	v.work.Lock()
 	defer v.work.Unlock()
@@ -101,10 +108,13 @@ func (a *Agent) checkCreate(r VMCreate) error {
 	return a.cfg.Ranges.Check(r.Spec)
 }
 
-// admit reserves the name, the id range and the capacity, and stores the intent.
-func (a *Agent) admit(req VMCreate) (*vm, error) {
-	var v *vm
-	err := a.state.Update(func(tx *state.Tx) error {
+// admit reserves the name, the id range and the capacity, and stores the intent. Where
+// the same request has been made before, it returns the id of what that has made.
+func (a *Agent) admit(req VMCreate, key asked) (v *vm, made string, err error) {
+	err = a.state.Update(func(tx *state.Tx) error {
+		if made, err = key.before(tx.View); made != "" || err != nil {
+			return err
+		}
 		if other := tx.FindVM(req.Name); other != nil {
 			return fault.Refuse(fault.ErrExists, "name_taken", "choose another name, or delete the VM",
 				"a VM named %s exists (%s, %s)", fault.Quote(req.Name), other.ID, other.State)
@@ -139,6 +149,7 @@ func (a *Agent) admit(req VMCreate) (*vm, error) {
 			Keep:      req.Keep,
 		}
 		tx.PutVM(rec)
+		a.keepKey(tx, key, rec.ID)
 		v = a.newVM(&rec)
 		a.held.Lock()
 		defer a.held.Unlock()
@@ -151,7 +162,7 @@ func (a *Agent) admit(req VMCreate) (*vm, error) {
 		delete(a.vms, v.ID)
 		a.held.Unlock()
 	}
-	return v, err
+	return v, made, err
 }
 
 func (a *Agent) newVM(r *vmRecord) *vm {
@@ -183,8 +194,18 @@ func (a *Agent) freeSlot(s state.View, last bool) (int, error) {
 // giveUp erases a VM whose creation failed. What cannot be erased now stays
 // in state deleting and is erased at the next start.
 func (a *Agent) giveUp(ctx context.Context, v *vm, cause error) {
-	if _, err := a.setState(v, VMDeleting, cause.Error(), Event{Level: LevelError, Kind: "vm.create_failed", VM: v.ID,
-		Message: fmt.Sprintf("VM %s not created: %v", v.Name, cause)}); err != nil {
+	err := a.state.UpdateAnyway(func(tx *state.Tx) error {
+		if m := tx.MadeBy(v.ID); m != nil {
+			tx.DeleteMade(m.ID) // asked again, it is tried again
+		}
+		return v.changed(func(rec *vmRecord) { rec.State, rec.Reason = VMDeleting, cause.Error() }, Event{
+			Level:   LevelError,
+			Kind:    "vm.create_failed",
+			VM:      v.ID,
+			Message: fmt.Sprintf("VM %s not created: %v", v.Name, cause),
+		})(tx)
+	})
+	if err != nil {
 		return
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), kernelTimeout)

@@ -37,11 +37,11 @@ func cloudletAnswer(c agent.Cloudlet) *cloudletOutput {
 	return &cloudletOutput{Location: base + "/cloudlets/" + c.ID, Body: c}
 }
 
-func (s *server) submitCloudlet(ctx context.Context, _ *struct{}, b *submitBody) (*cloudletOutput, error) {
+func (s *server) submitCloudlet(ctx context.Context, in *Keyed, b *submitBody) (*cloudletOutput, error) {
 	if err := refuseZeroes(map[string]bool{"/sla": isZero(b.SLA), "/duration_seconds": isZero(b.DurationSeconds)}); err != nil {
 		return nil, err
 	}
-	req := agent.CloudletSubmit{Name: b.Name, VM: b.VM, Argv: b.Argv, Env: b.Env, WorkDir: b.WorkDir,
+	req := agent.CloudletSubmit{Key: in.Key, Name: b.Name, VM: b.VM, Argv: b.Argv, Env: b.Env, WorkDir: b.WorkDir,
 		DeadlineSeconds: b.DeadlineSeconds, OnDeadline: b.OnDeadline, Request: agent.Request(b.Request)}
 	take(&req.SLA, b.SLA)
 	take(&req.DurationSeconds, b.DurationSeconds)

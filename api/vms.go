@@ -83,8 +83,13 @@ func (s *server) listVMs(_ context.Context, in *listVMsInput) (*listOutput[agent
 	}), in.Paging, func(v agent.VM) cursor { return cursor{Key: v.Name} })
 }
 
-func (s *server) createVM(ctx context.Context, _ *struct{}, b *createVMBody) (*vmOutput, error) {
-	req := agent.VMCreate{Name: b.Name, Image: b.Image, Labels: b.Labels, Spec: agent.Spec{GPUs: b.GPUs}}
+// Keyed is a request that may be made again without making more.
+type Keyed struct {
+	Key string `header:"Idempotency-Key" doc:"Made up by the client, 1 to 255 characters. The same request with the same key makes nothing more: it is answered with what it has made, as it is now. Keys are remembered for 24 hours, the last 10,000"`
+}
+
+func (s *server) createVM(ctx context.Context, in *Keyed, b *createVMBody) (*vmOutput, error) {
+	req := agent.VMCreate{Key: in.Key, Name: b.Name, Image: b.Image, Labels: b.Labels, Spec: agent.Spec{GPUs: b.GPUs}}
 	take(&req.Spec.CPUs, b.CPUs)
 	take(&req.Spec.MemoryBytes, b.MemoryBytes)
 	take(&req.Spec.StorageBytes, b.StorageBytes)

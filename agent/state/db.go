@@ -78,9 +78,10 @@ func (d *DB) load(disk *store.Store, cfg Config) error {
 	decisions, err4 := store.All[*Decision](disk, store.Decisions)
 	operations, err5 := store.All[Operation](disk, store.Operations)
 	tokens, err6 := store.All[StoredToken](disk, store.Tokens)
+	made, err9 := store.All[Made](disk, store.Made)
 	policy, _, err7 := store.Get[OwnPolicy](disk, store.Meta, policyKey)
 	boot, _, err8 := store.Get[string](disk, store.Meta, bootKey)
-	if err := errors.Join(err1, err2, err3, err4, err5, err6, err7, err8); err != nil {
+	if err := errors.Join(err1, err2, err3, err4, err5, err6, err7, err8, err9); err != nil {
 		return err
 	}
 
@@ -104,6 +105,9 @@ func (d *DB) load(disk *store.Store, cfg Config) error {
 	}
 	for _, r := range tokens {
 		t.PutToken(r)
+	}
+	for _, r := range made {
+		t.PutMade(r)
 	}
 	t.txn.Commit()
 	return nil

@@ -364,6 +364,9 @@ func TestLoadAgain(t *testing.T) {
 		tx.PutToken(StoredToken{Token: Token{ID: "t", Name: "ci"}, Hash: "h"})
 		tx.PutToken(StoredToken{Token: Token{ID: "u", Name: "old"}, Hash: "g"})
 		tx.DeleteToken("u")
+		tx.PutMade(Made{ID: "k", Body: "b", Target: "a"})
+		tx.PutMade(Made{ID: "l", Body: "b", Target: "b"})
+		tx.DeleteMade("l")
 		tx.SetPolicy(OwnPolicy{Gen: 7})
 		tx.SetBoot("boot")
 		tx.Tell(Event{Kind: "x"})
@@ -380,6 +383,9 @@ func TestLoadAgain(t *testing.T) {
 	}
 	if v.TokenOf("h") == nil || v.TokenOf("g") != nil || v.Policy().Gen != 7 || v.Boot() != "boot" {
 		t.Errorf("%v %v %v", slices.Collect(v.Tokens()), v.Policy(), v.Boot())
+	}
+	if v.MadeBy("a") == nil || v.Made("k").Body != "b" || v.Made("l") != nil || len(slices.Collect(v.MadeInOrder())) != 1 {
+		t.Errorf("made: %v", slices.Collect(v.MadeInOrder()))
 	}
 	must(t, again.Update(func(tx *Tx) error { tx.Tell(Event{Kind: "y"}); return nil }))
 	if e, _ := again.View().Events(1, 5); len(e) != 1 || e[0].Seq != 2 {

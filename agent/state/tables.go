@@ -15,6 +15,7 @@ const (
 	tableEnded      = "ended"
 	tableOperations = "operations"
 	tableTokens     = "tokens"
+	tableMade       = "made"
 	tableRest       = "rest"
 )
 
@@ -41,6 +42,7 @@ type rest struct {
 	vms       int
 	cloudlets [len(cloudletStates)]int // by state, in the order of cloudletStates
 	finished  int                      // operations
+	made      int
 
 	ended     []*Cloudlet // in the order of their ends
 	events    []Event     // by Seq
@@ -99,6 +101,11 @@ func schema() *memdb.DBSchema {
 			sorted(byName, func(r *StoredToken) string { return word(r.Name) }),
 			sorted(byHash, func(r *StoredToken) string { return word(r.Hash) }),
 			sorted(byCreated, func(r *StoredToken) string { return number(r.CreatedAt.UnixNano()) }),
+		),
+		table(tableMade,
+			unique(func(r *Made) string { return r.ID }),
+			sorted(byTarget, func(r *Made) string { return word(r.Target) }),
+			sorted(byCreated, func(r *Made) string { return number(r.At.UnixNano()) }),
 		),
 		table(tableRest, unique(func(*rest) string { return tableRest })),
 	}

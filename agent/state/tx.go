@@ -14,6 +14,7 @@ const (
 	KeepDecisions  = 5000
 	KeepEnded      = 10000 // cloudlets
 	KeepOperations = 1000  // that have finished
+	KeepMade       = 10000
 )
 
 // Keys in store.Meta.
@@ -143,6 +144,29 @@ func (t *Tx) DeleteToken(id string) {
 	if old := t.Token(id); old != nil {
 		t.put(tableTokens, old, nil)
 		t.forget(store.Tokens, id)
+	}
+}
+
+// PutMade stores what a request has made. The oldest may be forgotten for it.
+func (t *Tx) PutMade(r Made) {
+	old := t.Made(r.ID)
+	t.put(tableMade, orNil(old), &r)
+	t.store(store.Made, r.ID, &r)
+	if old != nil {
+		return
+	}
+	t.change(func(rest *rest) { rest.made++ })
+	if t.rest().made > KeepMade {
+		t.DeleteMade(first[Made](t.View, tableMade, byCreated, "").ID)
+	}
+}
+
+// DeleteMade forgets that a request has made something.
+func (t *Tx) DeleteMade(id string) {
+	if old := t.Made(id); old != nil {
+		t.change(func(rest *rest) { rest.made-- })
+		t.put(tableMade, old, nil)
+		t.forget(store.Made, id)
 	}
 }
 

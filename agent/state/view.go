@@ -269,6 +269,15 @@ func (v View) TokenOf(hash string) *StoredToken {
 	return first[StoredToken](v, tableTokens, byHash, word(hash))
 }
 
+// Made is what a request has made, by the id of its key; nil when it has made nothing.
+func (v View) Made(id string) *Made { return get[Made](v, tableMade, id) }
+
+// MadeInOrder is all that requests with a key have made, the oldest first.
+func (v View) MadeInOrder() iter.Seq[*Made] { return all[Made](v, tableMade, byCreated, "") }
+
+// MadeBy is the request with a key that has made a VM or cloudlet, or nil.
+func (v View) MadeBy(target string) *Made { return first[Made](v, tableMade, byTarget, word(target)) }
+
 // Policy is the host's own.
 func (v View) Policy() OwnPolicy { return v.rest().policy }
 

@@ -35,6 +35,7 @@ const (
 	Decisions  Bucket = "decisions"
 	Meta       Bucket = "meta"
 	Profiles   Bucket = "profiles"
+	Made       Bucket = "made"
 )
 
 // ErrLocked means that another agent holds the store.
@@ -141,8 +142,6 @@ func (s *Store) checkSchema() error {
 	})
 }
 
-// create makes the buckets that are missing. Where none is, as at every start but the
-// first, nothing is written: the disk may be full.
 // idKey is where the store's name of its own is, in Meta.
 const idKey = "id"
 
@@ -156,6 +155,8 @@ func (s *Store) ID() (string, error) {
 	return id, s.Commit(Put(Meta, idKey, id))
 }
 
+// create makes the buckets that are missing. Where none is, as at every start but the
+// first, nothing is written: the disk may be full.
 func (s *Store) create() error {
 	missing := false
 	err := s.db.View(func(tx *bolt.Tx) error {
@@ -171,7 +172,7 @@ func (s *Store) create() error {
 	return s.db.Update(createBuckets)
 }
 
-var buckets = [...]Bucket{VMs, Cloudlets, Events, Operations, Tokens, Decisions, Meta, Profiles}
+var buckets = [...]Bucket{VMs, Cloudlets, Events, Operations, Tokens, Decisions, Meta, Profiles, Made}
 
 func createBuckets(tx *bolt.Tx) error {
 	for _, b := range buckets {

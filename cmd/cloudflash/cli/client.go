@@ -3,6 +3,7 @@ package cli
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -186,8 +187,22 @@ func (c *client) unreachable(ctx context.Context, err error) error {
 	case errors.Is(err, fs.ErrPermission):
 		hint = "\nhint: run as root, or join the group cloudflash"
 	}
-	return &exit{ExitUnreachable, fmt.Sprintf("cannot reach the agent at %s: %v%s", clean(c.host), cause(err), hint)}
+	var op *net.OpError
+	dialling := errors.As(err, &op) && op.Op == "dial"
+	text := fmt.Sprintf("cannot reach the agent at %s: %v%s", clean(c.host), cause(err), hint)
+	return &unanswered{exit: &exit{ExitUnreachable, text}, sent: !dialling}
 }
+
+// unanswered is why no answer has come.
+type unanswered struct {
+	exit *exit
+	sent bool // the request may have come to somebody
+}
+
+func (u *unanswered) Error() string { return u.exit.text }
+
+// Unwrap tells the exit code.
+func (u *unanswered) Unwrap() error { return u.exit }
 
 // cause drops the method and the made-up address from the error of net/http.
 func cause(err error) error {
@@ -212,6 +227,38 @@ func (c *client) call(ctx context.Context, method, path string, query url.Values
 		return fmt.Errorf("decode the answer to %s %s: %w", method, path, err)
 	}
 	return nil
+}
+
+// comeBack is how long an agent is waited for that went away in the middle of a request.
+const comeBack = 30 * time.Second
+
+// create asks for something new. When the agent goes away before it has answered, nobody
+// knows whether that has been made, so it is asked again, with the same key, once it is
+// back: the agent makes it once. Warn is told of that.
+func (c *client) create(ctx context.Context, path string, body, out any, warn io.Writer) error {
+	key := rand.Text()
+	err := c.call(ctx, http.MethodPost, path, nil, body, out, "Idempotency-Key", key)
+	var u *unanswered
+	if cut := errors.Is(err, io.ErrUnexpectedEOF); !cut && (!errors.As(err, &u) || !u.sent) {
+		return err
+	}
+
+	fmt.Fprintf(warn, "the agent went away before it answered; asking again for up to %v\n", comeBack)
+	patient, cancel := context.WithTimeout(ctx, comeBack)
+	defer cancel()
+	for wait := 100 * time.Millisecond; ; wait = min(2*wait, 2*time.Second) {
+		select {
+		case <-patient.Done():
+			return err
+		case <-time.After(wait):
+		}
+		again := c.call(patient, http.MethodPost, path, nil, body, out, "Idempotency-Key", key)
+		var p *problemError
+		notYet := errors.As(again, &p) && p.Status == http.StatusServiceUnavailable
+		if !notYet && !errors.As(again, &u) && !errors.Is(again, io.ErrUnexpectedEOF) && patient.Err() == nil {
+			return again
+		}
+	}
 }
 
 func (c *client) get(ctx context.Context, path string, query url.Values, out any) error {

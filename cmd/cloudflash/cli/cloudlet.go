@@ -170,7 +170,7 @@ func (a *app) submit(ctx context.Context, s submission, argv []string) (agent.Cl
 	if err != nil {
 		return out, err
 	}
-	return out, a.client().call(ctx, "POST", "/cloudlets", nil, body, &out)
+	return out, a.client().create(ctx, "/cloudlets", body, &out, a.Err)
 }
 
 func (a *app) cloudletRun() *cobra.Command {

@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"os"
 	"os/exec"
 	"os/signal"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -15,6 +17,7 @@ import (
 	"time"
 
 	"cloudflash/agent"
+
 	"github.com/google/go-cmp/cmp"
 )
 
@@ -420,5 +423,59 @@ func TestNullIsNoTerminal(t *testing.T) {
 	defer master.Close()
 	if !isTerminal(master) {
 		t.Error("a terminal is none")
+	}
+}
+
+// A request to make something, whose answer was lost, is made again with the same key;
+// a second one has a key of its own.
+func TestCreateIsAskedAgain(t *testing.T) {
+	r := newRig(t)
+	var keys []string
+	var answers []func(w http.ResponseWriter)
+	cut := func(w http.ResponseWriter) {
+		c, _, err := w.(http.Hijacker).Hijack()
+		if err == nil {
+			_ = c.Close()
+		}
+	}
+	half := func(w http.ResponseWriter) {
+		w.Header().Set("Content-Length", "1000")
+		_, _ = io.WriteString(w, `{"id":"v1","na`)
+	}
+	recovering := func(w http.ResponseWriter) { http.Error(w, `{"status":503,"detail":"wait","code":"recovering"}`, 503) }
+	full := func(w http.ResponseWriter) {
+		http.Error(w, `{"status":507,"detail":"no room","code":"insufficient_memory"}`, 507)
+	}
+	fine := func(w http.ResponseWriter) { _, _ = io.WriteString(w, `{"id":"v1","name":"web","state":"running"}`) }
+	host := r.tcpHandler(func(w http.ResponseWriter, q *http.Request) {
+		keys = append(keys, q.Header.Get("Idempotency-Key"))
+		do := answers[0]
+		answers = answers[1:]
+		do(w)
+	})
+	for what, test := range map[string]struct {
+		answers []func(http.ResponseWriter)
+		args    []string
+		code    int
+	}{
+		"cut twice, then recovering":   {[]func(http.ResponseWriter){cut, cut, recovering, fine}, []string{"vm", "create", "web"}, 0},
+		"half an answer":               {[]func(http.ResponseWriter){half, fine}, []string{"cloudlet", "submit", "--", "true"}, 0},
+		"refused when it is back":      {[]func(http.ResponseWriter){cut, full}, []string{"vm", "create", "web"}, ExitCapacity},
+		"answered":                     {[]func(http.ResponseWriter){fine}, []string{"vm", "create", "web"}, 0},
+		"not now, and that is it":      {[]func(http.ResponseWriter){recovering}, []string{"vm", "create", "web"}, ExitFailure},
+		"no creation is not asked for": {[]func(http.ResponseWriter){cut}, []string{"vm", "freeze", "web"}, ExitUnreachable},
+	} {
+		keys, answers = nil, slices.Clone(test.answers)
+		got := r.over(host, "", append(test.args, "-o", "name")...)
+		if got.Code != test.code || len(answers) != 0 {
+			t.Errorf("%s: exit code %d, %d answers are left: %s", what, got.Code, len(answers), got.Err)
+		}
+		// A connection that was cut before the answer, net/http may replace without a word.
+		if what == "half an answer" && !strings.Contains(got.Err, "the agent went away before it answered") {
+			t.Errorf("%s: it says %q", what, got.Err)
+		}
+		if len(slices.Compact(keys)) != 1 || (keys[0] == "") != (test.args[1] == "freeze") {
+			t.Errorf("%s: keys %q", what, keys)
+		}
 	}
 }

@@ -162,7 +162,7 @@ func (a *app) vmCreate() *cobra.Command {
 			body["labels"] = m
 		}
 		var v agent.VM
-		if err := a.client().call(c.Context(), "POST", "/vms", nil, body, &v); err != nil {
+		if err := a.client().create(c.Context(), "/vms", body, &v, a.Err); err != nil {
 			return err
 		}
 		a.sayFate(v)

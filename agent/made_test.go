@@ -1,0 +1,153 @@
+package agent
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"cloudflash/agent/clock"
+	"cloudflash/agent/fault"
+	"cloudflash/agent/policy"
+	"cloudflash/agent/state"
+)
+
+// refusalOf is the code of a refusal, or what else an error says.
+func refusalOf(err error) string {
+	var e *fault.Error
+	if errors.As(err, &e) {
+		return e.Code
+	}
+	return fmt.Sprint(err)
+}
+
+func TestTheSameRequestMakesOneCloudlet(t *testing.T) {
+	r := newIdleRig(t, policy.Idle{})
+	r.vm("web")
+	req := CloudletSubmit{VM: "web", Argv: []string{"true"}, Key: "k"}
+	first, err := r.SubmitCloudlet(t.Context(), req)
+	r.ok(err)
+
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			if again, err := r.SubmitCloudlet(t.Context(), req); err != nil || again.ID != first.ID {
+				t.Errorf("again: %s, not %s: %v", again.ID, first.ID, err)
+			}
+		})
+	}
+	wg.Wait()
+	other := req
+	other.Argv = []string{"false"}
+	if _, err := r.SubmitCloudlet(t.Context(), other); refusalOf(err) != "idempotency_key_reused" || !errors.Is(err, fault.ErrInvalid) {
+		t.Errorf("another request: %v", err)
+	}
+	if _, err := r.CreateVM(t.Context(), VMCreate{Key: "k", Name: "!"}); refusalOf(err) != "invalid_name" {
+		t.Errorf("the key of a cloudlet is none of a VM: %v", err)
+	}
+	for range 2 { // without a key, each is another
+		_, err = r.SubmitCloudlet(t.Context(), CloudletSubmit{VM: "web", Argv: []string{"true"}})
+		r.ok(err)
+	}
+	if n := len(r.Cloudlets()); n != 3 {
+		t.Errorf("%d cloudlets", n)
+	}
+
+	r.state, err = state.Load(r.store, state.Config{}) // as after kill -9
+	r.ok(err)
+	if again, err := r.SubmitCloudlet(t.Context(), req); err != nil || again.ID != first.ID {
+		t.Errorf("after a restart: %s, not %s: %v", again.ID, first.ID, err)
+	}
+}
+
+func TestBadKeysAreRefused(t *testing.T) {
+	r := newIdleRig(t, policy.Idle{})
+	for _, key := range []string{strings.Repeat("x", longestKey+1), "a\nb", "\x7f", "clé"} {
+		if _, err := r.SubmitCloudlet(t.Context(), CloudletSubmit{Key: key}); refusalOf(err) != "invalid_idempotency_key" {
+			t.Errorf("%.10q: %v", key, err)
+		}
+		if _, err := r.CreateVM(t.Context(), VMCreate{Key: key}); refusalOf(err) != "invalid_idempotency_key" {
+			t.Errorf("%.10q: %v", key, err)
+		}
+	}
+	if _, err := r.SubmitCloudlet(t.Context(), CloudletSubmit{Key: strings.Repeat("x", longestKey)}); err != nil {
+		t.Error(err)
+	}
+}
+
+// A key is good for a day, by the clock that nobody sets; after a reboot, by the other.
+func TestKeysAreForgotten(t *testing.T) {
+	now := clock.Now()
+	for what, test := range map[string]struct {
+		boot  string
+		at    time.Time
+		age   time.Duration
+		known bool
+	}{
+		"of yesterday":                      {"this boot", now.Day, keepKeys, false},
+		"nearly so":                         {"this boot", now.Day, keepKeys - time.Minute, true},
+		"the clock was set":                 {"this boot", now.Day.Add(-1000 * time.Hour), time.Minute, true},
+		"of yesterday, before a reboot":     {"another", now.Day.Add(-keepKeys), -time.Hour, false},
+		"of a minute ago, before a reboot":  {"another", now.Day.Add(-time.Minute), 1000 * time.Hour, true},
+		"of yesterday, the clock set after": {"this boot", now.Day.Add(time.Hour), keepKeys, false},
+	} {
+		r := newIdleRig(t, policy.Idle{})
+		_, err := r.SubmitCloudlet(t.Context(), CloudletSubmit{Name: "a", Key: "old"})
+		r.ok(err)
+		r.must(t, func(tx *state.Tx) {
+			for m := range tx.MadeInOrder() {
+				old := *m
+				old.Boot, old.At, old.AtBoot = test.boot, test.at, now.Boot-test.age
+				tx.PutMade(old)
+			}
+		})
+		_, err = r.SubmitCloudlet(t.Context(), CloudletSubmit{Name: "b", Key: "new"})
+		r.ok(err)
+		n := 0
+		for range r.state.View().MadeInOrder() {
+			n++
+		}
+		if (n == 2) != test.known {
+			t.Errorf("%s: %d keys are left", what, n)
+		}
+	}
+}
+
+func TestTheSameRequestMakesOneVM(t *testing.T) {
+	r := newIdleRig(t, policy.Idle{})
+	req := VMCreate{Spec: Spec{CPUs: 0.1, MemoryBytes: 32 * mib}, Key: "k"} // a name is made up
+	key, err := askedWith("VM", req.Key, req)
+	r.ok(err)
+	v, _, err := r.admit(req.withDefaults(r.cfg.Defaults), key)
+	r.ok(err)
+	again, made, err := r.admit(req.withDefaults(r.cfg.Defaults), key)
+	if err != nil || again != nil || made != v.ID {
+		t.Fatalf("%v, %q, %v; want %q", again, made, err, v.ID)
+	}
+
+	got := make(chan VM)
+	go func() {
+		one, err := r.CreateVM(t.Context(), req)
+		if err != nil {
+			t.Error(err)
+		}
+		got <- one
+	}()
+	select {
+	case one := <-got:
+		t.Errorf("it is answered before the VM is there: %+v", one)
+	case <-time.After(50 * time.Millisecond):
+	}
+	_, err = r.setState(v, VMRunning, "", Event{Level: LevelInfo, Kind: "vm.created", VM: v.ID})
+	r.ok(err)
+	if one := <-got; one.ID != v.ID || one.State != VMRunning {
+		t.Errorf("%+v", one)
+	}
+
+	r.must(t, func(tx *state.Tx) { tx.DeleteVM(v.ID) })
+	if _, err := r.CreateVM(t.Context(), req); refusalOf(err) != "idempotency_key_spent" || !errors.Is(err, fault.ErrConflict) {
+		t.Errorf("deleted meanwhile: %v", err)
+	}
+}
