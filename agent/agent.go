@@ -180,18 +180,25 @@ func New(cfg Config) (*Agent, error) {
 	if err != nil {
 		return nil, err
 	}
+	id, err := st.ID()
+	if err != nil { // the disk is full, perhaps
+		cfg.Log.Warn("name this store", "err", err)
+	}
+	if err := checkOtherNetwork(cfg, id); err != nil {
+		return nil, errors.Join(err, st.Close())
+	}
 	parent, err := cgroup.OpenParent(cfg.CgroupParent)
 	if err != nil {
 		return nil, errors.Join(err, st.Close())
 	}
-	if err := claim(cfg, st, parent); err != nil {
+	if err := claim(cfg, id, parent); err != nil {
 		return nil, errors.Join(err, st.Close())
 	}
 	h, err := host.New(cfg.StateDir)
 	if err != nil {
 		return nil, errors.Join(err, st.Close())
 	}
-	net, err := newNetwork(cfg)
+	net, err := newNetwork(cfg, networkOwner(cfg, id))
 	if err != nil {
 		return nil, errors.Join(err, st.Close())
 	}

@@ -3,18 +3,19 @@ package agent
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
 
-	"cloudflash/agent/store"
+	"cloudflash/agent/network"
 	"cloudflash/cgroup"
 )
 
-// ErrOtherAgent means that the cgroup parent is another agent's: to start would be to
-// sweep away its VMs.
+// ErrOtherAgent means that the cgroup parent, or the network of the machine, is another
+// agent's: to start would be to sweep away its VMs or their links.
 var ErrOtherAgent = errors.New("another agent's")
 
 // otherAgentTime is how long an agent that ends may still be seen.
@@ -32,6 +33,49 @@ func checkOtherAgent(cfg Config) error {
 			return fmt.Errorf("cgroup %s is %w, process %d: there is one for each machine", cfg.CgroupParent, ErrOtherAgent, pid)
 		}
 	}
+}
+
+// checkOtherNetwork refuses to start beside an agent with another cgroup parent: links,
+// addresses and rules are those of one. The bridge tells whose it is.
+func checkOtherNetwork(cfg Config, storeID string) error {
+	owner, err := network.Owner()
+	if err != nil {
+		cfg.Log.Warn("cannot tell whose the network is", "err", err)
+		return nil
+	}
+	its, parent, _ := strings.Cut(owner, " ")
+	if its == "" || its == storeID || parent == "" || parent == cfg.CgroupParent { // a claim tells of that
+		return nil
+	}
+	at := cfg
+	at.CgroupParent = parent
+	if err := checkOtherAgent(at); err != nil {
+		return err
+	}
+	entries, err := os.ReadDir(filepath.Join(parent, "vms"))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	for _, e := range entries {
+		if e.IsDir() {
+			return fmt.Errorf("the network of this machine is %w, which has VMs in cgroup %s: start it with that "+
+				"--cgroup-parent, and delete them first", ErrOtherAgent, parent)
+		}
+	}
+	return nil
+}
+
+// longestAlias is that of a link, IFALIASZ of linux/if.h without the zero.
+const longestAlias = 255
+
+// networkOwner is what the bridge says of whose it is; nothing where that is not known or
+// too long for an alias.
+func networkOwner(cfg Config, storeID string) string {
+	owner := storeID + " " + cfg.CgroupParent
+	if storeID == "" || len(owner) > longestAlias {
+		return ""
+	}
+	return owner
 }
 
 // otherAgent is a process that runs this program in the agent's cgroup; 0 for none. What
@@ -59,13 +103,11 @@ func program(pid int) (string, error) {
 	return filepath.Base(strings.TrimSuffix(path, " (deleted)")), err
 }
 
-// claim gives the cgroup parent to this store. Where it is another's that has VMs there,
+// claim gives the cgroup parent to the store with that id. Where it is another's that has VMs there,
 // the agent does not start. Where that cannot be told or noted, on a full disk or in a
 // container, it does.
-func claim(cfg Config, st *store.Store, parent *cgroup.Parent) error {
-	id, err := st.ID()
-	if err != nil {
-		cfg.Log.Warn("name this store", "err", err)
+func claim(cfg Config, id string, parent *cgroup.Parent) error {
+	if id == "" {
 		return nil
 	}
 	owner, err := parent.Owner()

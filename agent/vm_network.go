@@ -91,7 +91,7 @@ func (v *vm) link(bps int64, pid int) network.Link {
 	return l
 }
 
-func newNetwork(cfg Config) (*network.Network, error) {
+func newNetwork(cfg Config, owner string) (*network.Network, error) {
 	pool, err := netip.ParsePrefix(cfg.NetworkPool)
 	if err != nil {
 		return nil, fmt.Errorf("network pool: %w", err)
@@ -100,7 +100,7 @@ func newNetwork(cfg Config) (*network.Network, error) {
 	if err != nil {
 		return nil, fmt.Errorf("network ULA: %w", err)
 	}
-	return network.New(network.Config{Bridge: cfg.Bridge, Pool: pool, ULA: ula})
+	return network.New(network.Config{Bridge: cfg.Bridge, Pool: pool, ULA: ula, Owner: owner})
 }
 
 // openNetwork makes the bridge and the rules. Without them VMs can only be

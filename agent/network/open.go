@@ -30,6 +30,21 @@ func (n *Network) bridge() (netlink.Link, error) {
 	return l, nil
 }
 
+// Owner is Config.Owner of the agent that has made the bridge of this machine, whatever
+// its name; empty when there is none, or one that has not told.
+func Owner() (string, error) {
+	links, err := netlink.LinkList()
+	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
+		return "", fmt.Errorf("list links: %w", err)
+	}
+	for _, l := range links {
+		if l.Type() == "bridge" && l.Attrs().Group == groupBridge {
+			return l.Attrs().Alias, nil
+		}
+	}
+	return "", nil
+}
+
 // link is the link of that name; nil when there is none.
 func (n *Network) link(name string) (netlink.Link, error) {
 	if n.route == nil {
@@ -59,6 +74,11 @@ func (n *Network) openBridge(context.Context) error {
 		}
 		if b, err = n.newBridge(); err != nil {
 			return err
+		}
+	}
+	if n.cfg.Owner != "" && b.Attrs().Alias != n.cfg.Owner {
+		if err := n.route.LinkSetAlias(b, n.cfg.Owner); err != nil {
+			return fmt.Errorf("name the owner of %s: %w", n.cfg.Bridge, err)
 		}
 	}
 	gateway := n.cfg.gateway()

@@ -2,8 +2,10 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -67,17 +69,38 @@ func TestSystemNetworkIsMended(t *testing.T) {
 	same()
 }
 
-// Two agents with one cgroup would sweep each other's VMs away.
+// Two agents with one cgroup would sweep each other's VMs away, and with two their links:
+// there is one network.
 func TestSystemSecondServeIsRefused(t *testing.T) {
 	a := systemtest.Start(t)
-	dir := t.TempDir()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	defer cancel()
-	second := exec.CommandContext(ctx, "cloudflash", "serve", "--listen", "", "--socket", filepath.Join(dir, "sock"),
-		"--state-dir", filepath.Join(dir, "state"), "--run-dir", filepath.Join(dir, "run"),
-		"--cgroup-parent", a.Parent, "--erase")
-	out, err := second.CombinedOutput()
-	if err == nil || !strings.Contains(string(out), fmt.Sprintf("another agent's, process %d:", a.PID())) {
-		t.Errorf("%v, it says %s", err, out)
+	second := func(parent string, more ...string) string {
+		dir := t.TempDir()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		args := append([]string{"serve", "--listen", "", "--socket", filepath.Join(dir, "sock"), "--state-dir", filepath.Join(dir, "state"),
+			"--run-dir", filepath.Join(dir, "run"), "--cgroup-parent", parent, "--erase"}, more...)
+		out, err := exec.CommandContext(ctx, "cloudflash", args...).CombinedOutput()
+		if err == nil || ctx.Err() != nil {
+			t.Errorf("serve --cgroup-parent %s: %v", parent, err)
+		}
+		return string(out)
 	}
+	other := a.Parent + "-other"
+	running := fmt.Sprintf("another agent's, process %d:", a.PID())
+	for _, said := range []string{second(a.Parent), second(other, "--bridge", "cf1")} {
+		if !strings.Contains(said, running) {
+			t.Errorf("while it runs: %s", said)
+		}
+	}
+
+	a.Out("vm", "create", "web", "--memory", "64MiB")
+	a.Kill()
+	if said := second(other); !strings.Contains(said, "the network of this machine is another agent's, which has VMs in cgroup "+a.Parent) {
+		t.Errorf("while its VMs run: %s", said)
+	}
+	if _, err := os.Stat(other); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("%s was made: %v", other, err)
+	}
+	a.Start()
+	a.MustRemove("web")
 }
