@@ -32,7 +32,11 @@ func (a *Agent) advised(id string) (advice.Now, bool) {
 	if r == nil || v == nil {
 		return advice.Now{}, false
 	}
-	return advice.Now{Limits: currentOf(v.limits), IdleSince: v.idleSince(r)}, true
+	now := advice.Now{Limits: currentOf(v.limits)}
+	if v.idleSince(r) != nil {
+		now.IdleFor = v.idle.For(time.Now())
+	}
+	return now, true
 }
 
 // machine is how the host's memory is.

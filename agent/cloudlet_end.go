@@ -160,7 +160,7 @@ func (a *Agent) endedQueued(c *cloudletRecord, why string, m clock.Moment) cloud
 		rec.State, rec.Reason = CloudletDeadlineExceeded, "not started before its deadline: "+waits
 		rec.OverrunSeconds = overrun(&rec, m)
 	}
-	tellDeadline(&rec, m)
+	tellTimes(&rec, m)
 	return rec
 }
 
@@ -289,7 +289,7 @@ func conclude(r *cloudletRecord, end ending, use Usage, at clock.Moment) {
 	}
 	r.FinishedAt, r.PID, r.Usage = new(at.Day.UTC()), 0, use
 	r.OverrunSeconds = overrun(r, at)
-	tellDeadline(r, at)
+	tellTimes(r, at)
 	r.Signal, r.ExitCode = "", nil
 	if end.signal != 0 {
 		r.Signal = signalName(end.signal)
@@ -327,11 +327,17 @@ func overrun(r *cloudletRecord, at clock.Moment) float64 {
 	return max((at.Boot - r.DeadlineBoot).Seconds(), 0)
 }
 
-// tellDeadline makes the deadline that is shown one of the clock by which the
-// end is shown, so that what lies between them is true.
-func tellDeadline(r *cloudletRecord, at clock.Moment) {
+// tellTimes makes the times that are shown of a cloudlet those of the clock by which m is
+// shown, so that what lies between them is true.
+func tellTimes(r *cloudletRecord, m clock.Moment) {
+	if r.SubmittedBoot != 0 || r.Boot != "" {
+		r.CreatedAt = m.DayOf(r.SubmittedBoot, r.CreatedAt)
+	}
+	if r.StartedAt != nil {
+		r.StartedAt = new(m.DayOf(r.StartedBoot, *r.StartedAt))
+	}
 	if r.DeadlineAt != nil {
-		r.DeadlineAt = new(at.DayOf(r.DeadlineBoot, *r.DeadlineAt))
+		r.DeadlineAt = new(m.DayOf(r.DeadlineBoot, *r.DeadlineAt))
 	}
 }
 

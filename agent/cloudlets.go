@@ -226,9 +226,9 @@ func (a *Agent) viewCloudlet(s state.View, r *cloudletRecord, m clock.Moment) Cl
 	if r.State == CloudletQueued {
 		out.Reason = cmp.Or(a.waiting[r.ID], r.Reason)
 	}
-	if r.DeadlineAt != nil {
-		out.DeadlineAt = new(m.DayOf(r.DeadlineBoot, *r.DeadlineAt))
-	}
+	told := *r
+	tellTimes(&told, m)
+	out.CreatedAt, out.StartedAt, out.DeadlineAt = told.CreatedAt, told.StartedAt, told.DeadlineAt
 	return out
 }
 

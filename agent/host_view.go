@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"cloudflash/agent/clock"
 	"cloudflash/agent/guest"
 	"cloudflash/agent/state"
 	"cloudflash/agent/store"
@@ -27,7 +28,7 @@ func (a *Agent) viewHost(s state.View) Host {
 		BootID:           f.BootID,
 		Version:          a.cfg.Version,
 		AgentStartedAt:   a.startedAt.UTC(),
-		UptimeSeconds:    time.Since(f.BootedAt).Seconds(),
+		UptimeSeconds:    clock.SinceBoot().Seconds(),
 		CPUs:             f.CPUs,
 		MemoryBytes:      f.MemoryBytes,
 		StorageBytes:     f.StorageBytes,

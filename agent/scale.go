@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"cloudflash/agent/autoscale"
+	"cloudflash/agent/clock"
 	"cloudflash/agent/meter"
 	"cloudflash/agent/policy"
 	"cloudflash/agent/state"
@@ -488,16 +489,20 @@ func (a *Agent) offers(s state.View) []autoscale.Offer {
 func sampleOf(m *meter.Sample, storage, thrashed int64, stored bool) autoscale.Sample {
 	c := &m.Counters
 	seconds := func(k meter.Count) float64 { return float64(c[k]) / 1e6 }
-	// Without their monotonic part: a scaler reckons in the wall's time, and has to see when
-	// that is set back.
-	wall := func(t time.Time) time.Time { return t.Round(0) }
+	at := clock.ToSteady(m.At) // a clock that is set ends no window and no cooldown
+	when := func(t time.Time) time.Time {
+		if t.IsZero() {
+			return t
+		}
+		return at.Add(t.Sub(m.At))
+	}
 	return autoscale.Sample{
-		At: wall(m.At), CPUSeconds: seconds(meter.CPUTime), Periods: int64(c[meter.Periods]), ThrottledPeriods: int64(c[meter.ThrottledPeriods]),
+		At: at, CPUSeconds: seconds(meter.CPUTime), Periods: int64(c[meter.Periods]), ThrottledPeriods: int64(c[meter.ThrottledPeriods]),
 		CPUWaitingSeconds: seconds(meter.CPUWaiting), CPUStalledSeconds: seconds(meter.CPUStalled),
 		MemoryBytes: m.Memory, WorkingSetBytes: m.WorkingSet, UnreclaimableBytes: m.Unreclaimable, SwapBytes: m.Swap,
 		Refaults: int64(c[meter.Refaults]), MemoryHighEvents: int64(c[meter.MemoryHigh]), MemoryMaxEvents: int64(c[meter.MemoryMax]),
 		OOMKills: int64(c[meter.OOMKills]) + thrashed, MemoryWaitingSeconds: seconds(meter.MemoryWaiting), MemoryStalledSeconds: seconds(meter.MemoryStalled),
-		IOWaitingSeconds: seconds(meter.IOWaiting), StatAt: wall(m.StatAt), IOAt: wall(m.IOAt),
+		IOWaitingSeconds: seconds(meter.IOWaiting), StatAt: when(m.StatAt), IOAt: when(m.IOAt),
 		ReadBytes: int64(c[meter.ReadBytes]), WrittenBytes: int64(c[meter.WrittenBytes]), ReadOps: int64(c[meter.ReadOps]), WriteOps: int64(c[meter.WriteOps]),
 		ReceivedBytes: int64(c[meter.ReceivedBytes]), SentBytes: int64(c[meter.SentBytes]), DroppedPackets: int64(c[meter.DroppedPackets]),
 		StorageBytes: storage, NoStorage: !stored,
@@ -540,7 +545,7 @@ func (a *Agent) expect(v *vm) {
 	a.held.Lock()
 	now := currentOf(v.limits)
 	a.held.Unlock()
-	at := time.Now()
+	at := clock.Steady()
 	for res, limit := range now {
 		f.scaler.Expect(autoscale.Resource(res), limit, at)
 	}

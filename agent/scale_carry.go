@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"cloudflash/agent/autoscale"
+	"cloudflash/agent/clock"
 	"cloudflash/agent/fault"
 	"cloudflash/agent/meter"
 	"cloudflash/agent/state"
@@ -211,7 +212,7 @@ func (a *Agent) took(f *follower, r *result) {
 	f.v.limits.setLimit(r.d.Resource, r.limit, r.high)
 	a.held.Unlock()
 	if f.scaler != nil { // its policy may have ceased to hold meanwhile
-		f.scaler.Applied(r.d, time.Now(), r.limit)
+		f.scaler.Applied(r.d, clock.Steady(), r.limit)
 	}
 }
 

@@ -22,7 +22,7 @@ func (a *Agent) Decisions(since uint64, limit int) ([]Decision, error) {
 }
 
 func viewDecision(v *vm, d autoscale.Decision, r DecisionResult) Decision {
-	return Decision{At: d.At.UTC(), VM: v.ID, VMName: v.Name, Resource: d.Resource.String(), Action: string(d.Action), Signal: string(d.Signal), Result: r,
+	return Decision{At: time.Now().UTC(), VM: v.ID, VMName: v.Name, Resource: d.Resource.String(), Action: string(d.Action), Signal: string(d.Signal), Result: r,
 		From: d.From, To: d.To, HighFrom: d.HighFrom, HighTo: d.HighTo, Use: d.Use, Value: d.Value, Limit: d.Limit, Reason: d.Reason(), Why: d.Why}
 }
 

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"cloudflash/agent/autoscale"
+	"cloudflash/agent/clock"
 	"cloudflash/agent/policy"
 )
 
@@ -58,7 +59,7 @@ func (a *Agent) viewScaling(host ownPolicy, v *vm, r *vmRecord, f *follower, p a
 	}
 	now, spec, use := currentOf(v.limits), policy.Amounts(r.Spec), v.use()
 	if f != nil && f.scaler != nil {
-		out.Spent = f.scaler.Spent(time.Now())
+		out.Spent = f.scaler.Spent(clock.Steady())
 		use = f.use(use)
 	}
 	for res := range autoscale.Resources {
@@ -104,12 +105,12 @@ func (f *follower) use(known autoscale.Limits) autoscale.Limits {
 func (f *follower) viewResource(res autoscale.Resource, one *Scaled) {
 	window, learned := f.scaler.Held(res)
 	one.HoldSeconds, one.LearnedHold = window.Round(time.Second).Seconds(), learned.Round(time.Second).Seconds()
-	if until := f.scaler.RestsUntil(res); until.After(time.Now()) {
-		one.CooldownUntil = new(until.UTC())
+	if left := f.scaler.RestsUntil(res).Sub(clock.Steady()); left > 0 {
+		one.CooldownUntil = new(time.Now().UTC().Add(left))
 		one.State = "cooldown"
 	}
 	t := f.told[res]
-	wished := time.Since(t.seen) < 5*sampleEvery
+	wished := clock.Steady().Sub(t.seen) < 5*sampleEvery
 	switch {
 	case wished && t.result == DecisionDeferred:
 		one.State = "deferred"

@@ -38,7 +38,7 @@ const (
 type rig struct {
 	*Advisor
 	disk    *store.Store
-	idle    map[string]time.Time
+	idle    map[string]time.Duration
 	machine autoscale.Machine
 }
 
@@ -53,7 +53,7 @@ func advising(t testing.TB, names ...string) *rig {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &rig{disk: disk, idle: map[string]time.Time{}, machine: autoscale.Machine{Cores: 2, Fragmentation: -1}}
+	r := &rig{disk: disk, idle: map[string]time.Duration{}, machine: autoscale.Machine{Cores: 2, Fragmentation: -1}}
 	r.Advisor = New(Config{
 		Log:      slog.New(slog.DiscardHandler),
 		Store:    disk,
@@ -88,11 +88,7 @@ var rules = policy.Host{
 }
 
 func (r *rig) now(id string) (Now, bool) {
-	var n Now
-	if since, ok := r.idle[id]; ok {
-		n.IdleSince = &since
-	}
-	return n, true
+	return Now{IdleFor: r.idle[id]}, true
 }
 
 func (r *rig) put(t testing.TB, v state.VM) {
@@ -519,8 +515,7 @@ func TestWhatAilsVMs(t *testing.T) {
 				a.marks("db-id", c.db(a))
 			}
 			if c.idle > 0 {
-				since := time.Now().Add(-c.idle)
-				a.idle["web-id"] = since
+				a.idle["web-id"] = c.idle
 			}
 			got := a.adviceOf(t, "web")
 			if !slices.Equal(got.kinds(), c.want) {

@@ -153,10 +153,8 @@ func (d *Advisor) fared(v *advised, recs []autoscale.Recommendation, pressure bo
 	s.CPUs, s.Throttled, s.CPUWaiting, s.CPUStalled = l.cpus, l.throttled, l.cpuWaiting, l.cpuStalled
 	s.MemoryBytes, s.SwapBytes, s.SwapGrowth, s.RefaultsPerSec, s.MemoryWaiting, s.OOMKills = l.workingSet, l.swap, l.swapGrowth, l.refaultsPerSec, l.memoryWaiting, l.kills
 	s.IOWaiting = l.ioWaiting
-	if v.now.IdleSince != nil && l.cpus < idle.CPUs {
-		if quiet := time.Since(*v.now.IdleSince); quiet >= d.cfg.After {
-			s.IdleFor = quiet
-		}
+	if v.now.IdleFor >= d.cfg.After && l.cpus < idle.CPUs {
+		s.IdleFor = v.now.IdleFor
 	}
 	return s
 }

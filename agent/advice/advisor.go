@@ -43,8 +43,8 @@ type Config struct {
 
 // Now is how a VM stands that the agent has.
 type Now struct {
-	Limits    autoscale.Limits // as the kernel has them, 0 where there is none
-	IdleSince *time.Time       // nil while it is not idle
+	Limits  autoscale.Limits // as the kernel has them, 0 where there is none
+	IdleFor time.Duration    // 0 while it is not idle
 }
 
 // Advisor remembers what VMs have used: for how they should have been asked for, which

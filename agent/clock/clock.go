@@ -46,6 +46,22 @@ func (m Moment) DayOf(boot time.Duration, before time.Time) time.Time {
 	return at.Round(time.Second)
 }
 
+// began is when this program was started.
+var began = Now()
+
+// Steady is a time for those who reckon with times: it was the time of day when this
+// program began, and has gone on by the first clock since, whatever was set meanwhile.
+func Steady() time.Time { return began.Day.Add(SinceBoot() - began.Boot) }
+
+// ToSteady is when something was by Steady, of which time.Now has told when it was: that
+// has a reading of the monotonic clock.
+func ToSteady(t time.Time) time.Time {
+	if t.IsZero() {
+		return t
+	}
+	return Steady().Add(-time.Since(t)).Round(0)
+}
+
 // BootID is that of this boot of the machine: times of the first clock are of use only
 // along with it.
 func BootID() (string, error) {

@@ -23,3 +23,16 @@ func TestBootOf(t *testing.T) {
 		}
 	}
 }
+
+func TestSteady(t *testing.T) {
+	now, was := time.Now(), time.Now().Add(-time.Hour)
+	if d := ToSteady(now).Sub(ToSteady(was)); d < time.Hour-time.Second || d > time.Hour+time.Second {
+		t.Errorf("an hour is %v", d)
+	}
+	if d := time.Since(ToSteady(now)); d < -time.Second || d > time.Minute {
+		t.Errorf("%v off", d) // nobody sets the clock while a test runs
+	}
+	if !ToSteady(time.Time{}).IsZero() {
+		t.Error("never is some time")
+	}
+}

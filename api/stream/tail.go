@@ -63,5 +63,6 @@ func (t *tail[T]) keep(fresh []T) {
 const effectWait = 10 * time.Second
 
 func awaitsEffect(d agent.Decision, now time.Time) bool {
-	return d.Result == agent.DecisionApplied && d.Effect == nil && now.Sub(d.At) < effectWait
+	age := now.Sub(d.At) // below 0 where the clock was set back since
+	return d.Result == agent.DecisionApplied && d.Effect == nil && age >= 0 && age < effectWait
 }

@@ -16,7 +16,7 @@ func TestDeadlinesDoNotFollowTheClock(t *testing.T) {
 	a.cfg.Grace = 10 * time.Second
 	a.boot = "one"
 	rec := CloudletSubmit{Name: "c", DeadlineSeconds: 600}.withDefaults().record("", a.boot)
-	rec.State = CloudletRunning
+	rec.State, rec.StartedAt, rec.StartedBoot = CloudletRunning, new(rec.CreatedAt.Add(time.Second)), rec.SubmittedBoot+time.Second
 
 	a.must(t, func(tx *state.Tx) { tx.PutCloudlet(rec) })
 	if due := a.enforceDeadlines(rec.SubmittedBoot); due != 600*time.Second {
@@ -38,6 +38,12 @@ func TestDeadlinesDoNotFollowTheClock(t *testing.T) {
 		}
 		if left := r.DeadlineAt.Sub(*r.FinishedAt); left < 9*time.Second || left > 11*time.Second {
 			t.Errorf("%s: %v were left by what is shown, of 10 s", what, left)
+		}
+		if took := r.FinishedAt.Sub(*r.StartedAt); took < 588*time.Second || took > 590*time.Second {
+			t.Errorf("%s: it took %v by what is shown, of 589 s", what, took)
+		}
+		if took := r.FinishedAt.Sub(r.CreatedAt); took < 589*time.Second || took > 591*time.Second {
+			t.Errorf("%s: it ended %v after it was submitted by what is shown, of 590 s", what, took)
 		}
 		r = rec
 		end.Boot += 13 * time.Second
