@@ -87,7 +87,7 @@ func TestSystemSecondServeIsRefused(t *testing.T) {
 	}
 	other := a.Parent + "-other"
 	running := fmt.Sprintf("another agent's, process %d:", a.PID())
-	for _, said := range []string{second(a.Parent), second(other, "--bridge", "cf1")} {
+	for _, said := range []string{second(a.Parent), second(other, "--network-bridge", "cf1")} {
 		if !strings.Contains(said, running) {
 			t.Errorf("while it runs: %s", said)
 		}
