@@ -25,7 +25,7 @@ type Config struct {
 	ULA           netip.Prefix // fd0c:f1a5:c10d::/64; its first address is the bridge's
 	ResolvConf    string       // /etc/resolv.conf
 	SystemdResolv string       // /run/systemd/resolve/resolv.conf, read where the former names systemd's stub
-	Owner         string // whose network it is; the bridge carries it as its alias
+	Owner         string       // whose network it is; the bridge carries it as its alias
 }
 
 // Mode is whom a VM may talk to.

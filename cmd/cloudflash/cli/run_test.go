@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -430,6 +431,7 @@ func TestNullIsNoTerminal(t *testing.T) {
 // a second one has a key of its own.
 func TestCreateIsAskedAgain(t *testing.T) {
 	r := newRig(t)
+	var mu sync.Mutex // guards keys and answers
 	var keys []string
 	var answers []func(w http.ResponseWriter)
 	cut := func(w http.ResponseWriter) {
@@ -442,15 +444,21 @@ func TestCreateIsAskedAgain(t *testing.T) {
 		w.Header().Set("Content-Length", "1000")
 		_, _ = io.WriteString(w, `{"id":"v1","na`)
 	}
-	recovering := func(w http.ResponseWriter) { http.Error(w, `{"status":503,"detail":"wait","code":"recovering"}`, 503) }
-	full := func(w http.ResponseWriter) {
-		http.Error(w, `{"status":507,"detail":"no room","code":"insufficient_memory"}`, 507)
+	refuse := func(status int, code string) func(http.ResponseWriter) {
+		return func(w http.ResponseWriter) {
+			w.WriteHeader(status)
+			fmt.Fprintf(w, `{"status":%d,"detail":"no","code":%q}`, status, code)
+		}
 	}
+	recovering := refuse(http.StatusServiceUnavailable, "recovering")
+	full := refuse(http.StatusInsufficientStorage, "insufficient_memory")
 	fine := func(w http.ResponseWriter) { _, _ = io.WriteString(w, `{"id":"v1","name":"web","state":"running"}`) }
 	host := r.tcpHandler(func(w http.ResponseWriter, q *http.Request) {
+		mu.Lock()
 		keys = append(keys, q.Header.Get("Idempotency-Key"))
 		do := answers[0]
 		answers = answers[1:]
+		mu.Unlock()
 		do(w)
 	})
 	for what, test := range map[string]struct {
@@ -465,8 +473,11 @@ func TestCreateIsAskedAgain(t *testing.T) {
 		"not now, and that is it":      {[]func(http.ResponseWriter){recovering}, []string{"vm", "create", "web"}, ExitFailure},
 		"no creation is not asked for": {[]func(http.ResponseWriter){cut}, []string{"vm", "freeze", "web"}, ExitUnreachable},
 	} {
+		mu.Lock()
 		keys, answers = nil, slices.Clone(test.answers)
+		mu.Unlock()
 		got := r.over(host, "", append(test.args, "-o", "name")...)
+		mu.Lock()
 		if got.Code != test.code || len(answers) != 0 {
 			t.Errorf("%s: exit code %d, %d answers are left: %s", what, got.Code, len(answers), got.Err)
 		}
@@ -477,5 +488,6 @@ func TestCreateIsAskedAgain(t *testing.T) {
 		if len(slices.Compact(keys)) != 1 || (keys[0] == "") != (test.args[1] == "freeze") {
 			t.Errorf("%s: keys %q", what, keys)
 		}
+		mu.Unlock()
 	}
 }
