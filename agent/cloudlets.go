@@ -158,6 +158,10 @@ func (a *Agent) Cloudlet(ref string) (Cloudlet, error) {
 	return a.viewCloudlet(s, r, clock.Now()), nil
 }
 
+// WatchCloudlet returns a channel that is closed when what is stored of the cloudlet with
+// that id changes next.
+func (a *Agent) WatchCloudlet(id string) <-chan struct{} { return a.state.View().WatchCloudlet(id) }
+
 // Cloudlets returns all that are remembered, newest first.
 func (a *Agent) Cloudlets() []Cloudlet {
 	s := a.state.View()

@@ -84,7 +84,8 @@ func (s *server) showCloudlet(ctx context.Context, in *showCloudletInput) (*clou
 		return nil, err
 	}
 	id := c.ID // a name may be taken by a newer one while we wait
-	err = s.until(ctx, wait, func() (bool, error) {
+	watch := func() <-chan struct{} { return s.parts.Cloudlets.WatchCloudlet(id) }
+	err = until(ctx, wait, watch, func() (bool, error) {
 		c, err = s.parts.Cloudlets.Cloudlet(id)
 		return c.State.Final(), err
 	})

@@ -34,7 +34,7 @@ func (s *server) showOperation(ctx context.Context, in *showOperationInput) (*op
 		return nil, err
 	}
 	var op agent.Operation
-	err = s.until(ctx, wait, func() (bool, error) {
+	err = until(ctx, wait, s.parts.Host.Updates, func() (bool, error) {
 		op, err = s.parts.Host.Operation(in.ID)
 		return op.State != agent.OperationRunning, err
 	})

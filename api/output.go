@@ -83,7 +83,7 @@ func (s *server) sendOutput(hc huma.Context, id string, r *output.Reader, follow
 // waits for its start.
 func (s *server) openOutput(ctx context.Context, id string, in *outputInput) (*output.Reader, error) {
 	for {
-		changed := s.parts.Host.Updates()
+		changed := s.parts.Cloudlets.WatchCloudlet(id)
 		c, err := s.parts.Cloudlets.Cloudlet(id)
 		if err != nil {
 			return nil, err

@@ -41,6 +41,7 @@ type Cloudlets interface {
 	SubmitCloudlet(context.Context, agent.CloudletSubmit) (agent.Cloudlet, error)
 	Cloudlets() []agent.Cloudlet
 	Cloudlet(ref string) (agent.Cloudlet, error)
+	WatchCloudlet(id string) <-chan struct{} // closed at its next change
 	CancelCloudlet(ctx context.Context, ref string) (agent.Cloudlet, error)
 	OpenOutput(ref, stream string) (*output.Reader, error)
 }

@@ -45,13 +45,13 @@ func refuseZeroes(zero map[string]bool) error {
 // maxWait bounds ?wait: proxies and clients give up soon after.
 const maxWait = 10 * time.Minute
 
-// until polls done at every change of the agent, until it says yes, the wait is
+// until polls done at every change that watch tells of, until it says yes, the wait is
 // over or the client has gone.
-func (s *server) until(ctx context.Context, wait time.Duration, done func() (bool, error)) error {
+func until(ctx context.Context, wait time.Duration, watch func() <-chan struct{}, done func() (bool, error)) error {
 	ctx, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
 	for {
-		changed := s.parts.Host.Updates() // before looking: no change goes unseen
+		changed := watch() // before looking: no change goes unseen
 		if ok, err := done(); ok || err != nil {
 			return err
 		}

@@ -423,6 +423,8 @@ func (f *Agent) Operation(id string) (agent.Operation, error) {
 	return agent.Operation{}, missing("operation", id)
 }
 
+func (f *Agent) WatchCloudlet(string) <-chan struct{} { return f.Updates() }
+
 func (f *Agent) Updates() <-chan struct{} {
 	f.Mu.Lock()
 	defer f.Mu.Unlock()
