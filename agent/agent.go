@@ -19,6 +19,7 @@ import (
 	"cloudflash/agent/meter"
 	"cloudflash/agent/network"
 	"cloudflash/agent/pages"
+	"cloudflash/agent/scaling"
 	"cloudflash/agent/schedule"
 	"cloudflash/agent/state"
 	"cloudflash/agent/storage"
@@ -43,7 +44,7 @@ type Agent struct {
 	network   *network.Network
 	gpus      gpu.Inventory
 	advisor   *advice.Advisor
-	scaling   scaling
+	scaling   *scaling.Loop
 	startedAt time.Time
 	boot      string           // the id of this boot of the machine
 	disk      *storage.Storage // set before recovery; nil where storage is not enforced
@@ -215,7 +216,6 @@ func New(cfg Config) (*Agent, error) {
 		policy:    schedule.FirstFit{},
 		host:      h,
 		network:   net,
-		scaling:   newScaling(),
 		startedAt: time.Now(),
 		boot:      boot,
 		meter: meter.New(meter.Config{
@@ -250,6 +250,7 @@ func New(cfg Config) (*Agent, error) {
 		Changed: a.tellUpdates,
 	})
 	a.advisor = a.newAdvisor()
+	a.scaling = a.newScaling()
 	return a, nil
 }
 
@@ -308,7 +309,7 @@ func (a *Agent) Run(ctx context.Context) error {
 			wg.Go(func() { a.runGPUs(ctx) })
 			wg.Go(func() { a.Pages.Run(ctx) })
 			wg.Go(func() { a.advisor.Run(ctx) })
-			wg.Go(func() { a.runScaling(ctx) })
+			wg.Go(func() { a.scaling.Run(ctx) })
 			close(a.ready)
 		}
 	}

@@ -23,15 +23,15 @@
 // VM has been idle. None of it is stored; all of it is found again after a start.
 //
 // What is done to a VM in the kernel is done by who has vm.work: create, resize,
-// freeze, delete, recover, and the loop of autoscaling, which hands it on to the
-// goroutine that writes the limits. Agent.scaling.mu guards what that loop knows of
-// VMs. agent/pages, agent/advice and agent/tokens keep what is theirs; they ask the agent
-// by what they were given at the start, and never with a lock of their own.
+// freeze, delete, recover. agent/scaling has it as a lease, which its loop hands on to
+// the goroutine that writes the limits. agent/scaling, agent/pages, agent/advice and
+// agent/tokens keep what is theirs; they ask the agent by what they were given at the
+// start.
 //
 // # In which order
 //
-// vm.work, then scaling.mu, then Agent.showing, then a change, then Agent.held, then
-// those of the parts. A change may take held for a moment, so nobody calls Update with it.
+// vm.work, then that of agent/scaling, then Agent.showing, then a change, then Agent.held, then
+// those of the other parts. A change may take held for a moment, so nobody calls Update with it.
 // What gives a VM work (a cloudlet placed or submitted, a session, a change of its
 // spec) and what takes an idle VM away are changes, even those that store nothing: so
 // one comes before the other, and the second sees the first.

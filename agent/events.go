@@ -58,6 +58,17 @@ func (a *Agent) Events(since uint64, limit int) ([]Event, error) {
 	return found, nil
 }
 
+// Decisions returns at most limit decisions after seq since, oldest first. fault.ErrExpired
+// means that decisions right after since are no longer kept.
+func (a *Agent) Decisions(since uint64, limit int) ([]Decision, error) {
+	found, oldest := a.state.View().Decisions(since, limit)
+	if since > 0 && oldest > 0 && since < oldest-1 {
+		return nil, fault.Refuse(fault.ErrExpired, "history_gone", "start again from since=0",
+			"decisions after %d are gone, the oldest kept is %d", since, oldest)
+	}
+	return found, nil
+}
+
 // note records an event that changes nothing else.
 func (a *Agent) note(e Event) {
 	_ = a.state.Update(func(tx *state.Tx) error { // it has logged why

@@ -10,6 +10,7 @@ import (
 	"cloudflash/agent/autoscale"
 	"cloudflash/agent/fault"
 	"cloudflash/agent/policy"
+	"cloudflash/agent/scaling"
 
 	"pgregory.net/rapid"
 )
@@ -154,13 +155,13 @@ func TestSizedIsARecord(t *testing.T) {
 		for range rapid.IntRange(0, 20).Draw(t, "steps") {
 			res := autoscale.Resource(rapid.IntRange(0, int(autoscale.Resources)-1).Draw(t, "resource"))
 			if rapid.Bool().Draw(t, "back") {
-				r.Sized = unsized(&r, func(x autoscale.Resource) bool { return x == res })
+				r.Sized = scaling.Unsized(&r, func(x autoscale.Resource) bool { return x == res })
 				want[res] = policy.Amounts(r.Spec)[res]
 				continue
 			}
 			to := float64(rapid.IntRange(1, 1<<30).Draw(t, "to"))
 			before := r.Size()
-			next := resized(&r, res, to, to)
+			next := scaling.Resized(&r, res, to, to)
 			if r.Size() != before {
 				t.Fatal("changed in place")
 			}

@@ -13,6 +13,7 @@ import (
 	"cloudflash/agent/fault"
 	"cloudflash/agent/guest"
 	"cloudflash/agent/policy"
+	"cloudflash/agent/scaling"
 	"cloudflash/agent/state"
 	"cloudflash/agent/tokens"
 	"cloudflash/cgroup"
@@ -24,7 +25,8 @@ import (
 // the race detector says what is wrong, and in the end memory is what is stored.
 func TestEveryChangeBesideEveryReader(t *testing.T) {
 	r := newIdleRig(t, policy.Idle{})
-	r.parent, r.scaling = new(cgroup.Parent), newScaling()
+	r.parent = new(cgroup.Parent)
+	r.scaling = r.newScaling()
 	const vms = 4
 	for i := range vms {
 		r.vm(fmt.Sprint("vm", i))
@@ -74,7 +76,7 @@ func TestEveryChangeBesideEveryReader(t *testing.T) {
 		"resize": func(v *vm) error {
 			return r.update(v, func(rec *vmRecord) {
 				rec.Spec.CPUs += 0.01
-				rec.Sized = resized(rec, 0, rec.Spec.CPUs, 0)
+				rec.Sized = scaling.Resized(rec, 0, rec.Spec.CPUs, 0)
 			})
 		},
 		"policy": func(v *vm) error { _, err := r.storePolicy(v.ID, PolicyLayer{}, ""); return err },
@@ -145,8 +147,7 @@ func TestEveryChangeBesideEveryReader(t *testing.T) {
 		"scale": func(*vm) error {
 			loop.Lock() // there is one
 			defer loop.Unlock()
-			r.scaleRound(r.followAll(), false)
-			r.seeEffects()
+			r.scaling.Round()
 			return nil
 		},
 	}

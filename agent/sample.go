@@ -36,10 +36,7 @@ func (a *Agent) runSampler(ctx context.Context) {
 	for {
 		now := time.Now()
 		a.sampleAll(now)
-		select {
-		case a.scaling.sampled <- struct{}{}:
-		default: // the last round is not over yet
-		}
+		a.scaling.Sampled()
 		a.endThrash()
 		if now.Sub(limitsAt) >= a.cfg.UpkeepEvery {
 			a.refreshLimits()

@@ -9,38 +9,10 @@ import (
 	"cloudflash/agent/autoscale"
 	"cloudflash/agent/fault"
 	"cloudflash/agent/policy"
+	"cloudflash/agent/scaling"
 	"cloudflash/agent/state"
 	"cloudflash/cgroup"
 )
-
-// sizedHigh is the key of memory.high in vmRecord.Sized.
-const sizedHigh = "memory_high_bytes"
-
-// resized is what autoscaling has set once a limit has become v, and, for memory,
-// memory.high.
-func resized(r *vmRecord, res autoscale.Resource, v, high float64) map[string]float64 {
-	next := maps.Clone(r.Sized)
-	if next == nil {
-		next = map[string]float64{}
-	}
-	next[res.String()] = v
-	if res == autoscale.Memory {
-		next[sizedHigh] = high
-	}
-	return next
-}
-
-// unsized is what stays of it when limits are the spec's again.
-func unsized(r *vmRecord, given func(autoscale.Resource) bool) map[string]float64 {
-	var next map[string]float64
-	for res := range autoscale.Resources {
-		if v, ok := r.Sized[res.String()]; ok && !given(res) {
-			rec := vmRecord{Sized: next}
-			next = resized(&rec, res, v, r.Sized[sizedHigh])
-		}
-	}
-	return next
-}
 
 // highShare is memory.high of memory.max while nothing is known of a VM's need
 // (KEP-2570).
@@ -50,7 +22,7 @@ const highShare = 0.9
 // none.
 func (a *Agent) high(s state.View, r *vmRecord) int64 {
 	p, _ := a.rules().Of(s, r, a.roomFor())
-	switch high := int64(r.Sized[sizedHigh]); {
+	switch high := int64(r.Sized[scaling.SizedHigh]); {
 	case p.Rules[autoscale.Memory].Mode != autoscale.Auto:
 		return cgroup.Max
 	case high > 0:
@@ -112,7 +84,7 @@ func (a *Agent) settleLimits(ctx context.Context, v *vm) error {
 	s := a.state.View()
 	next := *v.in(s)
 	p, _ := a.rules().Of(s, &next, a.roomFor())
-	next.Sized = unsized(&next, func(res autoscale.Resource) bool { return p.Rules[res].Mode != autoscale.Auto })
+	next.Sized = scaling.Unsized(&next, func(res autoscale.Resource) bool { return p.Rules[res].Mode != autoscale.Auto })
 	if next.State != VMRunning && next.State != VMFrozen {
 		return nil
 	}
@@ -139,21 +111,13 @@ func (a *Agent) leave(ctx context.Context, v *vm, next *vmRecord) (stays, err er
 			return nil, err
 		}
 		stays = err
-		next.Sized = keeping(next, old, autoscale.Memory)
+		next.Sized = scaling.Keeping(next, old, autoscale.Memory)
 	}
 	if err := a.checkStorage(v, next.Size().StorageBytes); err != nil {
 		stays = errors.Join(stays, err)
-		next.Sized = keeping(next, old, autoscale.Storage)
+		next.Sized = scaling.Keeping(next, old, autoscale.Storage)
 	}
 	return stays, nil
-}
-
-// keeping is what autoscaling has set with one limit as another record has it.
-func keeping(r, old *vmRecord, res autoscale.Resource) map[string]float64 {
-	if v, ok := old.Sized[res.String()]; ok {
-		return resized(r, res, v, old.Sized[sizedHigh])
-	}
-	return r.Sized
 }
 
 // resume brings what autoscaling has set up to date before a new agent takes a VM
@@ -166,13 +130,13 @@ func (a *Agent) resume(ctx context.Context, v *vm) error {
 	old := v.in(s)
 	next := *old
 	p, _ := a.rules().Of(s, old, a.roomFor())
-	next.Sized = unsized(old, func(res autoscale.Resource) bool { return p.Rules[res].Mode != autoscale.Auto })
+	next.Sized = scaling.Unsized(old, func(res autoscale.Resource) bool { return p.Rules[res].Mode != autoscale.Auto })
 	if v.slice.Exists() {
 		if err := a.resumeMemory(ctx, v, &next); err != nil {
 			return err
 		}
 		if err := a.checkStorage(v, next.Size().StorageBytes); err != nil {
-			next.Sized = keeping(&next, old, autoscale.Storage)
+			next.Sized = scaling.Keeping(&next, old, autoscale.Storage)
 		}
 	}
 	if maps.Equal(next.Sized, old.Sized) {
@@ -200,7 +164,7 @@ func (a *Agent) resumeMemory(ctx context.Context, v *vm, next *vmRecord) error {
 	if k.MemoryMax != nil && *k.MemoryMax > use && *k.MemoryMax < most {
 		most = *k.MemoryMax
 	}
-	next.Sized = resized(next, autoscale.Memory, float64(most), float64(most))
+	next.Sized = scaling.Resized(next, autoscale.Memory, float64(most), float64(most))
 	a.log.Warn("a VM uses more memory than its limit was to be", "vm", v.Name, "bytes", use, "limit", most)
 	return nil
 }

@@ -5,6 +5,7 @@ import (
 
 	"cloudflash/agent/autoscale"
 	"cloudflash/agent/policy"
+	"cloudflash/agent/scaling"
 	"cloudflash/cgroup"
 )
 
@@ -27,8 +28,8 @@ func lend(t *testing.T, l *live, v *vm, bytes int64, cpus float64) {
 	v.work.Lock()
 	defer v.work.Unlock()
 	err := l.update(v, func(rec *vmRecord) {
-		rec.Sized = resized(rec, autoscale.Memory, float64(bytes), float64(bytes))
-		rec.Sized = resized(rec, autoscale.CPU, cpus, 0)
+		rec.Sized = scaling.Resized(rec, autoscale.Memory, float64(bytes), float64(bytes))
+		rec.Sized = scaling.Resized(rec, autoscale.CPU, cpus, 0)
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -46,7 +47,9 @@ func TestSystemRestartLeavesMemoryInUse(t *testing.T) {
 	l.cfg.Autoscale = "auto"
 	l.start()
 	v := holding(t, l)
-	if err := l.update(v, func(rec *vmRecord) { rec.Sized = resized(rec, autoscale.Memory, float64(72*mib), float64(70*mib)) }); err != nil {
+	if err := l.update(v, func(rec *vmRecord) {
+		rec.Sized = scaling.Resized(rec, autoscale.Memory, float64(72*mib), float64(70*mib))
+	}); err != nil {
 		t.Fatal(err)
 	}
 	l.stop()
@@ -96,7 +99,7 @@ func TestSystemLinkHasItsScaledBandwidth(t *testing.T) {
 	l := newLive(t)
 	made := l.create("wide", Spec{CPUs: 0.1, MemoryBytes: 32 * mib, BandwidthBPS: 5e6})
 	v := l.known(made.ID)
-	if err := l.update(v, func(rec *vmRecord) { rec.Sized = resized(rec, autoscale.Bandwidth, 20e6, 0) }); err != nil {
+	if err := l.update(v, func(rec *vmRecord) { rec.Sized = scaling.Resized(rec, autoscale.Bandwidth, 20e6, 0) }); err != nil {
 		t.Fatal(err)
 	}
 	v.work.Lock()

@@ -2,13 +2,54 @@ package agent
 
 import (
 	"fmt"
+	"os"
 	"testing"
 	"time"
 
-	"cloudflash/agent/autoscale"
+	"cloudflash/agent/guest"
+	"cloudflash/agent/meter"
 	"cloudflash/agent/state"
 	"cloudflash/cgroup"
 )
+
+// captured is a slice whose files stand still.
+type captured string
+
+func (d captured) OpenReader() (*cgroup.Reader, error) { return cgroup.OpenReader(string(d)) }
+
+// fakeVMs are running VMs whose slices are files on disk: all is done for them that a
+// second costs, but what the kernel takes to make the numbers.
+func fakeVMs(b testing.TB, n int) *Agent {
+	b.Helper()
+	dir := b.TempDir()
+	if err := os.CopyFS(dir, os.DirFS("../cgroup/testdata/6.12")); err != nil {
+		b.Fatal(err)
+	}
+	for name, text := range map[string]string{"cgroup.procs": "", "memory.swap.current": "4096\n"} {
+		if err := os.WriteFile(dir+"/"+name, []byte(text), 0o600); err != nil {
+			b.Fatal(err)
+		}
+	}
+	a := bare(b)
+	a.meter = meter.New(meter.Config{StateDir: b.TempDir()})
+	b.Cleanup(a.meter.Close)
+	for i := range n {
+		v := a.add(b, vmRecord{
+			ID:    fmt.Sprint("vm", i),
+			Name:  fmt.Sprint("vm", i),
+			State: VMRunning,
+			Spec:  Spec{CPUs: 0.5, MemoryBytes: 64 * mib, StorageBytes: gib, BandwidthBPS: 100e6, PIDs: 100},
+		})
+		v.guest = new(guest.Guest)
+		v.limits = Limits{CPUs: new(0.5), MemoryBytes: new(64 * mib), MemoryHighBytes: new(57 * mib), StorageBytes: new(gib), BandwidthBPS: new(int64(100e6))}
+		var err error
+		if v.probe, err = a.meter.VM(v.ID, captured(dir)); err != nil {
+			b.Fatal(err)
+		}
+	}
+	a.meter.Pass(time.Now())
+	return a
+}
 
 // BenchmarkStatus is of a host that has just begun, and of one that has run for long: it
 // remembers as many cloudlets that have ended as it ever does.
@@ -21,7 +62,7 @@ func BenchmarkStatus(b *testing.B) {
 				tx.PutCloudlet(cloudletRecord{ID: fmt.Sprint("c", i), VM: fmt.Sprint("vm", i%1000), State: CloudletSucceeded})
 			}
 		})
-		a.scaleRound(a.followAll(), false)
+		a.scaling.Round()
 		for name, do := range map[string]func(){
 			"status":   func() { a.ScalingStatus() },
 			"vms":      func() { a.VMs() },
@@ -48,22 +89,5 @@ func TestActiveCloudletsAreCountedForAllVMs(t *testing.T) {
 	one, err := a.VM(v.ID)
 	if all := a.VMs(); err != nil || len(all) != 1 || all[0].Cloudlets != 2 || one.Cloudlets != 2 {
 		t.Errorf("%+v", all)
-	}
-}
-
-func TestRefusedLimitsAreTriedLessAndLessOften(t *testing.T) {
-	var f follower
-	now, waits := time.Unix(1e9, 0), ""
-	for range 9 {
-		f.failed(autoscale.Storage, now, true)
-		waits += fmt.Sprint(f.wait[autoscale.Storage].Sub(now), " ")
-	}
-	if waits != "10s 20s 40s 1m20s 2m40s 5m20s 10m0s 10m0s 10m0s " {
-		t.Error(waits)
-	}
-	f.failed(autoscale.Storage, now, false)
-	f.failed(autoscale.Storage, now, true)
-	if got := f.wait[autoscale.Storage].Sub(now); got != failAgain {
-		t.Errorf("%v after one that was not refused", got)
 	}
 }

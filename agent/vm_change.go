@@ -9,6 +9,7 @@ import (
 	"cloudflash/agent/autoscale"
 	"cloudflash/agent/fault"
 	"cloudflash/agent/policy"
+	"cloudflash/agent/scaling"
 	"cloudflash/agent/state"
 	"cloudflash/cgroup"
 )
@@ -96,7 +97,7 @@ func (a *Agent) planChange(v *vm, ch VMChange) (old, next vmRecord, err error) {
 func (a *Agent) planned(s state.View, old vmRecord, ch VMChange) (vmRecord, error) {
 	next := old
 	next.Spec = ch.applyTo(old.Spec)
-	next.Sized = unsized(&old, ch.names) // what the user says counts, from now on
+	next.Sized = scaling.Unsized(&old, ch.names) // what the user says counts, from now on
 	if ch.Autoscale != nil {
 		next.Own = ownPolicy{Layer: *ch.Autoscale, Gen: old.Own.Gen + 1}
 		if err := a.rules().CheckLayer(s, &old, *ch.Autoscale, a.roomFor()); err != nil {

@@ -9,6 +9,7 @@ import (
 	"cloudflash/agent"
 	"cloudflash/agent/fault"
 	"cloudflash/agent/policy"
+	"cloudflash/agent/scaling"
 	"cloudflash/api/problem"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -103,9 +104,9 @@ func (s *server) showScaling(_ context.Context, in *scalingInput) (*scalingOutpu
 		if err != nil {
 			return nil, err
 		}
-		status.VMs = filter(status.VMs, func(x agent.VMScaling) bool { return x.VM == v.ID })
+		status.VMs = filter(status.VMs, func(x scaling.VMScaling) bool { return x.VM == v.ID })
 	}
-	status.VMs = append([]agent.VMScaling{}, status.VMs...) // a list, if an empty one
+	status.VMs = append([]scaling.VMScaling{}, status.VMs...) // a list, if an empty one
 	return &scalingOutput{Body: status}, nil
 }
 

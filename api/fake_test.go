@@ -13,6 +13,7 @@ import (
 
 	"cloudflash/agent"
 	"cloudflash/agent/fault"
+	"cloudflash/agent/scaling"
 	"cloudflash/api/apitest"
 )
 
@@ -76,7 +77,7 @@ func newFake(t testing.TB) *apitest.Agent {
 			Message: fmt.Sprint("event ", i+1),
 		})
 	}
-	f.Has.Scaling.Status = []agent.VMScaling{
+	f.Has.Scaling.Status = []scaling.VMScaling{
 		{VM: "v0", VMName: "db", Mode: "auto"},
 		{VM: "v1", VMName: "web", Mode: "off"},
 	}

@@ -9,6 +9,7 @@ import (
 	"cloudflash/agent"
 	"cloudflash/agent/fault"
 	"cloudflash/agent/policy"
+	"cloudflash/agent/scaling"
 )
 
 // Scaling is what there is of autoscaling. Every policy is at version 1 before it is set.
@@ -16,7 +17,7 @@ type Scaling struct {
 	Own       map[string]agent.PolicyLayer // by id, the host's under ""
 	Versions  map[string]int               // how often it was set
 	Raced     int                          // so many writers come in between before SetPolicy
-	Status    []agent.VMScaling
+	Status    []scaling.VMScaling
 	Decisions []agent.Decision
 	Forgotten uint64 // decisions up to here are gone
 }

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"cloudflash/agent"
+	"cloudflash/agent/scaling"
 	"cloudflash/cmd/cloudflash/systemtest"
 )
 
@@ -215,7 +216,7 @@ func status(s *systemtest.Agent) agent.ScalingStatus {
 }
 
 // scaled is how one resource of a VM stands.
-func scaled(s *systemtest.Agent, vm, resource string) agent.Scaled {
+func scaled(s *systemtest.Agent, vm, resource string) scaling.Scaled {
 	s.T.Helper()
 	for _, v := range status(s).VMs {
 		for _, r := range v.Resources {
@@ -225,7 +226,7 @@ func scaled(s *systemtest.Agent, vm, resource string) agent.Scaled {
 		}
 	}
 	s.T.Fatalf("no %s of %s in the status", resource, vm)
-	return agent.Scaled{}
+	return scaling.Scaled{}
 }
 
 // A host without headroom: what cannot be granted is told once, nothing flaps, and

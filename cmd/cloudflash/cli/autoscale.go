@@ -10,6 +10,7 @@ import (
 
 	"cloudflash/agent"
 	"cloudflash/agent/policy"
+	"cloudflash/agent/scaling"
 	"cloudflash/cmd/quantity"
 
 	"github.com/spf13/cobra"
@@ -51,13 +52,13 @@ func (a *app) autoscaleStatus() *cobra.Command {
 			}
 			if len(args) == 0 {
 				a.describeScaling(s)
-				return printList(a, s.VMs, func(v agent.VMScaling) string { return v.VMName }, scalingColumns)
+				return printList(a, s.VMs, func(v scaling.VMScaling) string { return v.VMName }, scalingColumns)
 			}
 			if len(s.VMs) == 0 { // it is too young, or being deleted
 				return fmt.Errorf("nothing is known of VM %s yet", clean(args[0]))
 			}
 			a.describeVMScaling(s.VMs[0])
-			return printList(a, s.VMs[0].Resources, func(r agent.Scaled) string { return shortName(r.Resource) }, scaledColumns)
+			return printList(a, s.VMs[0].Resources, func(r scaling.Scaled) string { return shortName(r.Resource) }, scaledColumns)
 		}}
 }
 
@@ -97,27 +98,27 @@ func idleText(p policy.IdlePolicy) string {
 	return text
 }
 
-func (a *app) describeVMScaling(v agent.VMScaling) {
+func (a *app) describeVMScaling(v scaling.VMScaling) {
 	a.lines([2]string{"vm", v.VMName}, [2]string{"autoscale", v.Mode},
 		[2]string{"changes", fmt.Sprintf("%d of %d in the last hour", v.Spent, v.PerHour)},
 		[2]string{"idle", cmp.Or(v.Activity, idleState(v))}, below)
 }
 
-var scalingColumns = []column[agent.VMScaling]{
-	{"VM", false, func(v agent.VMScaling) string { return v.VMName }},
-	{"MODE", false, func(v agent.VMScaling) string { return v.Mode }},
-	{"CPUS", false, func(v agent.VMScaling) string { return useOf(v, "cpus") }},
-	{"MEMORY", false, func(v agent.VMScaling) string { return useOf(v, "memory_bytes") }},
-	{"STORAGE", true, func(v agent.VMScaling) string { return useOf(v, "storage_bytes") }},
-	{"BANDWIDTH", true, func(v agent.VMScaling) string { return useOf(v, "bandwidth_bps") }},
+var scalingColumns = []column[scaling.VMScaling]{
+	{"VM", false, func(v scaling.VMScaling) string { return v.VMName }},
+	{"MODE", false, func(v scaling.VMScaling) string { return v.Mode }},
+	{"CPUS", false, func(v scaling.VMScaling) string { return useOf(v, "cpus") }},
+	{"MEMORY", false, func(v scaling.VMScaling) string { return useOf(v, "memory_bytes") }},
+	{"STORAGE", true, func(v scaling.VMScaling) string { return useOf(v, "storage_bytes") }},
+	{"BANDWIDTH", true, func(v scaling.VMScaling) string { return useOf(v, "bandwidth_bps") }},
 	{"STATE", false, stateOf},
-	{"CHANGES", false, func(v agent.VMScaling) string { return fmt.Sprintf("%d/%d", v.Spent, v.PerHour) }},
+	{"CHANGES", false, func(v scaling.VMScaling) string { return fmt.Sprintf("%d/%d", v.Spent, v.PerHour) }},
 	{"IDLE", false, idleState},
-	{"LAST", false, func(v agent.VMScaling) string { return lastText(lastOf(v), true) }},
-	{"ID", true, func(v agent.VMScaling) string { return v.VM }},
+	{"LAST", false, func(v scaling.VMScaling) string { return lastText(lastOf(v), true) }},
+	{"ID", true, func(v scaling.VMScaling) string { return v.VM }},
 }
 
-func useOf(v agent.VMScaling, resource string) string {
+func useOf(v scaling.VMScaling, resource string) string {
 	for _, r := range v.Resources {
 		if r.Resource == resource {
 			return amount(resource, r.Use) + "/" + limit(resource, r.Limit)
@@ -127,7 +128,7 @@ func useOf(v agent.VMScaling, resource string) string {
 }
 
 // stateOf names what is out of the ordinary, else the mildest that all are.
-func stateOf(v agent.VMScaling) string {
+func stateOf(v scaling.VMScaling) string {
 	var odd []string
 	calm := "off"
 	for _, r := range v.Resources {
@@ -145,7 +146,7 @@ func stateOf(v agent.VMScaling) string {
 }
 
 // idleState is how far a VM is from being deleted.
-func idleState(v agent.VMScaling) string {
+func idleState(v scaling.VMScaling) string {
 	switch {
 	case v.DeleteAt != nil:
 		return "deleted in " + until(*v.DeleteAt)
@@ -160,7 +161,7 @@ func idleState(v agent.VMScaling) string {
 // until is how long it is to a time.
 func until(t time.Time) string { return seconds(max(time.Until(t), 0).Round(time.Second).Seconds()) }
 
-func lastOf(v agent.VMScaling) *agent.Decision {
+func lastOf(v scaling.VMScaling) *agent.Decision {
 	var last *agent.Decision
 	for _, r := range v.Resources {
 		if d := r.LastDecision; d != nil && (last == nil || d.Seq > last.Seq) {
@@ -185,27 +186,27 @@ func lastText(d *agent.Decision, resource bool) string {
 	return text + ", " + age(d.At) + " ago"
 }
 
-var scaledColumns = []column[agent.Scaled]{
-	{"RESOURCE", false, func(r agent.Scaled) string { return shortName(r.Resource) }},
-	{"MODE", false, func(r agent.Scaled) string { return r.Mode }},
-	{"STATE", false, func(r agent.Scaled) string { return r.State }},
-	{"USE", false, func(r agent.Scaled) string { return amount(r.Resource, r.Use) }},
-	{"LIMIT", false, func(r agent.Scaled) string { return limit(r.Resource, r.Limit) }},
-	{"HIGH", true, func(r agent.Scaled) string { return limit(r.Resource, r.High) }},
-	{"SPEC", true, func(r agent.Scaled) string { return limit(r.Resource, r.Spec) }},
-	{"MIN", false, func(r agent.Scaled) string { return limit(r.Resource, r.Min) }},
-	{"MAX", false, func(r agent.Scaled) string { return limit(r.Resource, r.Max) }},
-	{"UP", false, func(r agent.Scaled) string { return share(r.Up) }},
-	{"DOWN", false, func(r agent.Scaled) string { return share(r.Down) }},
-	{"COOLDOWN", false, func(r agent.Scaled) string {
+var scaledColumns = []column[scaling.Scaled]{
+	{"RESOURCE", false, func(r scaling.Scaled) string { return shortName(r.Resource) }},
+	{"MODE", false, func(r scaling.Scaled) string { return r.Mode }},
+	{"STATE", false, func(r scaling.Scaled) string { return r.State }},
+	{"USE", false, func(r scaling.Scaled) string { return amount(r.Resource, r.Use) }},
+	{"LIMIT", false, func(r scaling.Scaled) string { return limit(r.Resource, r.Limit) }},
+	{"HIGH", true, func(r scaling.Scaled) string { return limit(r.Resource, r.High) }},
+	{"SPEC", true, func(r scaling.Scaled) string { return limit(r.Resource, r.Spec) }},
+	{"MIN", false, func(r scaling.Scaled) string { return limit(r.Resource, r.Min) }},
+	{"MAX", false, func(r scaling.Scaled) string { return limit(r.Resource, r.Max) }},
+	{"UP", false, func(r scaling.Scaled) string { return share(r.Up) }},
+	{"DOWN", false, func(r scaling.Scaled) string { return share(r.Down) }},
+	{"COOLDOWN", false, func(r scaling.Scaled) string {
 		if r.CooldownUntil == nil || !r.CooldownUntil.After(time.Now()) {
 			return "-"
 		}
 		return until(*r.CooldownUntil) + " left"
 	}},
-	{"HOLD", true, func(r agent.Scaled) string { return seconds(r.HoldSeconds) }},
-	{"LEARNED", true, func(r agent.Scaled) string { return seconds(r.LearnedHold) }},
-	{"LAST", false, func(r agent.Scaled) string { return lastText(r.LastDecision, false) }},
+	{"HOLD", true, func(r scaling.Scaled) string { return seconds(r.HoldSeconds) }},
+	{"LEARNED", true, func(r scaling.Scaled) string { return seconds(r.LearnedHold) }},
+	{"LAST", false, func(r scaling.Scaled) string { return lastText(r.LastDecision, false) }},
 }
 
 // scalingOf is what vm show says of autoscaling. The VM's own mode is enough when

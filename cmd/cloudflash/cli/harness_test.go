@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"cloudflash/agent"
+	"cloudflash/agent/scaling"
 	"cloudflash/api"
 	"cloudflash/api/access"
 	"cloudflash/api/apitest"
@@ -261,14 +262,14 @@ func someScaling() apitest.Scaling {
 	last := grown
 	last.At = apitest.Ago(2 * time.Hour)
 	return apitest.Scaling{Decisions: []agent.Decision{grown, short},
-		Status: []agent.VMScaling{
-			{VM: "v0", VMName: "db", Mode: "auto", Spent: 2, PerHour: 60, Activity: "1 cloudlet runs", Resources: []agent.Scaled{
+		Status: []scaling.VMScaling{
+			{VM: "v0", VMName: "db", Mode: "auto", Spent: 2, PerHour: 60, Activity: "1 cloudlet runs", Resources: []scaling.Scaled{
 				{Resource: "cpus", Mode: "auto", State: "at_max", Spec: 2, Limit: 2, Use: 1.96, Min: 0.5, Max: 2, Up: .8,
 					Down: .2, LastDecision: &last},
 				{Resource: "memory_bytes", Mode: "auto", State: "steady", Spec: 1 << 30, Limit: 1 << 30, High: 900 << 20,
 					Use: 100 << 20, Min: 256 << 20, Max: 4 << 30, Up: .9, Down: .2, HoldSeconds: 3600},
 				{Resource: "rbps", Mode: "off", State: "off"}}},
 			{VM: "v1", VMName: "web", Mode: "off", PerHour: 60, IdleSince: new(apitest.Ago(3 * time.Hour)),
-				Resources: []agent.Scaled{{Resource: "cpus", Mode: "off", State: "off", Limit: 1}}},
+				Resources: []scaling.Scaled{{Resource: "cpus", Mode: "off", State: "off", Limit: 1}}},
 		}}
 }

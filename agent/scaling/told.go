@@ -1,33 +1,22 @@
-package agent
+package scaling
 
 import (
 	"fmt"
 	"time"
 
 	"cloudflash/agent/autoscale"
-	"cloudflash/agent/fault"
 	"cloudflash/agent/meter"
 	"cloudflash/agent/state"
 )
 
-// Decisions returns at most limit decisions after seq since, oldest first. fault.ErrExpired
-// means that decisions right after since are no longer kept.
-func (a *Agent) Decisions(since uint64, limit int) ([]Decision, error) {
-	found, oldest := a.state.View().Decisions(since, limit)
-	if since > 0 && oldest > 0 && since < oldest-1 {
-		return nil, fault.Refuse(fault.ErrExpired, "history_gone", "start again from since=0",
-			"decisions after %d are gone, the oldest kept is %d", since, oldest)
-	}
-	return found, nil
-}
-
-func viewDecision(v *vm, d autoscale.Decision, r DecisionResult) Decision {
-	return Decision{At: time.Now().UTC(), VM: v.ID, VMName: v.Name, Resource: d.Resource.String(), Action: string(d.Action), Signal: string(d.Signal), Result: r,
+// shown is a decision as it is stored and shown.
+func shown(f *follower, d autoscale.Decision, r state.DecisionResult) state.Decision {
+	return state.Decision{At: time.Now().UTC(), VM: f.id, VMName: f.name, Resource: d.Resource.String(), Action: string(d.Action), Signal: string(d.Signal), Result: r,
 		From: d.From, To: d.To, HighFrom: d.HighFrom, HighTo: d.HighTo, Use: d.Use, Value: d.Value, Limit: d.Limit, Reason: d.Reason(), Why: d.Why}
 }
 
 // eventOf tells of a decision in the system log.
-func eventOf(d Decision) Event {
+func eventOf(d state.Decision) state.Event {
 	res, _ := autoscale.ParseResource(d.Resource)
 	from, to := res.Amount(d.From), res.Amount(d.To)
 	if res == autoscale.Memory && d.HighTo > 0 {
@@ -38,20 +27,20 @@ func eventOf(d Decision) Event {
 		from, to = fmt.Sprintf("%s (working limit %s)", from, high), fmt.Sprintf("%s (%s)", to, res.Amount(d.HighTo))
 	}
 	change := fmt.Sprintf("%s of VM %s: %s → %s: %s", d.Resource, d.VMName, from, to, d.Reason)
-	var e Event
+	var e state.Event
 	switch d.Result {
-	case DecisionApplied:
-		e = Event{Level: LevelInfo, Kind: "vm.scaled", Message: change}
-	case DecisionRecommended:
-		e = Event{Level: LevelInfo, Kind: "autoscale.recommended", Message: "would change " + change + " (a dry run: nothing was changed)"}
-	case DecisionDeferred:
-		e = Event{Level: LevelWarn, Kind: "autoscale.deferred", Message: "cannot change now " + change}
-	case DecisionInfeasible:
-		e = Event{Level: LevelWarn, Kind: "autoscale.infeasible", Message: "cannot change " + change}
-	case DecisionFailed:
-		e = Event{Level: LevelError, Kind: "autoscale.failed", Message: "could not change " + change}
-	case DecisionNoticed:
-		e = Event{Level: LevelWarn, Kind: "autoscale.drift",
+	case state.DecisionApplied:
+		e = state.Event{Level: state.LevelInfo, Kind: "vm.scaled", Message: change}
+	case state.DecisionRecommended:
+		e = state.Event{Level: state.LevelInfo, Kind: "autoscale.recommended", Message: "would change " + change + " (a dry run: nothing was changed)"}
+	case state.DecisionDeferred:
+		e = state.Event{Level: state.LevelWarn, Kind: "autoscale.deferred", Message: "cannot change now " + change}
+	case state.DecisionInfeasible:
+		e = state.Event{Level: state.LevelWarn, Kind: "autoscale.infeasible", Message: "cannot change " + change}
+	case state.DecisionFailed:
+		e = state.Event{Level: state.LevelError, Kind: "autoscale.failed", Message: "could not change " + change}
+	case state.DecisionNoticed:
+		e = state.Event{Level: state.LevelWarn, Kind: "autoscale.drift",
 			Message: fmt.Sprintf("somebody else changed %s of VM %s: %s → %s; autoscaling goes on from there", d.Resource, d.VMName, from, to)}
 	}
 	e.VM = d.VM
@@ -73,13 +62,13 @@ type effect struct {
 const effectAfter = time.Second
 
 // seeEffects tells what changes of a second ago have done.
-func (a *Agent) seeEffects() {
-	seen := a.effects()
+func (l *Loop) seeEffects() {
+	seen := l.effects()
 	if len(seen) == 0 {
 		return
 	}
-	var stored []Decision
-	if a.state.Update(func(tx *state.Tx) error {
+	var stored []state.Decision
+	if l.cfg.State.Update(func(tx *state.Tx) error {
 		for seq, e := range seen {
 			if d := tx.Decision(seq); d != nil {
 				next := *d
@@ -92,15 +81,16 @@ func (a *Agent) seeEffects() {
 	}) != nil {
 		return // it has logged why
 	}
-	a.remember(stored...)
+	l.remember(stored...)
 }
 
 // effects are those that can be told by now, by the number of their decision.
-func (a *Agent) effects() map[uint64]*Effect {
-	a.scaling.mu.Lock()
-	defer a.scaling.mu.Unlock()
-	seen := map[uint64]*Effect{}
-	for _, f := range a.scaling.followers {
+func (l *Loop) effects() map[uint64]*state.Effect {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	view := l.cfg.State.View()
+	seen := map[uint64]*state.Effect{}
+	for _, f := range l.followers {
 		left := f.effects[:0]
 		for _, e := range f.effects {
 			if e.base.At.IsZero() || f.last.At.Sub(e.base.At) < effectAfter {
@@ -109,10 +99,8 @@ func (a *Agent) effects() map[uint64]*Effect {
 				}
 				continue
 			}
-			a.held.Lock()
-			limit := currentOf(f.v.limits)[e.res]
-			a.held.Unlock()
-			seen[e.seq] = effectOf(e, &f.last, limit)
+			now, _ := f.v.Now(view)
+			seen[e.seq] = effectOf(e, &f.last, now.Limits[e.res])
 		}
 		f.effects = left
 	}
@@ -120,24 +108,24 @@ func (a *Agent) effects() map[uint64]*Effect {
 }
 
 // remember keeps the last decisions of the VMs that they are of.
-func (a *Agent) remember(stored ...Decision) {
-	a.scaling.mu.Lock()
-	defer a.scaling.mu.Unlock()
+func (l *Loop) remember(stored ...state.Decision) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	for _, d := range stored {
-		f := a.scaling.followers[d.VM]
+		f := l.followers[d.VM]
 		if res, err := autoscale.ParseResource(d.Resource); err == nil && f != nil {
 			f.recent[res] = &d
 		}
 	}
 }
 
-func effectOf(e effect, now *meter.Sample, limit float64) *Effect {
+func effectOf(e effect, now *meter.Sample, limit float64) *state.Effect {
 	dt := now.At.Sub(e.base.At).Seconds()
 	grown := func(k meter.Count) float64 { // an idle VM is not read in full: its last numbers may be older than base
 		return max(float64(now.Counters[k])-float64(e.base.Counters[k]), 0)
 	}
 	share := func(k meter.Count) float64 { return min(max(grown(k)/1e6/dt, 0), 1) }
-	out := &Effect{Seconds: dt, Limit: limit, CPUWaiting: share(meter.CPUWaiting), MemoryWaiting: share(meter.MemoryWaiting)}
+	out := &state.Effect{Seconds: dt, Limit: limit, CPUWaiting: share(meter.CPUWaiting), MemoryWaiting: share(meter.MemoryWaiting)}
 	if n := grown(meter.Periods); n > 0 {
 		out.Throttled = min(grown(meter.ThrottledPeriods)/n, 1)
 	}
