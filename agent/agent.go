@@ -18,6 +18,7 @@ import (
 	"cloudflash/agent/idle"
 	"cloudflash/agent/meter"
 	"cloudflash/agent/network"
+	"cloudflash/agent/outcomes"
 	"cloudflash/agent/pages"
 	"cloudflash/agent/scaling"
 	"cloudflash/agent/schedule"
@@ -68,7 +69,7 @@ type Agent struct {
 	dirty      bool         // something changed since the snapshot
 	worn       map[int]bool // slots whose storage ids still have files
 	woke       awake        // when idle VMs were last looked for
-	outcomes   Outcomes
+	outcomes   outcomes.Counts
 	networkErr error // why VMs can only be isolated
 	bridge     int   // its index when all VMs were last seen to hang on it, 0 when there was none
 
@@ -230,7 +231,7 @@ func New(cfg Config) (*Agent, error) {
 		sessions:  map[string]*session{},
 		updates:   make(chan struct{}),
 		worn:      map[int]bool{},
-		outcomes:  newOutcomes(),
+		outcomes:  outcomes.New(),
 
 		wake:    make(chan struct{}, 1),
 		trim:    make(chan struct{}, 1),

@@ -16,6 +16,7 @@ import (
 	"cloudflash/agent/clock"
 	"cloudflash/agent/fault"
 	"cloudflash/agent/host"
+	"cloudflash/agent/outcomes"
 	"cloudflash/agent/pages"
 	"cloudflash/agent/policy"
 	"cloudflash/agent/schedule"
@@ -47,7 +48,7 @@ func bare(t testing.TB) *Agent {
 		store:     st,
 		host:      h,
 		policy:    schedule.FirstFit{},
-		outcomes:  newOutcomes(),
+		outcomes:  outcomes.New(),
 		vms:       map[string]*vm{},
 		cloudlets: map[string]*cloudlet{},
 		sessions:  map[string]*session{},

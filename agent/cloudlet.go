@@ -42,3 +42,8 @@ type Cloudlet struct {
 	Signal          string            `json:"signal" doc:"Signal that ended the command, such as SIGKILL; empty otherwise"`
 	Reason          string            `json:"reason" doc:"Why it is in this state: oom, no VM fits..., command not found..."`
 }
+
+// Overdue tells whether a cloudlet has not ended though its deadline has passed.
+func (c Cloudlet) Overdue(now time.Time) bool {
+	return !c.State.Final() && c.DeadlineAt != nil && now.After(*c.DeadlineAt)
+}

@@ -268,9 +268,9 @@ func (a *Agent) over(r *cloudletRecord, began bool) {
 	a.held.Lock()
 	defer a.held.Unlock()
 	if began {
-		a.outcomes.began(r)
+		a.outcomes.CloudletBegan(r)
 	}
-	a.outcomes.ended(r)
+	a.outcomes.CloudletEnded(r)
 	a.unmeter(r.ID)
 }
 
@@ -302,7 +302,7 @@ func conclude(r *cloudletRecord, end ending, use Usage, at clock.Moment) {
 	case r.Stop == stopDeadline:
 		r.State, r.Reason = CloudletDeadlineExceeded, "killed at its deadline"
 	case r.Stop == stopDelete:
-		r.State, r.Reason = CloudletCancelled, reasonVMDeleted
+		r.State, r.Reason = CloudletCancelled, state.ReasonVMDeleted
 	case r.Stop == stopOOM, end.oom && (end.signal != 0 || end.code != 0):
 		r.State, r.Reason = CloudletFailed, "oom"
 	case end.signal != 0:

@@ -253,7 +253,7 @@ func (a *Agent) started(id string, v *vm, g *guest.Guest, scope *cgroup.Scope, r
 			if began {
 				a.held.Lock()
 				defer a.held.Unlock()
-				a.outcomes.began(&rec)
+				a.outcomes.CloudletBegan(&rec)
 			}
 		})
 

@@ -3,6 +3,7 @@ package agent
 import (
 	"time"
 
+	"cloudflash/agent/outcomes"
 	"cloudflash/agent/pages"
 )
 
@@ -47,11 +48,11 @@ type Check struct {
 // Snapshot is one immutable picture of everything, taken once a second. The
 // API, the stream and the metrics all read the same one.
 type Snapshot struct {
-	Seq       uint64        `json:"seq"`
-	At        time.Time     `json:"at"`
-	Host      Host          `json:"host"`
-	Memory    *pages.Memory `json:"memory" doc:"Pages of the host; null before the first numbers"`
-	VMs       []VM          `json:"vms"`
-	Cloudlets []Cloudlet    `json:"cloudlets" doc:"Not yet final, and the last that ended"`
-	Outcomes  *Outcomes     `json:"-"` // for the metrics
+	Seq       uint64           `json:"seq"`
+	At        time.Time        `json:"at"`
+	Host      Host             `json:"host"`
+	Memory    *pages.Memory    `json:"memory" doc:"Pages of the host; null before the first numbers"`
+	VMs       []VM             `json:"vms"`
+	Cloudlets []Cloudlet       `json:"cloudlets" doc:"Not yet final, and the last that ended"`
+	Outcomes  *outcomes.Counts `json:"-"` // for the metrics
 }

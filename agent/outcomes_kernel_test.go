@@ -2,6 +2,8 @@ package agent
 
 import (
 	"testing"
+
+	"cloudflash/agent/outcomes"
 )
 
 // TestSystemOutcomesAreCounted ends cloudlets in every way that a test can bring
@@ -43,7 +45,7 @@ func TestSystemOutcomesAreCounted(t *testing.T) {
 	l.delete(v.ID)
 
 	o := l.Snapshot().Outcomes
-	for _, e := range Endings {
+	for _, e := range outcomes.Endings {
 		want := int64(1)
 		if e.State == CloudletLost {
 			want = 0
@@ -52,7 +54,7 @@ func TestSystemOutcomesAreCounted(t *testing.T) {
 			t.Errorf("%s, %s is counted %d times, want %d", e.State, e.Reason, o.Ended[e], want)
 		}
 	}
-	if got, want := o.Deadlines[SLAHigh], (Deadlines{Met: 1, Missed: 3}); got != want {
+	if got, want := o.Deadlines[SLAHigh], (outcomes.Deadlines{Met: 1, Missed: 3}); got != want {
 		t.Errorf("deadlines %+v, want %+v", got, want)
 	}
 	started := int64(0)

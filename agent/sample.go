@@ -228,7 +228,7 @@ func (a *Agent) rebuild(now time.Time) *Snapshot {
 	a.held.Lock()
 	defer a.held.Unlock()
 	next.VMs = a.viewVMs(s)
-	next.Outcomes = a.outcomes.clone()
+	next.Outcomes = a.outcomes.Clone()
 	next.Seq = 1
 	if a.snapshot != nil {
 		next.Seq = a.snapshot.Seq + 1

@@ -106,18 +106,18 @@ func (a *Agent) expect(v *vm) {
 func (a *Agent) countDecision(d Decision) {
 	a.held.Lock()
 	defer a.held.Unlock()
-	a.outcomes.scaled(d)
+	a.outcomes.DecisionEnded(d)
 }
 
 // ScalingStatus is how autoscaling stands.
 type ScalingStatus struct {
-	Mode     string            `json:"mode" enum:"off,recommend,auto" doc:"Of the host"`
-	Wakeups  string            `json:"wakeups" enum:"events,polling" doc:"events: the kernel wakes the agent (PSI triggers, memory.events); polling: it looks once a second"`
-	Note     string            `json:"note,omitempty" doc:"Why it only polls"`
-	Capacity Capacity          `json:"capacity" doc:"That limits of VMs together may have, the host's reserve taken off"`
-	Free     Capacity          `json:"free"`
-	Idle     policy.IdlePolicy `json:"idle"`
-	VMs      []scaling.VMScaling       `json:"vms"`
+	Mode     string              `json:"mode" enum:"off,recommend,auto" doc:"Of the host"`
+	Wakeups  string              `json:"wakeups" enum:"events,polling" doc:"events: the kernel wakes the agent (PSI triggers, memory.events); polling: it looks once a second"`
+	Note     string              `json:"note,omitempty" doc:"Why it only polls"`
+	Capacity Capacity            `json:"capacity" doc:"That limits of VMs together may have, the host's reserve taken off"`
+	Free     Capacity            `json:"free"`
+	Idle     policy.IdlePolicy   `json:"idle"`
+	VMs      []scaling.VMScaling `json:"vms"`
 }
 
 // ScalingStatus tells how autoscaling stands with every VM.

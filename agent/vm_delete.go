@@ -107,7 +107,7 @@ func (a *Agent) delete(ctx context.Context, v *vm, grace time.Duration) {
 // orphaned is the last state of a cloudlet that its VM takes with it.
 func orphaned(c *cloudletRecord, vmName string) cloudletRecord {
 	rec := *c
-	rec.State, rec.FinishedAt, rec.Reason, rec.PID = CloudletCancelled, new(time.Now().UTC()), reasonVMDeleted, 0
+	rec.State, rec.FinishedAt, rec.Reason, rec.PID = CloudletCancelled, new(time.Now().UTC()), state.ReasonVMDeleted, 0
 	rec.VMName = vmName
 	return rec
 }

@@ -101,3 +101,6 @@ const (
 	SLAMedium = 2
 	SLAHigh   = 3
 )
+
+// ReasonVMDeleted is the reason of cloudlets that their VM took with it.
+const ReasonVMDeleted = "its VM was deleted"

@@ -1,8 +1,10 @@
 package metrics
 
-import "cloudflash/agent"
+import (
+	"cloudflash/agent/outcomes"
+)
 
-var scalings = agent.Scalings()
+var scalings = outcomes.Scalings()
 
 var scalingFamilies = []family[work]{
 	rows(counterKind, "autoscale_decisions_total", "Decisions of autoscaling since the agent began, by limit, what was decided, and what became of it.", func(w *work, row func(string, float64)) {
@@ -18,5 +20,5 @@ var kernelHead = head{"cloudflash_autoscale_kernel_seconds", "Time from the look
 func (p *page) scaling(w *work) {
 	one(p, scalingFamilies, w)
 	p.head(kernelHead)
-	p.histogram(kernelHead.name, "", agent.KernelBounds[:], w.Kernel.Buckets[:], w.Kernel.Seconds)
+	p.histogram(kernelHead.name, "", outcomes.KernelBounds[:], w.Kernel.Buckets[:], w.Kernel.Seconds)
 }

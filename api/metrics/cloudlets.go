@@ -7,11 +7,12 @@ import (
 	"time"
 
 	"cloudflash/agent"
+	"cloudflash/agent/outcomes"
 )
 
 // work is what the cloudlets of a snapshot come to.
 type work struct {
-	*agent.Outcomes
+	*outcomes.Counts
 	byState map[agent.CloudletState]int
 	queued  [agent.SLAHigh + 1]int
 	overdue [agent.SLAHigh + 1]int
@@ -19,9 +20,9 @@ type work struct {
 }
 
 func workOf(s *agent.Snapshot) *work {
-	w := &work{Outcomes: s.Outcomes, byState: s.Host.CloudletsByState}
-	if w.Outcomes == nil {
-		w.Outcomes = &agent.Outcomes{}
+	w := &work{Counts: s.Outcomes, byState: s.Host.CloudletsByState}
+	if w.Counts == nil {
+		w.Counts = &outcomes.Counts{}
 	}
 	for i := range s.Cloudlets {
 		c := &s.Cloudlets[i]
@@ -65,7 +66,7 @@ var workFamilies = []family[work]{
 		eachSLA(func(l string, sla int) { row(l, float64(w.overdue[sla])) })
 	}),
 	rows(counterKind, "cloudlets_ended_total", "Cloudlets that ended since the agent began, by their last state and why.", func(w *work, row func(string, float64)) {
-		for _, e := range agent.Endings {
+		for _, e := range outcomes.Endings {
 			row(label("state", string(e.State))+","+label("reason", e.Reason), float64(w.Ended[e]))
 		}
 	}),
@@ -92,7 +93,7 @@ func (p *page) waiting(w *work) {
 	p.head(waitingHead)
 	eachSLA(func(l string, sla int) {
 		h := &w.Waiting[sla]
-		p.histogram(waitingHead.name, l, agent.WaitingBounds[:], h.Buckets[:], h.Seconds)
+		p.histogram(waitingHead.name, l, outcomes.WaitingBounds[:], h.Buckets[:], h.Seconds)
 	})
 }
 

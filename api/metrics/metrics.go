@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"cloudflash/agent"
+
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 )

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"cloudflash/agent"
+	"cloudflash/agent/outcomes"
 	"cloudflash/agent/pages"
 
 	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
@@ -166,11 +167,11 @@ func TestTimestampsAreSeconds(t *testing.T) {
 
 func TestWorkOfCloudlets(t *testing.T) {
 	snap := withVMs(0)
-	o := agent.Outcomes{Ended: map[agent.Outcome]int64{{State: agent.CloudletFailed, Reason: "oom"}: 2}, Events: map[string]int64{"vm.created": 3, "vm.idle_deleted": 2}}
+	o := outcomes.Counts{Ended: map[outcomes.Ending]int64{{State: agent.CloudletFailed, Reason: "oom"}: 2}, Events: map[string]int64{"vm.created": 3, "vm.idle_deleted": 2}}
 	o.Unstored = 4
-	o.Scaling = map[agent.ScaledOutcome]int64{{Resource: "cpus", Action: "grow", Result: agent.DecisionApplied}: 3}
-	o.Kernel.Buckets[3], o.Kernel.Buckets[len(agent.KernelBounds)], o.Kernel.Seconds = 2, 1, 20.25
-	o.Deadlines[agent.SLAHigh] = agent.Deadlines{Met: 4, Missed: 5}
+	o.Scaling = map[outcomes.ScaledOutcome]int64{{Resource: "cpus", Action: "grow", Result: agent.DecisionApplied}: 3}
+	o.Kernel.Buckets[3], o.Kernel.Buckets[len(outcomes.KernelBounds)], o.Kernel.Seconds = 2, 1, 20.25
+	o.Deadlines[agent.SLAHigh] = outcomes.Deadlines{Met: 4, Missed: 5}
 	o.Waiting[agent.SLALow].Buckets[0], o.Waiting[agent.SLALow].Buckets[4], o.Waiting[agent.SLALow].Seconds = 6, 1, 7.5
 	past := snap.At.Add(-time.Minute)
 	snap.Outcomes = &o

@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"cloudflash/agent"
+
 	dto "github.com/prometheus/client_model/go"
 	"github.com/prometheus/common/expfmt"
 )

@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"cloudflash/agent"
+
 	"github.com/gin-gonic/gin"
 	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"

@@ -1,9 +1,11 @@
-package agent
+package outcomes
+
+import "cloudflash/agent/state"
 
 // ScaledOutcome is what was decided of which limit, and what became of it.
 type ScaledOutcome struct {
 	Resource, Action string
-	Result           DecisionResult
+	Result           state.DecisionResult
 }
 
 // scaledResources are the limits that are scaled, in API order.
@@ -13,16 +15,16 @@ var scaledResources = [...]string{"cpus", "memory_bytes", "storage_bytes", "band
 func Scalings() []ScaledOutcome {
 	var all []ScaledOutcome
 	for _, resource := range scaledResources {
-		for _, result := range []DecisionResult{DecisionApplied, DecisionRecommended, DecisionDeferred, DecisionInfeasible, DecisionFailed} {
+		for _, result := range []state.DecisionResult{state.DecisionApplied, state.DecisionRecommended, state.DecisionDeferred, state.DecisionInfeasible, state.DecisionFailed} {
 			all = append(all, ScaledOutcome{resource, "grow", result})
 		}
-		for _, result := range []DecisionResult{DecisionApplied, DecisionRecommended, DecisionDeferred, DecisionFailed} { // there is always room to shrink
+		for _, result := range []state.DecisionResult{state.DecisionApplied, state.DecisionRecommended, state.DecisionDeferred, state.DecisionFailed} { // there is always room to shrink
 			all = append(all, ScaledOutcome{resource, "shrink", result})
 		}
-		for _, result := range []DecisionResult{DecisionApplied, DecisionRecommended, DecisionDeferred, DecisionInfeasible, DecisionFailed} {
+		for _, result := range []state.DecisionResult{state.DecisionApplied, state.DecisionRecommended, state.DecisionDeferred, state.DecisionInfeasible, state.DecisionFailed} {
 			all = append(all, ScaledOutcome{resource, "rollback", result})
 		}
-		all = append(all, ScaledOutcome{resource, "drift", DecisionNoticed})
+		all = append(all, ScaledOutcome{resource, "drift", state.DecisionNoticed})
 	}
 	return all
 }
@@ -38,10 +40,10 @@ type KernelTime struct {
 	Seconds float64
 }
 
-// scaled counts a decision. Only what was written has a time to the kernel.
-func (o *Outcomes) scaled(d Decision) {
+// DecisionEnded counts a decision. Only what was written has a time to the kernel.
+func (o *Counts) DecisionEnded(d state.Decision) {
 	o.Scaling[ScaledOutcome{d.Resource, d.Action, d.Result}]++
-	if d.Result != DecisionApplied {
+	if d.Result != state.DecisionApplied {
 		return
 	}
 	took := max(d.KernelSeconds, 0) // the clock may have been set back

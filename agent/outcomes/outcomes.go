@@ -1,38 +1,38 @@
-package agent
+// Package outcomes counts what became of cloudlets, of decisions of autoscaling and of
+// changes, for the metrics.
+package outcomes
 
 import (
 	"maps"
-	"time"
+
+	"cloudflash/agent/state"
 )
 
-// Outcomes counts what became of cloudlets and of decisions of autoscaling, and
+// Counts are what became of cloudlets and of decisions of autoscaling, and
 // the events, since this agent began. A copy is in every snapshot.
-type Outcomes struct {
-	Ended     map[Outcome]int64 // no key is missing that Endings has
-	Deadlines [SLAHigh + 1]Deadlines
-	Waiting   [SLAHigh + 1]Waiting
+type Counts struct {
+	Ended     map[Ending]int64 // no key is missing that Endings has
+	Deadlines [state.SLAHigh + 1]Deadlines
+	Waiting   [state.SLAHigh + 1]Waiting
 	Events    map[string]int64        // by kind
 	Scaling   map[ScaledOutcome]int64 // no key is missing that Scalings has
 	Kernel    KernelTime
 	Unstored  int64 // changes that could not be written to the disk
 }
 
-// reasonVMDeleted is the reason of cloudlets that their VM took with it.
-const reasonVMDeleted = "its VM was deleted"
-
-// Outcome is how a cloudlet ended, in one of few words: its Reason tells more.
-type Outcome struct {
-	State  CloudletState
+// Ending is how a cloudlet ended, in one of few words: its Reason tells more.
+type Ending struct {
+	State  state.CloudletState
 	Reason string
 }
 
 // Endings are all outcomes there are.
-var Endings = []Outcome{
-	{CloudletSucceeded, "done"},
-	{CloudletFailed, "exit_code"}, {CloudletFailed, "signal"}, {CloudletFailed, "oom"}, {CloudletFailed, "not_started"},
-	{CloudletCancelled, "request"}, {CloudletCancelled, "queued"}, {CloudletCancelled, "vm_deleted"},
-	{CloudletDeadlineExceeded, "killed"}, {CloudletDeadlineExceeded, "late"}, {CloudletDeadlineExceeded, "not_started"},
-	{CloudletLost, "vm_lost"},
+var Endings = []Ending{
+	{state.CloudletSucceeded, "done"},
+	{state.CloudletFailed, "exit_code"}, {state.CloudletFailed, "signal"}, {state.CloudletFailed, "oom"}, {state.CloudletFailed, "not_started"},
+	{state.CloudletCancelled, "request"}, {state.CloudletCancelled, "queued"}, {state.CloudletCancelled, "vm_deleted"},
+	{state.CloudletDeadlineExceeded, "killed"}, {state.CloudletDeadlineExceeded, "late"}, {state.CloudletDeadlineExceeded, "not_started"},
+	{state.CloudletLost, "vm_lost"},
 }
 
 // countedKinds are the events whose count is there before the first of them.
@@ -60,8 +60,9 @@ type Waiting struct {
 	Seconds float64
 }
 
-func newOutcomes() Outcomes {
-	o := Outcomes{Ended: map[Outcome]int64{}, Events: map[string]int64{}, Scaling: map[ScaledOutcome]int64{}}
+// New has a zero for everything that may come.
+func New() Counts {
+	o := Counts{Ended: map[Ending]int64{}, Events: map[string]int64{}, Scaling: map[ScaledOutcome]int64{}}
 	for _, e := range Endings {
 		o.Ended[e] = 0
 	}
@@ -74,15 +75,16 @@ func newOutcomes() Outcomes {
 	return o
 }
 
-func (o *Outcomes) clone() *Outcomes {
+// Clone is a copy that stays as it is.
+func (o *Counts) Clone() *Counts {
 	c := *o
 	c.Ended, c.Events, c.Scaling = maps.Clone(o.Ended), maps.Clone(o.Events), maps.Clone(o.Scaling)
 	return &c
 }
 
-// began counts the wait of a cloudlet that has started.
-func (o *Outcomes) began(c *cloudletRecord) {
-	if c.StartedAt == nil || c.SLA < SLALow || c.SLA > SLAHigh {
+// CloudletBegan counts the wait of a cloudlet that has started.
+func (o *Counts) CloudletBegan(c *state.Cloudlet) {
+	if c.StartedAt == nil || c.SLA < state.SLALow || c.SLA > state.SLAHigh {
 		return
 	}
 	w := &o.Waiting[c.SLA]
@@ -95,41 +97,41 @@ func (o *Outcomes) began(c *cloudletRecord) {
 	w.Seconds += waited
 }
 
-// ended counts a cloudlet whose final state is stored.
-func (o *Outcomes) ended(c *cloudletRecord) {
-	o.Ended[Outcome{c.State, causeOf(c)}]++
-	if c.DeadlineAt == nil || c.SLA < SLALow || c.SLA > SLAHigh {
+// CloudletEnded counts a cloudlet whose final state is stored.
+func (o *Counts) CloudletEnded(c *state.Cloudlet) {
+	o.Ended[Ending{c.State, causeOf(c)}]++
+	if c.DeadlineAt == nil || c.SLA < state.SLALow || c.SLA > state.SLAHigh {
 		return
 	}
 	switch {
-	case c.State == CloudletDeadlineExceeded || c.OverrunSeconds > 0:
+	case c.State == state.CloudletDeadlineExceeded || c.OverrunSeconds > 0:
 		o.Deadlines[c.SLA].Missed++
-	case c.State == CloudletSucceeded:
+	case c.State == state.CloudletSucceeded:
 		o.Deadlines[c.SLA].Met++
 	}
 }
 
 // causeOf is the reason of a final state among those of Endings.
-func causeOf(r *cloudletRecord) string {
+func causeOf(r *state.Cloudlet) string {
 	never := r.StartedAt == nil
 	switch r.State {
-	case CloudletSucceeded:
+	case state.CloudletSucceeded:
 		return "done"
-	case CloudletFailed:
+	case state.CloudletFailed:
 		return failureOf(r)
-	case CloudletCancelled:
+	case state.CloudletCancelled:
 		switch {
-		case r.Reason == reasonVMDeleted:
+		case r.Reason == state.ReasonVMDeleted:
 			return "vm_deleted"
 		case never:
 			return "queued"
 		}
 		return "request"
-	case CloudletDeadlineExceeded:
+	case state.CloudletDeadlineExceeded:
 		switch {
 		case never:
 			return "not_started"
-		case r.Stop == stopDeadline:
+		case r.Stop == state.StopDeadline:
 			return "killed"
 		}
 		return "late"
@@ -137,7 +139,7 @@ func causeOf(r *cloudletRecord) string {
 	return "vm_lost"
 }
 
-func failureOf(r *cloudletRecord) string {
+func failureOf(r *state.Cloudlet) string {
 	switch {
 	case r.Reason == "oom":
 		return "oom"
@@ -147,9 +149,4 @@ func failureOf(r *cloudletRecord) string {
 		return "not_started"
 	}
 	return "exit_code"
-}
-
-// Overdue tells whether a cloudlet has not ended though its deadline has passed.
-func (c Cloudlet) Overdue(now time.Time) bool {
-	return !c.State.Final() && c.DeadlineAt != nil && now.After(*c.DeadlineAt)
 }
