@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"cloudflash/agent/autoscale"
+	"cloudflash/agent/cloudlet"
 	"cloudflash/agent/fault"
 	"cloudflash/agent/store"
 
@@ -17,7 +18,7 @@ import (
 func TestSystemRecommendAllOrNothing(t *testing.T) {
 	l := newLive(t)
 	v := l.create("web", Spec{CPUs: 1, MemoryBytes: 256 * mib})
-	c := l.submit(CloudletSubmit{VM: "web", Argv: []string{"burn", "--cpus", "0", "--memory", "100MiB", "--seconds", "1000"}})
+	c := l.submit(cloudlet.Submit{VM: "web", Argv: []string{"burn", "--cpus", "0", "--memory", "100MiB", "--seconds", "1000"}})
 	l.state(c.ID, CloudletRunning)
 	l.until(func() bool { now, _ := l.VM("web"); return now.Usage.MemoryBytes >= 100*mib }, "memory is used")
 

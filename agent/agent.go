@@ -59,9 +59,9 @@ type Agent struct {
 	// kernel, and what is only counted and shown. Nobody waits with it, for the disk,
 	// the kernel or a change; a change may take it, for a moment (see doc.go).
 	held       sync.Mutex
-	vms        map[string]*vm       // all that are stored, and one that is about to be
-	cloudlets  map[string]*cloudlet // those that have been seen to run
-	waiting    map[string]string    // why queued cloudlets wait, as last worked out
+	vms        map[string]*vm           // all that are stored, and one that is about to be
+	cloudlets  map[string]*heldCloudlet // those that have been seen to run
+	waiting    map[string]string        // why queued cloudlets wait, as last worked out
 	sessions   map[string]*session
 	updates    chan struct{}
 	sampledAt  time.Time
@@ -157,8 +157,8 @@ func (v *vm) in(s state.View) *vmRecord {
 // record is what is stored of a VM now.
 func (a *Agent) record(v *vm) *vmRecord { return v.in(a.state.View()) }
 
-// cloudlet is the agent's hold on a cloudlet that runs.
-type cloudlet struct {
+// heldCloudlet is the agent's hold on a cloudlet that runs.
+type heldCloudlet struct {
 	probe   *meter.Probe
 	usage   Usage
 	termed  time.Duration // since boot, when it got SIGTERM: storing that may have taken long
@@ -227,7 +227,7 @@ func New(cfg Config) (*Agent, error) {
 		}),
 
 		vms:       map[string]*vm{},
-		cloudlets: map[string]*cloudlet{},
+		cloudlets: map[string]*heldCloudlet{},
 		sessions:  map[string]*session{},
 		updates:   make(chan struct{}),
 		worn:      map[int]bool{},

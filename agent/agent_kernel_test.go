@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"cloudflash/agent/clock"
+	"cloudflash/agent/cloudlet"
 	"cloudflash/agent/guest"
 	"cloudflash/agent/policy"
 	"cloudflash/agent/state"
@@ -186,7 +187,7 @@ func (l *live) until(ok func() bool, what string) {
 	}
 }
 
-func (l *live) submit(req CloudletSubmit) Cloudlet {
+func (l *live) submit(req cloudlet.Submit) Cloudlet {
 	l.t.Helper()
 	c, err := l.SubmitCloudlet(l.t.Context(), req)
 	if err != nil {
@@ -197,7 +198,7 @@ func (l *live) submit(req CloudletSubmit) Cloudlet {
 
 func (l *live) sh(vm, script string) Cloudlet {
 	l.t.Helper()
-	return l.submit(CloudletSubmit{VM: vm, Argv: []string{"/bin/sh", "-c", script}})
+	return l.submit(cloudlet.Submit{VM: vm, Argv: []string{"/bin/sh", "-c", script}})
 }
 
 func (l *live) state(id string, want ...CloudletState) Cloudlet {
@@ -258,7 +259,7 @@ func TestSystemCloudletLives(t *testing.T) {
 		t.Errorf("ended: %+v", c)
 	}
 	for argv0, code := range map[string]int{"/no/such": 127, "nosuchcommand": 127, "/etc/passwd": 126, "/": 126} {
-		c := l.ended(l.submit(CloudletSubmit{VM: "web", Argv: []string{argv0}}).ID)
+		c := l.ended(l.submit(cloudlet.Submit{VM: "web", Argv: []string{argv0}}).ID)
 		if c.State != CloudletFailed || c.ExitCode == nil || *c.ExitCode != code || c.Reason == "" {
 			t.Errorf("%s: %s %v %q, want failed with %d", argv0, c.State, c.ExitCode, c.Reason, code)
 		}
@@ -279,7 +280,7 @@ func TestKernelOOMIsReportedAndContained(t *testing.T) {
 	l.state(inside.ID, CloudletRunning)
 	l.state(outside.ID, CloudletRunning)
 	burn := []string{"burn", "--cpus", "0", "--memory", "128MiB", "--seconds", "60"}
-	hog := l.ended(l.submit(CloudletSubmit{VM: "a", Argv: burn}).ID)
+	hog := l.ended(l.submit(cloudlet.Submit{VM: "a", Argv: burn}).ID)
 	if hog.State != CloudletFailed || hog.Reason != "oom" {
 		t.Errorf("hog: %s %q signal %q", hog.State, hog.Reason, hog.Signal)
 	}
@@ -363,7 +364,7 @@ func TestSystemDeadlines(t *testing.T) {
 	l.create("d", small())
 	submit := func(script, then string) Cloudlet {
 		argv := []string{"/bin/sh", "-c", script}
-		return l.submit(CloudletSubmit{VM: "d", Argv: argv, DeadlineSeconds: 3600, OnDeadline: then})
+		return l.submit(cloudlet.Submit{VM: "d", Argv: argv, DeadlineSeconds: 3600, OnDeadline: then})
 	}
 	stubborn := submit("trap '' TERM; echo ready; while :; do sleep 0.1; done", OnDeadlineKill)
 	patient := submit("echo ready; until [ -e /data/go ]; do sleep 0.1; done", OnDeadlineContinue)
@@ -415,7 +416,7 @@ func TestKernelFreeze(t *testing.T) {
 		time.Sleep(200 * time.Millisecond)
 		return cpuOf(t, l, v.ID) == before
 	}, "it uses no CPU time while frozen")
-	if q, err := l.SubmitCloudlet(t.Context(), CloudletSubmit{VM: "f", Argv: []string{"true"}}); err != nil || q.State != CloudletQueued {
+	if q, err := l.SubmitCloudlet(t.Context(), cloudlet.Submit{VM: "f", Argv: []string{"true"}}); err != nil || q.State != CloudletQueued {
 		t.Errorf("submit to a frozen VM: %+v %v", q, err)
 	}
 	l.stop()
@@ -448,7 +449,7 @@ func TestKernelResize(t *testing.T) {
 	l := newLive(t)
 	v := l.create("r", Spec{CPUs: 0.5, MemoryBytes: 256 * mib})
 	burn := []string{"burn", "--cpus", "0", "--memory", "80MiB", "--seconds", "600"}
-	c := l.submit(CloudletSubmit{VM: "r", Argv: burn})
+	c := l.submit(cloudlet.Submit{VM: "r", Argv: burn})
 	l.state(c.ID, CloudletRunning)
 	l.until(func() bool { v, _ := l.VM("r"); return v.Usage.MemoryBytes > 80*mib }, "the memory is in use")
 	cpus, mem := 1.0, 64*mib
@@ -594,7 +595,7 @@ func TestSystemImageFromAnArchive(t *testing.T) {
 		t.Fatal(err)
 	}
 	for range 2 {
-		if c := l.ended(l.submit(CloudletSubmit{VM: "tool", Argv: []string{"/burn", "--cpus", "0", "--seconds", "0.1"}}).ID); c.State != CloudletSucceeded {
+		if c := l.ended(l.submit(cloudlet.Submit{VM: "tool", Argv: []string{"/burn", "--cpus", "0", "--seconds", "0.1"}}).ID); c.State != CloudletSucceeded {
 			t.Errorf("%s %s", c.State, c.Reason)
 		}
 		if c := l.ended(l.sh("tool", "true").ID); c.ExitCode == nil || *c.ExitCode != 127 {
@@ -634,7 +635,7 @@ func TestSystemEndlessOutputIsBounded(t *testing.T) {
 	l := newLive(t)
 	l.Agent.cfg.OutputKeep = mib
 	l.create("loud", small())
-	c := l.submit(CloudletSubmit{VM: "loud", Argv: []string{"yes"}})
+	c := l.submit(cloudlet.Submit{VM: "loud", Argv: []string{"yes"}})
 	running := l.state(c.ID, CloudletRunning)
 	path := filepath.Join(string(l.outputs(running.VM)), c.ID+".stdout")
 	l.until(func() bool { st, err := os.Stat(path); return err == nil && st.Size() > 16*mib }, "16 MiB written")

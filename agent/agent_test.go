@@ -8,12 +8,12 @@ import (
 	"path/filepath"
 	"strings"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"cloudflash/agent/clock"
+	"cloudflash/agent/cloudlet"
 	"cloudflash/agent/fault"
 	"cloudflash/agent/host"
 	"cloudflash/agent/outcomes"
@@ -50,7 +50,7 @@ func bare(t testing.TB) *Agent {
 		policy:    schedule.FirstFit{},
 		outcomes:  outcomes.New(),
 		vms:       map[string]*vm{},
-		cloudlets: map[string]*cloudlet{},
+		cloudlets: map[string]*heldCloudlet{},
 		sessions:  map[string]*session{},
 		updates:   make(chan struct{}),
 		wake:      make(chan struct{}, 1),
@@ -159,84 +159,6 @@ func TestVMNames(t *testing.T) {
 	}
 }
 
-func TestSubmitChecksNameTheField(t *testing.T) {
-	tests := map[string]struct {
-		req     CloudletSubmit
-		pointer string
-	}{
-		"sla":             {CloudletSubmit{SLA: 4}, "/sla"},
-		"deadline NaN":    {CloudletSubmit{DeadlineSeconds: math.NaN()}, "/deadline_seconds"},
-		"deadline < 0":    {CloudletSubmit{DeadlineSeconds: -1}, "/deadline_seconds"},
-		"on_deadline":     {CloudletSubmit{OnDeadline: "explode"}, "/on_deadline"},
-		"name":            {CloudletSubmit{Name: "../x"}, "/name"},
-		"NUL in argv":     {CloudletSubmit{Argv: []string{"a", "b\x00c"}}, "/argv/1"},
-		"empty command":   {CloudletSubmit{Argv: []string{""}}, "/argv/0"},
-		"argv too long":   {CloudletSubmit{Argv: []string{"a", strings.Repeat("x", 1<<20)}}, "/argv"},
-		"env name":        {CloudletSubmit{Env: map[string]string{"A=B": "1"}}, "/env"},
-		"relative dir":    {CloudletSubmit{WorkDir: "data"}, "/workdir"},
-		"negative memory": {CloudletSubmit{Request: Request{MemoryBytes: -1}}, "/request/memory_bytes"},
-	}
-	for name, tt := range tests {
-		t.Run(name, func(t *testing.T) {
-			var e *fault.Error
-			if err := tt.req.withDefaults().check(); !errors.As(err, &e) || e.Fields[0].Pointer != tt.pointer {
-				t.Errorf("err = %v, want one about %s", err, tt.pointer)
-			}
-		})
-	}
-	if err := (CloudletSubmit{}).withDefaults().check(); err != nil {
-		t.Errorf("an empty submit means burn, yet: %v", err)
-	}
-}
-
-func TestConclude(t *testing.T) {
-	deadline := time.Unix(100, 0)
-	plain := cloudletRecord{State: CloudletRunning}
-	late := plain
-	late.DeadlineAt, late.DeadlineBoot = &deadline, 100*time.Second
-	killed := late
-	killed.Stop = stopDeadline
-	cancelled := plain
-	cancelled.Stop = stopCancel
-	tests := map[string]struct {
-		rec     cloudletRecord
-		end     ending
-		at      int64
-		state   CloudletState
-		reason  string
-		signal  string
-		overrun float64
-	}{
-		"exit 0":                            {plain, ending{}, 90, CloudletSucceeded, "", "", 0},
-		"exit 3":                            {plain, ending{code: 3}, 90, CloudletFailed, "exit code 3", "", 0},
-		"a signal":                          {plain, ending{signal: syscall.SIGSEGV}, 90, CloudletFailed, "killed by SIGSEGV", "SIGSEGV", 0},
-		"out of memory, never a bare 9":     {plain, ending{signal: syscall.SIGKILL, oom: true}, 90, CloudletFailed, "oom", "SIGKILL", 0},
-		"a child was OOM-killed, it failed": {plain, ending{code: 1, oom: true}, 90, CloudletFailed, "oom", "", 0},
-		"a child was OOM-killed, it coped":  {plain, ending{oom: true}, 90, CloudletSucceeded, "", "", 0},
-		"in time":                           {late, ending{}, 99, CloudletSucceeded, "", "", 0},
-		"late but allowed to finish":        {late, ending{}, 103, CloudletDeadlineExceeded, "finished after its deadline", "", 3},
-		"late and failed":                   {late, ending{code: 1}, 103, CloudletFailed, "exit code 1", "", 3},
-		"killed at the deadline":            {killed, ending{signal: syscall.SIGTERM}, 101, CloudletDeadlineExceeded, "killed at its deadline", "SIGTERM", 1},
-		"cancelled":                         {cancelled, ending{signal: syscall.SIGTERM}, 50, CloudletCancelled, "cancelled", "SIGTERM", 0},
-		"not executable":                    {plain, ending{code: 126, reason: "cannot execute"}, 50, CloudletFailed, "cannot execute", "", 0},
-	}
-	for name, tt := range tests {
-		t.Run(name, func(t *testing.T) {
-			r := tt.rec
-			conclude(&r, tt.end, Usage{CPUSeconds: 7}, clock.Moment{Boot: time.Duration(tt.at) * time.Second, Day: time.Unix(tt.at, 0)})
-			if r.State != tt.state || r.Reason != tt.reason || r.Signal != tt.signal || r.OverrunSeconds != tt.overrun {
-				t.Errorf("got %s %q signal %q overrun %v", r.State, r.Reason, r.Signal, r.OverrunSeconds)
-			}
-			if (r.ExitCode == nil) != (tt.end.signal != 0) {
-				t.Errorf("exit code %v beside signal %q", r.ExitCode, r.Signal)
-			}
-			if r.Usage.CPUSeconds != 7 || r.FinishedAt == nil {
-				t.Error("usage or time is missing")
-			}
-		})
-	}
-}
-
 func TestEventsAreKeptInOrderAndBounded(t *testing.T) {
 	a := bare(t)
 	for range state.KeepEvents/100 + 2 {
@@ -296,7 +218,7 @@ func TestUnknownVMs(t *testing.T) {
 		"change": func() error { _, err := a.ChangeVM(t.Context(), "nosuch", VMChange{}); return err },
 		"keep":   func() error { _, err := a.KeepVM("nosuch"); return err },
 		"delete": func() error { _, err := a.DeleteVM(t.Context(), "nosuch", 0); return err },
-		"submit": func() error { _, err := a.SubmitCloudlet(t.Context(), CloudletSubmit{VM: "nosuch"}); return err },
+		"submit": func() error { _, err := a.SubmitCloudlet(t.Context(), cloudlet.Submit{VM: "nosuch"}); return err },
 		"cancel": func() error { _, err := a.CancelCloudlet(t.Context(), "nosuch"); return err },
 		"freeze": func() error { _, err := a.FreezeVM(t.Context(), "nosuch"); return err },
 		"thaw":   func() error { _, err := a.ThawVM(t.Context(), "nosuch"); return err },
@@ -344,7 +266,7 @@ func TestFullDisk(t *testing.T) {
 		r.ok(err)
 
 		var e *fault.Error
-		_, err = r.SubmitCloudlet(t.Context(), CloudletSubmit{VM: "web"})
+		_, err = r.SubmitCloudlet(t.Context(), cloudlet.Submit{VM: "web"})
 		if !errors.As(err, &e) || !errors.Is(err, fault.ErrFull) || e.Code != "disk_full" || e.Hint == "" {
 			t.Errorf("submit: %v", err)
 		}
@@ -357,7 +279,7 @@ func TestFullDisk(t *testing.T) {
 
 		stored := make(chan bool)
 		go func() {
-			stored <- untilStored(t.Context(), func() bool { return r.end(id, v, ending{code: 3}, Usage{}, clock.Now()) })
+			stored <- untilStored(t.Context(), func() bool { return r.end(id, v, cloudlet.End{Code: 3}, Usage{}, clock.Now()) })
 		}()
 		time.Sleep(5 * time.Second)
 		if c, _ := r.Cloudlet(id); c.State != CloudletQueued {

@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"cloudflash/agent/cloudlet"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -29,7 +31,7 @@ func BenchmarkKernelRunCloudlet(b *testing.B) {
 	l := newLive(b)
 	l.create("bench", small())
 	for b.Loop() {
-		c := l.submit(CloudletSubmit{VM: "bench", Argv: []string{"/bin/true"}})
+		c := l.submit(cloudlet.Submit{VM: "bench", Argv: []string{"/bin/true"}})
 		for !l.finalNow(c.ID) {
 			<-l.Updates()
 		}

@@ -2,21 +2,6 @@ package agent
 
 import "time"
 
-// CloudletSubmit asks for one command to be run.
-type CloudletSubmit struct {
-	Name            string
-	VM              string // id or name; empty or "auto" lets the scheduler choose
-	Argv            []string
-	Env             map[string]string
-	WorkDir         string
-	SLA             int
-	DeadlineSeconds float64
-	OnDeadline      string
-	DurationSeconds float64 // of the built-in burn when Argv is empty
-	Request         Request
-	Key             string `json:"-"` // tells the same request, made again, from a second one; empty for none
-}
-
 // Cloudlet is one command run inside a VM.
 type Cloudlet struct {
 	ID              string            `json:"id"`

@@ -4,17 +4,15 @@ import (
 	"cmp"
 	"context"
 	"fmt"
-	"strconv"
 	"syscall"
 	"time"
 
 	"cloudflash/agent/clock"
+	"cloudflash/agent/cloudlet"
 	"cloudflash/agent/guest"
 	"cloudflash/agent/meter"
 	"cloudflash/agent/state"
 	"cloudflash/cgroup"
-
-	"golang.org/x/sys/unix"
 )
 
 // never is how long the queue loop sleeps when nothing is due.
@@ -105,7 +103,7 @@ func (a *Agent) stop(why string, which func(state.View) ([]*cloudletRecord, erro
 			case c.State == CloudletQueued:
 				rec := a.endedQueued(c, why, m)
 				tx.PutCloudlet(rec)
-				tx.Tell(finishedEvent(&rec))
+				tx.Tell(cloudlet.Finished(&rec))
 				tx.Then(func() { a.over(&rec, false) })
 			default:
 				rec := *c
@@ -158,18 +156,10 @@ func (a *Agent) endedQueued(c *cloudletRecord, why string, m clock.Moment) cloud
 		waits := cmp.Or(a.waiting[c.ID], c.Reason)
 		a.held.Unlock()
 		rec.State, rec.Reason = CloudletDeadlineExceeded, "not started before its deadline: "+waits
-		rec.OverrunSeconds = overrun(&rec, m)
+		rec.OverrunSeconds = cloudlet.Overrun(&rec, m)
 	}
-	tellTimes(&rec, m)
+	cloudlet.TellTimes(&rec, m)
 	return rec
-}
-
-// ending is how a cloudlet's process ended.
-type ending struct {
-	code   int
-	signal syscall.Signal // 0 when it exited
-	oom    bool
-	reason string // set when there is more to say than the code
 }
 
 // exited is called for every exit in a VM's journal, perhaps more than once for
@@ -190,7 +180,7 @@ func (a *Agent) exited(ctx context.Context, v *vm, g *guest.Guest, e guest.Exit)
 	}
 
 	use := usageOf(meter.Read(scope))
-	end := ending{code: e.Code, signal: e.Signal, oom: use.OOMKills > 0}
+	end := cloudlet.End{Code: e.Code, Signal: e.Signal, OOM: use.OOMKills > 0}
 	at := momentOf(e, c.SubmittedBoot)
 	stored := func() bool { return a.end(e.ID, v, end, use, at, e.StartedAt) }
 	if stored() {
@@ -232,7 +222,7 @@ func untilStored(ctx context.Context, do func() bool) bool {
 }
 
 // end stores how a cloudlet ended; false means that it could not.
-func (a *Agent) end(id string, v *vm, end ending, use Usage, at clock.Moment, startedAt ...time.Time) bool {
+func (a *Agent) end(id string, v *vm, end cloudlet.End, use Usage, at clock.Moment, startedAt ...time.Time) bool {
 	over := false
 	err := a.state.UpdateAnyway(func(tx *state.Tx) error {
 		c := tx.Cloudlet(id)
@@ -246,9 +236,9 @@ func (a *Agent) end(id string, v *vm, end ending, use Usage, at clock.Moment, st
 			rec.StartedAt = &t
 			rec.StartedBoot = at.BootOf(t, rec.SubmittedBoot)
 		}
-		conclude(&rec, end, use, at)
+		cloudlet.Conclude(&rec, end, use, at)
 		tx.PutCloudlet(rec)
-		tx.Tell(finishedEvent(&rec))
+		tx.Tell(cloudlet.Finished(&rec))
 		a.touch(v.ID, "a cloudlet has ended in it")
 		tx.Then(func() { a.over(&rec, unseen) })
 		return nil
@@ -274,73 +264,6 @@ func (a *Agent) over(r *cloudletRecord, began bool) {
 	a.unmeter(r.ID)
 }
 
-func signalName(sig syscall.Signal) string {
-	if name := unix.SignalName(sig); name != "" {
-		return name
-	}
-	return "SIG" + strconv.Itoa(int(sig)) // the real-time ones have no name
-}
-
-// conclude works out the final state. What the agent did on purpose comes
-// first, then the OOM killer, then the command's own code.
-func conclude(r *cloudletRecord, end ending, use Usage, at clock.Moment) {
-	if r.Stop == stopOOM {
-		use.OOMKills = max(use.OOMKills, 1)
-	}
-	r.FinishedAt, r.PID, r.Usage = new(at.Day.UTC()), 0, use
-	r.OverrunSeconds = overrun(r, at)
-	tellTimes(r, at)
-	r.Signal, r.ExitCode = "", nil
-	if end.signal != 0 {
-		r.Signal = signalName(end.signal)
-	} else {
-		r.ExitCode = &end.code
-	}
-	switch {
-	case r.Stop == stopCancel:
-		r.State, r.Reason = CloudletCancelled, "cancelled"
-	case r.Stop == stopDeadline:
-		r.State, r.Reason = CloudletDeadlineExceeded, "killed at its deadline"
-	case r.Stop == stopDelete:
-		r.State, r.Reason = CloudletCancelled, state.ReasonVMDeleted
-	case r.Stop == stopOOM, end.oom && (end.signal != 0 || end.code != 0):
-		r.State, r.Reason = CloudletFailed, "oom"
-	case end.signal != 0:
-		r.State, r.Reason = CloudletFailed, "killed by "+r.Signal
-	case end.code != 0 || end.reason != "":
-		r.State, r.Reason = CloudletFailed, end.reason
-		if end.reason == "" {
-			r.Reason = fmt.Sprintf("exit code %d", end.code)
-		}
-	case r.OverrunSeconds > 0:
-		r.State, r.Reason = CloudletDeadlineExceeded, "finished after its deadline"
-	default:
-		r.State, r.Reason = CloudletSucceeded, ""
-	}
-}
-
-// overrun is how many seconds after its deadline a cloudlet ended, or 0.
-func overrun(r *cloudletRecord, at clock.Moment) float64 {
-	if r.DeadlineAt == nil {
-		return 0
-	}
-	return max((at.Boot - r.DeadlineBoot).Seconds(), 0)
-}
-
-// tellTimes makes the times that are shown of a cloudlet those of the clock by which m is
-// shown, so that what lies between them is true.
-func tellTimes(r *cloudletRecord, m clock.Moment) {
-	if r.SubmittedBoot != 0 || r.Boot != "" {
-		r.CreatedAt = m.DayOf(r.SubmittedBoot, r.CreatedAt)
-	}
-	if r.StartedAt != nil {
-		r.StartedAt = new(m.DayOf(r.StartedBoot, *r.StartedAt))
-	}
-	if r.DeadlineAt != nil {
-		r.DeadlineAt = new(m.DayOf(r.DeadlineBoot, *r.DeadlineAt))
-	}
-}
-
 // momentOf is when a process ended, and was not there before from.
 func momentOf(e guest.Exit, from time.Duration) clock.Moment {
 	m := clock.Now()
@@ -349,18 +272,4 @@ func momentOf(e guest.Exit, from time.Duration) clock.Moment {
 		at.Boot = m.BootOf(e.FinishedAt, from)
 	}
 	return at
-}
-
-func finishedEvent(r *cloudletRecord) Event {
-	e := Event{Level: LevelInfo, Kind: "cloudlet.finished", VM: r.VM, Cloudlet: r.ID,
-		Message: fmt.Sprintf("cloudlet %s %s", r.Name, r.State),
-		Data: map[string]any{"state": r.State, "exit_code": r.ExitCode, "signal": r.Signal, "cpu_seconds": r.Usage.CPUSeconds,
-			"memory_peak_bytes": r.Usage.MemoryPeakBytes, "overrun_seconds": r.OverrunSeconds}}
-	if r.Reason != "" {
-		e.Message += ": " + r.Reason
-	}
-	if r.State != CloudletSucceeded && r.State != CloudletCancelled {
-		e.Level = LevelWarn
-	}
-	return e
 }

@@ -4,13 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
-	"slices"
-	"strconv"
 	"syscall"
 	"time"
 
 	"cloudflash/agent/clock"
+	"cloudflash/agent/cloudlet"
 	"cloudflash/agent/fault"
 	"cloudflash/agent/guest"
 	"cloudflash/agent/schedule"
@@ -179,7 +177,7 @@ func (a *Agent) launch(ctx context.Context, rec *cloudletRecord, g *guest.Guest,
 		return guest.Running{}, err
 	}
 	defer errOut.Close()
-	return g.Start(ctx, guest.Process{ID: rec.ID, Argv: argvOf(rec), Env: environOf(rec), WorkDir: rec.WorkDir,
+	return g.Start(ctx, guest.Process{ID: rec.ID, Argv: cloudlet.Argv(rec), Env: cloudlet.Environ(rec), WorkDir: rec.WorkDir,
 		Scope: scope, Stdout: out, Stderr: errOut})
 }
 
@@ -190,37 +188,8 @@ func makeScope(scope *cgroup.Scope, sla, base int) error {
 	if err := scope.Chown(base, base); err != nil {
 		return err
 	}
-	weight, group := slaWeight(sla), true
+	weight, group := cloudlet.Weight(sla), true
 	return scope.Apply(cgroup.Limits{CPUWeight: &weight, OOMGroup: &group})
-}
-
-// slaWeight is the cpu.weight of a cloudlet among those of its VM.
-func slaWeight(sla int) int64 { return []int64{SLALow: 50, SLAMedium: 100, SLAHigh: 200}[sla] }
-
-// argvOf is the command, or the built-in burn at the size of the request.
-func argvOf(r *cloudletRecord) []string {
-	if len(r.Argv) > 0 {
-		return r.Argv
-	}
-	return []string{"burn",
-		"--cpus", strconv.FormatFloat(r.Request.CPUs, 'f', -1, 64),
-		"--memory", strconv.FormatInt(r.Request.MemoryBytes*3/4, 10), // the rest is its own overhead
-		"--seconds", strconv.FormatFloat(r.Duration, 'f', -1, 64)}
-}
-
-// environOf is what the cloudlet gets: nothing of the host's.
-func environOf(r *cloudletRecord) []string {
-	env := map[string]string{
-		"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/opt/cloudflash/bin",
-		"HOME": "/data", "USER": "root", "LANG": "C.UTF-8",
-		"CLOUDFLASH_CLOUDLET": r.ID, "CLOUDFLASH_VM": r.VM,
-	}
-	maps.Copy(env, r.Env)
-	var out []string
-	for _, k := range slices.Sorted(maps.Keys(env)) {
-		out = append(out, k+"="+env[k])
-	}
-	return out
 }
 
 // started stores that a cloudlet runs: it has just begun, or a new agent has found
@@ -260,7 +229,7 @@ func (a *Agent) started(id string, v *vm, g *guest.Guest, scope *cgroup.Scope, r
 		a.held.Lock() // before its end can be stored: that closes the probe
 		defer a.held.Unlock()
 		a.unmeter(id) // it may have been known before
-		a.cloudlets[id] = &cloudlet{probe: p}
+		a.cloudlets[id] = &heldCloudlet{probe: p}
 		return nil
 	})
 	switch {
@@ -306,34 +275,34 @@ func (a *Agent) startFailed(ctx context.Context, c *cloudletRecord, v *vm, scope
 	if a.record(v).State == VMDeleting {
 		return // delete ends it with the VM
 	}
-	end := ending{code: 125, reason: "not started: " + cause.Error()}
+	end := cloudlet.End{Code: 125, Reason: "not started: " + cause.Error()}
 	if errors.As(cause, &se) {
 		end = startEnding(se)
 	} else if errors.Is(cause, syscall.ENOSPC) || errors.Is(cause, syscall.EDQUOT) {
-		end.reason = "not started: the storage of VM " + v.Name + " is full, not even an output file fits: delete files with vm exec, or vm set --storage"
+		end.Reason = "not started: the storage of VM " + v.Name + " is full, not even an output file fits: delete files with vm exec, or vm set --storage"
 	}
 	at := clock.Now()
 	untilStored(ctx, func() bool { return a.end(c.ID, v, end, Usage{}, at) })
 }
 
 // startEnding gives a command that cannot be executed the codes shells use.
-func startEnding(e *guest.StartError) ending {
+func startEnding(e *guest.StartError) cloudlet.End {
 	if e.Stage == "workdir" {
-		return ending{code: 126, reason: fmt.Sprintf("cannot enter the working directory %s: %v", fault.Quote(e.Path), e.Errno)}
+		return cloudlet.End{Code: 126, Reason: fmt.Sprintf("cannot enter the working directory %s: %v", fault.Quote(e.Path), e.Errno)}
 	}
 	if e.Stage == "clone" && e.Errno == syscall.EAGAIN {
-		return ending{code: 125, reason: "the VM's pids limit leaves no room for it"}
+		return cloudlet.End{Code: 125, Reason: "the VM's pids limit leaves no room for it"}
 	}
 	if e.Stage != "exec" {
-		return ending{code: 125, reason: e.Error()}
+		return cloudlet.End{Code: 125, Reason: e.Error()}
 	}
 	switch e.Errno {
 	case syscall.ENOENT, syscall.ENOTDIR:
-		return ending{code: 127, reason: fmt.Sprintf("command not found: %s", fault.Quote(e.Path))}
+		return cloudlet.End{Code: 127, Reason: fmt.Sprintf("command not found: %s", fault.Quote(e.Path))}
 	case syscall.EACCES, syscall.ENOEXEC, syscall.EISDIR, syscall.EPERM, syscall.ELOOP:
-		return ending{code: 126, reason: fmt.Sprintf("cannot execute %s: %v", fault.Quote(e.Path), e.Errno)}
+		return cloudlet.End{Code: 126, Reason: fmt.Sprintf("cannot execute %s: %v", fault.Quote(e.Path), e.Errno)}
 	}
-	return ending{code: 125, reason: e.Error()}
+	return cloudlet.End{Code: 125, Reason: e.Error()}
 }
 
 func ignoreGone(err error) error {

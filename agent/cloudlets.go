@@ -10,28 +10,20 @@ import (
 	"slices"
 
 	"cloudflash/agent/clock"
+	"cloudflash/agent/cloudlet"
 	"cloudflash/agent/fault"
 	"cloudflash/agent/output"
 	"cloudflash/agent/state"
 )
 
-// What a cloudlet that asks for nothing is counted as.
-const (
-	defaultRequestCPUs   = 0.1
-	defaultRequestMemory = 32 * mib
-)
-
-// defaultDuration is how long the built-in burn runs.
-const defaultDuration = 60
-
 // SubmitCloudlet queues a command and returns at once.
-func (a *Agent) SubmitCloudlet(_ context.Context, req CloudletSubmit) (Cloudlet, error) {
+func (a *Agent) SubmitCloudlet(_ context.Context, req cloudlet.Submit) (Cloudlet, error) {
 	key, err := askedWith("cloudlet", req.Key, req)
 	if err != nil {
 		return Cloudlet{}, err
 	}
-	req = req.withDefaults()
-	if err := req.check(); err != nil {
+	req = req.WithDefaults()
+	if err := req.Check(); err != nil {
 		return Cloudlet{}, err
 	}
 
@@ -45,7 +37,7 @@ func (a *Agent) SubmitCloudlet(_ context.Context, req CloudletSubmit) (Cloudlet,
 		if err != nil {
 			return err
 		}
-		rec = req.record(vmID, a.boot)
+		rec = req.Record(vmID, a.boot)
 		if rec.Name == "" {
 			rec.Name = state.DefaultName(rec.ID)
 		}
@@ -77,44 +69,8 @@ func (a *Agent) SubmitCloudlet(_ context.Context, req CloudletSubmit) (Cloudlet,
 	return a.viewCloudlet(s, &rec, clock.Now()), nil
 }
 
-func (r CloudletSubmit) withDefaults() CloudletSubmit {
-	r.SLA = cmp.Or(r.SLA, SLAMedium)
-	r.OnDeadline = cmp.Or(r.OnDeadline, OnDeadlineKill)
-	r.Request.CPUs = cmp.Or(r.Request.CPUs, defaultRequestCPUs)
-	r.Request.MemoryBytes = cmp.Or(r.Request.MemoryBytes, defaultRequestMemory)
-	r.DurationSeconds = cmp.Or(r.DurationSeconds, defaultDuration)
-	return r
-}
-
-func (r CloudletSubmit) record(vmID, boot string) cloudletRecord {
-	m := clock.Now()
-	rec := cloudletRecord{
-		ID:              state.NewID(),
-		Name:            r.Name,
-		VM:              vmID,
-		Argv:            r.Argv,
-		Env:             r.Env,
-		WorkDir:         r.WorkDir,
-		State:           CloudletQueued,
-		SLA:             r.SLA,
-		DeadlineSeconds: r.DeadlineSeconds,
-		OnDeadline:      r.OnDeadline,
-		Request:         r.Request,
-		CreatedAt:       m.Day,
-		Boot:            boot,
-		SubmittedBoot:   m.Boot,
-		Pinned:          vmID != "",
-		Duration:        r.DurationSeconds,
-	}
-	if r.DeadlineSeconds > 0 {
-		rec.DeadlineBoot = m.Boot + seconds(r.DeadlineSeconds)
-		rec.DeadlineAt = new(m.Day.Add(seconds(r.DeadlineSeconds)))
-	}
-	return rec
-}
-
 // pin resolves the VM a cloudlet asks for and refuses what it can never hold.
-func pin(s state.View, req CloudletSubmit) (string, error) {
+func pin(s state.View, req cloudlet.Submit) (string, error) {
 	if req.VM == "" || req.VM == "auto" {
 		return "", nil
 	}
@@ -231,7 +187,7 @@ func (a *Agent) viewCloudlet(s state.View, r *cloudletRecord, m clock.Moment) Cl
 		out.Reason = cmp.Or(a.waiting[r.ID], r.Reason)
 	}
 	told := *r
-	tellTimes(&told, m)
+	cloudlet.TellTimes(&told, m)
 	out.CreatedAt, out.StartedAt, out.DeadlineAt = told.CreatedAt, told.StartedAt, told.DeadlineAt
 	return out
 }

@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"cloudflash/agent/cloudlet"
 	"cloudflash/agent/fault"
 	"cloudflash/agent/guest"
 	"cloudflash/agent/meter"
@@ -72,13 +73,13 @@ func (a *Agent) Exec(ctx context.Context, ref string, req ExecRequest) (ExecResu
 	if err := makeScope(scope, SLAMedium, int(v.uidBase())); err != nil {
 		return ExecResult{}, err
 	}
-	env := environOf(&cloudletRecord{ID: id, VM: v.ID, Env: req.Env})
+	env := cloudlet.Environ(&cloudletRecord{ID: id, VM: v.ID, Env: req.Env})
 	p := guest.Process{ID: id, Argv: req.Argv, Env: env, WorkDir: req.WorkDir, Scope: scope, Terminal: req.Terminal}
 	pumps, err := a.startSession(ctx, g, p, req, int(v.uidBase()))
 	var se *guest.StartError
 	if errors.As(err, &se) {
 		end := startEnding(se)
-		return ExecResult{ExitCode: &end.code, Reason: end.reason}, nil
+		return ExecResult{ExitCode: &end.Code, Reason: end.Reason}, nil
 	}
 	if errors.Is(err, guest.ErrGone) {
 		return vmGone, nil
@@ -104,12 +105,12 @@ func (a *Agent) Exec(ctx context.Context, ref string, req ExecRequest) (ExecResu
 
 func (r ExecRequest) check() error {
 	var f fault.List
-	c := CloudletSubmit{Argv: r.Argv, Env: r.Env, WorkDir: r.WorkDir, SLA: SLAMedium, OnDeadline: OnDeadlineKill}
+	c := cloudlet.Submit{Argv: r.Argv, Env: r.Env, WorkDir: r.WorkDir, SLA: SLAMedium, OnDeadline: OnDeadlineKill}
 	if len(r.Argv) == 0 {
 		f.Add("/argv", nil, nil, "must name a command")
 		return f.Err("invalid_command")
 	}
-	return c.check()
+	return c.Check()
 }
 
 // openSession registers a command before it starts, so that its end is not missed.
@@ -211,7 +212,7 @@ func (a *Agent) sessionThrashed(s *session) bool {
 func sessionResult(e guest.Exit, oom bool) ExecResult {
 	var r ExecResult
 	if e.Signal != 0 {
-		r.Signal = signalName(e.Signal)
+		r.Signal = cloudlet.SignalName(e.Signal)
 	} else {
 		r.ExitCode = &e.Code
 	}

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"cloudflash/agent/cloudlet"
 	"cloudflash/agent/fault"
 
 	"golang.org/x/sys/unix"
@@ -37,7 +38,7 @@ func TestSystemFullDisk(t *testing.T) {
 	full := fill(t, filepath.Join(l.cfg.StateDir, "full"))
 
 	// They wait, and take room in the database until there is none to spare.
-	much := CloudletSubmit{Argv: []string{"true", strings.Repeat("x", 80<<10)}, Request: Request{CPUs: 1000}}
+	much := cloudlet.Submit{Argv: []string{"true", strings.Repeat("x", 80<<10)}, Request: Request{CPUs: 1000}}
 	var err error
 	for range 1000 {
 		if _, err = l.SubmitCloudlet(t.Context(), much); err != nil {

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"cloudflash/agent/cloudlet"
 	"cloudflash/agent/fault"
 	"cloudflash/agent/state"
 )
@@ -20,8 +21,8 @@ func TestNoWorkGoesWithAnIdleVM(t *testing.T) {
 		name := fmt.Sprint("vm", round)
 		v := r.overdue(name)
 		work := []func() error{
-			func() error { _, err := r.SubmitCloudlet(t.Context(), CloudletSubmit{VM: name}); return err },
-			func() error { _, err := r.SubmitCloudlet(t.Context(), CloudletSubmit{}); return err },
+			func() error { _, err := r.SubmitCloudlet(t.Context(), cloudlet.Submit{VM: name}); return err },
+			func() error { _, err := r.SubmitCloudlet(t.Context(), cloudlet.Submit{}); return err },
 			func() error { _, _, id, _, err := r.openSession(name); r.closed(id); return err },
 			func() error { _, err := r.KeepVM(name); return err },
 			func() error { _, err := r.storeFreezer(v, VMRunning, VMFrozen, "frozen"); return err },

@@ -12,6 +12,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"cloudflash/agent/cloudlet"
 	"cloudflash/agent/fault"
 	"cloudflash/agent/guest"
 	"cloudflash/agent/meter"
@@ -221,7 +222,7 @@ func (r *idleRig) ok(err error) {
 
 func (r *idleRig) submit(vm string) {
 	r.t.Helper()
-	_, err := r.SubmitCloudlet(r.t.Context(), CloudletSubmit{VM: vm})
+	_, err := r.SubmitCloudlet(r.t.Context(), cloudlet.Submit{VM: vm})
 	r.ok(err)
 }
 

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"cloudflash/agent/clock"
+	"cloudflash/agent/cloudlet"
 	"cloudflash/agent/fault"
 	"cloudflash/agent/policy"
 	"cloudflash/agent/state"
@@ -26,7 +27,7 @@ func refusalOf(err error) string {
 func TestTheSameRequestMakesOneCloudlet(t *testing.T) {
 	r := newIdleRig(t, policy.Idle{})
 	r.vm("web")
-	req := CloudletSubmit{VM: "web", Argv: []string{"true"}, Key: "k"}
+	req := cloudlet.Submit{VM: "web", Argv: []string{"true"}, Key: "k"}
 	first, err := r.SubmitCloudlet(t.Context(), req)
 	r.ok(err)
 
@@ -48,7 +49,7 @@ func TestTheSameRequestMakesOneCloudlet(t *testing.T) {
 		t.Errorf("the key of a cloudlet is none of a VM: %v", err)
 	}
 	for range 2 { // without a key, each is another
-		_, err = r.SubmitCloudlet(t.Context(), CloudletSubmit{VM: "web", Argv: []string{"true"}})
+		_, err = r.SubmitCloudlet(t.Context(), cloudlet.Submit{VM: "web", Argv: []string{"true"}})
 		r.ok(err)
 	}
 	if n := len(r.Cloudlets()); n != 3 {
@@ -65,14 +66,14 @@ func TestTheSameRequestMakesOneCloudlet(t *testing.T) {
 func TestBadKeysAreRefused(t *testing.T) {
 	r := newIdleRig(t, policy.Idle{})
 	for _, key := range []string{strings.Repeat("x", longestKey+1), "a\nb", "\x7f", "clé"} {
-		if _, err := r.SubmitCloudlet(t.Context(), CloudletSubmit{Key: key}); refusalOf(err) != "invalid_idempotency_key" {
+		if _, err := r.SubmitCloudlet(t.Context(), cloudlet.Submit{Key: key}); refusalOf(err) != "invalid_idempotency_key" {
 			t.Errorf("%.10q: %v", key, err)
 		}
 		if _, err := r.CreateVM(t.Context(), VMCreate{Key: key}); refusalOf(err) != "invalid_idempotency_key" {
 			t.Errorf("%.10q: %v", key, err)
 		}
 	}
-	if _, err := r.SubmitCloudlet(t.Context(), CloudletSubmit{Key: strings.Repeat("x", longestKey)}); err != nil {
+	if _, err := r.SubmitCloudlet(t.Context(), cloudlet.Submit{Key: strings.Repeat("x", longestKey)}); err != nil {
 		t.Error(err)
 	}
 }
@@ -94,7 +95,7 @@ func TestKeysAreForgotten(t *testing.T) {
 		"of yesterday, the clock set after": {"this boot", now.Day.Add(time.Hour), keepKeys, false},
 	} {
 		r := newIdleRig(t, policy.Idle{})
-		_, err := r.SubmitCloudlet(t.Context(), CloudletSubmit{Name: "a", Key: "old"})
+		_, err := r.SubmitCloudlet(t.Context(), cloudlet.Submit{Name: "a", Key: "old"})
 		r.ok(err)
 		r.must(t, func(tx *state.Tx) {
 			for m := range tx.MadeInOrder() {
@@ -103,7 +104,7 @@ func TestKeysAreForgotten(t *testing.T) {
 				tx.PutMade(old)
 			}
 		})
-		_, err = r.SubmitCloudlet(t.Context(), CloudletSubmit{Name: "b", Key: "new"})
+		_, err = r.SubmitCloudlet(t.Context(), cloudlet.Submit{Name: "b", Key: "new"})
 		r.ok(err)
 		n := 0
 		for range r.state.View().MadeInOrder() {

@@ -3,6 +3,7 @@ package agent
 import (
 	"testing"
 
+	"cloudflash/agent/cloudlet"
 	"cloudflash/agent/outcomes"
 )
 
@@ -11,36 +12,36 @@ import (
 func TestSystemOutcomesAreCounted(t *testing.T) {
 	l := newLive(t)
 	v := l.create("o", Spec{CPUs: 1, MemoryBytes: 64 * mib})
-	run := func(req CloudletSubmit) Cloudlet {
+	run := func(req cloudlet.Submit) Cloudlet {
 		req.VM, req.SLA = v.ID, SLAHigh
 		return l.submit(req)
 	}
 	sh := func(script string) []string { return []string{"sh", "-c", script} }
-	slow := []Cloudlet{run(CloudletSubmit{Argv: sh("sleep 300"), DeadlineSeconds: 300}),
-		run(CloudletSubmit{Argv: sh("sleep 1.5"), DeadlineSeconds: 1, OnDeadline: OnDeadlineContinue})}
+	slow := []Cloudlet{run(cloudlet.Submit{Argv: sh("sleep 300"), DeadlineSeconds: 300}),
+		run(cloudlet.Submit{Argv: sh("sleep 1.5"), DeadlineSeconds: 1, OnDeadline: OnDeadlineContinue})}
 	l.state(slow[0].ID, CloudletRunning)
-	l.ended(run(CloudletSubmit{Argv: sh("exit 0"), DeadlineSeconds: 300}).ID)
-	l.ended(run(CloudletSubmit{Argv: sh("exit 3")}).ID)
-	l.ended(run(CloudletSubmit{Argv: sh("kill -SEGV $$")}).ID)
-	l.ended(run(CloudletSubmit{Argv: []string{"burn", "--cpus", "0", "--memory", "128MiB", "--seconds", "60"}}).ID)
-	l.ended(run(CloudletSubmit{Argv: []string{"no-such-command"}}).ID)
+	l.ended(run(cloudlet.Submit{Argv: sh("exit 0"), DeadlineSeconds: 300}).ID)
+	l.ended(run(cloudlet.Submit{Argv: sh("exit 3")}).ID)
+	l.ended(run(cloudlet.Submit{Argv: sh("kill -SEGV $$")}).ID)
+	l.ended(run(cloudlet.Submit{Argv: []string{"burn", "--cpus", "0", "--memory", "128MiB", "--seconds", "60"}}).ID)
+	l.ended(run(cloudlet.Submit{Argv: []string{"no-such-command"}}).ID)
 	l.overdue(slow[0].ID)
 	for _, c := range slow {
 		l.ended(c.ID)
 	}
 
-	c := run(CloudletSubmit{Argv: sh("sleep 300"), Request: Request{CPUs: 1}})
+	c := run(cloudlet.Submit{Argv: sh("sleep 300"), Request: Request{CPUs: 1}})
 	l.state(c.ID, CloudletRunning)
-	late := run(CloudletSubmit{Argv: sh("true"), DeadlineSeconds: 1, Request: Request{CPUs: 1}}) // there is no room for it
+	late := run(cloudlet.Submit{Argv: sh("true"), DeadlineSeconds: 1, Request: Request{CPUs: 1}}) // there is no room for it
 	l.ended(late.ID)
-	queued := run(CloudletSubmit{Argv: sh("true"), Request: Request{CPUs: 1}})
+	queued := run(cloudlet.Submit{Argv: sh("true"), Request: Request{CPUs: 1}})
 	for _, id := range []string{queued.ID, c.ID} {
 		if _, err := l.CancelCloudlet(t.Context(), id); err != nil {
 			t.Fatal(err)
 		}
 		l.ended(id)
 	}
-	last := run(CloudletSubmit{Argv: sh("sleep 300")})
+	last := run(cloudlet.Submit{Argv: sh("sleep 300")})
 	l.state(last.ID, CloudletRunning)
 	l.delete(v.ID)
 

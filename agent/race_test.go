@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"cloudflash/agent/clock"
+	"cloudflash/agent/cloudlet"
 	"cloudflash/agent/fault"
 	"cloudflash/agent/guest"
 	"cloudflash/agent/policy"
@@ -49,7 +50,7 @@ func TestEveryChangeBesideEveryReader(t *testing.T) {
 
 	changes := map[string]func(v *vm) error{
 		"submit": func(v *vm) error {
-			_, err := r.SubmitCloudlet(ctx, CloudletSubmit{Name: job(), VM: v.ID, DeadlineSeconds: 0.01 + rand.Float64()})
+			_, err := r.SubmitCloudlet(ctx, cloudlet.Submit{Name: job(), VM: v.ID, DeadlineSeconds: 0.01 + rand.Float64()})
 			return err
 		},
 		"place": func(*vm) error { return r.startQueued() },
@@ -57,11 +58,14 @@ func TestEveryChangeBesideEveryReader(t *testing.T) {
 			r.started(id(), v, nil, v.slice.Scope("cl"), guest.Running{PID: 1, StartedAt: time.Now()})
 			return nil
 		},
-		"end":  func(v *vm) error { r.end(id(), v, ending{}, Usage{CPUSeconds: 1}, clock.Now(), time.Now()); return nil },
+		"end": func(v *vm) error {
+			r.end(id(), v, cloudlet.End{}, Usage{CPUSeconds: 1}, clock.Now(), time.Now())
+			return nil
+		},
 		"lose": func(*vm) error { r.lose(id(), Usage{}); return nil },
 		"cancel": func(*vm) error {
 			_, _ = r.CancelCloudlet(ctx, job())
-			c, err := r.SubmitCloudlet(ctx, CloudletSubmit{}) // one that nobody else ends
+			c, err := r.SubmitCloudlet(ctx, cloudlet.Submit{}) // one that nobody else ends
 			if err != nil {
 				return err
 			}

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"cloudflash/agent/clock"
+	"cloudflash/agent/cloudlet"
 	"cloudflash/agent/fault"
 	"cloudflash/agent/guest"
 	"cloudflash/agent/meter"
@@ -26,7 +27,7 @@ func (a *Agent) load() (err error) {
 	m := clock.Now()
 	a.state, err = state.Load(a.store, state.Config{
 		MendVM:       func(r *vmRecord) { r.Network = withNetworkDefaults(r.Network) },
-		MendCloudlet: func(r *cloudletRecord) { rebase(r, m, a.boot) },
+		MendCloudlet: func(r *cloudletRecord) { cloudlet.Rebase(r, m, a.boot) },
 		Heard:        a.heard,
 		Unstored:     a.unstored,
 	})
@@ -200,7 +201,7 @@ func (a *Agent) settleDead(ctx context.Context, v *vm, past []guest.Exit) error 
 		scope := v.slice.Scope(scopeName(c.ID))
 		if e, ok := exits[c.ID]; ok {
 			use := usageOf(meter.Read(scope))
-			end := ending{code: e.Code, signal: e.Signal, oom: use.OOMKills > 0}
+			end := cloudlet.End{Code: e.Code, Signal: e.Signal, OOM: use.OOMKills > 0}
 			at := momentOf(e, c.SubmittedBoot)
 			a.surely(func() bool { return a.end(c.ID, v, end, use, at, e.StartedAt) })
 		} else {
@@ -242,7 +243,7 @@ func (a *Agent) storeLost(id string, use Usage) bool {
 		rec.State, rec.FinishedAt, rec.PID, rec.Usage = CloudletLost, new(time.Now().UTC()), 0, use
 		rec.Reason = "its VM went down with it (host restart, or the VM's init was killed)"
 		tx.PutCloudlet(rec)
-		tx.Tell(finishedEvent(&rec))
+		tx.Tell(cloudlet.Finished(&rec))
 		tx.Then(func() { a.over(&rec, false) })
 		return nil
 	}) == nil
@@ -403,24 +404,3 @@ func (a *Agent) sweepScopes(ctx context.Context, v *vm) {
 
 // initScope is the leaf of a VM's init.
 const initScope = "init"
-
-// rebase makes the times of a record those of this boot. Of what was stored
-// under another one, or by an agent that did not store them, only the time of
-// day is known.
-func rebase(r *cloudletRecord, m clock.Moment, boot string) {
-	if r.Boot == boot {
-		return
-	}
-	r.Boot = boot
-	r.SubmittedBoot = m.Boot - m.Day.Sub(r.CreatedAt)
-	r.StoppingBoot = m.Boot // the grace begins anew
-	if r.StartedAt != nil {
-		r.StartedBoot = m.Boot - m.Day.Sub(*r.StartedAt)
-	}
-	if r.DeadlineAt != nil {
-		left := min(r.DeadlineAt.Sub(m.Day), seconds(r.DeadlineSeconds)) // the clock may have been set back
-		r.DeadlineBoot = m.Boot + left
-	}
-}
-
-func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }

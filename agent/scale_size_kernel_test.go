@@ -4,6 +4,7 @@ import (
 	"testing"
 
 	"cloudflash/agent/autoscale"
+	"cloudflash/agent/cloudlet"
 	"cloudflash/agent/policy"
 	"cloudflash/agent/scaling"
 	"cloudflash/cgroup"
@@ -16,7 +17,7 @@ func holding(t *testing.T, l *live) *vm {
 	made := l.create("web", Spec{CPUs: 0.5, MemoryBytes: 64 * mib})
 	v := l.known(made.ID)
 	lend(t, l, v, 256*mib, 2)
-	c := l.submit(CloudletSubmit{VM: "web", Argv: []string{"burn", "--cpus", "0", "--memory", "100MiB", "--seconds", "1000"}})
+	c := l.submit(cloudlet.Submit{VM: "web", Argv: []string{"burn", "--cpus", "0", "--memory", "100MiB", "--seconds", "1000"}})
 	l.state(c.ID, CloudletRunning)
 	l.until(func() bool { now, _ := l.VM("web"); return now.Usage.MemoryBytes >= 100*mib }, "memory is used")
 	return v

@@ -1,10 +1,11 @@
 package agent
 
 import (
-	"cloudflash/agent/autoscale"
-	"cloudflash/cgroup"
 	"context"
 	"errors"
+
+	"cloudflash/agent/autoscale"
+	"cloudflash/cgroup"
 )
 
 // writeLimit makes the kernel have a new limit and returns what it has.

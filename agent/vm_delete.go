@@ -7,6 +7,7 @@ import (
 	"syscall"
 	"time"
 
+	"cloudflash/agent/cloudlet"
 	"cloudflash/agent/fault"
 	"cloudflash/agent/state"
 )
@@ -90,7 +91,7 @@ func (a *Agent) delete(ctx context.Context, v *vm, grace time.Duration) {
 		finish(tx, v.ID, nil)
 		tx.DeleteVM(v.ID)
 		for _, c := range slices.Collect(tx.LiveIn(v.ID)) {
-			rec := orphaned(c, v.Name)
+			rec := cloudlet.Orphaned(c, v.Name)
 			tx.PutCloudlet(rec)
 			tx.Then(func() { a.over(&rec, false) })
 		}
@@ -102,14 +103,6 @@ func (a *Agent) delete(ctx context.Context, v *vm, grace time.Duration) {
 	}
 	a.forget(v)
 	a.poke()
-}
-
-// orphaned is the last state of a cloudlet that its VM takes with it.
-func orphaned(c *cloudletRecord, vmName string) cloudletRecord {
-	rec := *c
-	rec.State, rec.FinishedAt, rec.Reason, rec.PID = CloudletCancelled, new(time.Now().UTC()), state.ReasonVMDeleted, 0
-	rec.VMName = vmName
-	return rec
 }
 
 // terminate sends SIGTERM to the cloudlets of a VM and waits until they have

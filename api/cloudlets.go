@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"cloudflash/agent"
+	"cloudflash/agent/cloudlet"
 )
 
 type requestBody struct {
@@ -41,7 +42,7 @@ func (s *server) submitCloudlet(ctx context.Context, in *Keyed, b *submitBody) (
 	if err := refuseZeroes(map[string]bool{"/sla": isZero(b.SLA), "/duration_seconds": isZero(b.DurationSeconds)}); err != nil {
 		return nil, err
 	}
-	req := agent.CloudletSubmit{Key: in.Key, Name: b.Name, VM: b.VM, Argv: b.Argv, Env: b.Env, WorkDir: b.WorkDir,
+	req := cloudlet.Submit{Key: in.Key, Name: b.Name, VM: b.VM, Argv: b.Argv, Env: b.Env, WorkDir: b.WorkDir,
 		DeadlineSeconds: b.DeadlineSeconds, OnDeadline: b.OnDeadline, Request: agent.Request(b.Request)}
 	take(&req.SLA, b.SLA)
 	take(&req.DurationSeconds, b.DurationSeconds)

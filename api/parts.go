@@ -7,6 +7,7 @@ import (
 
 	"cloudflash/agent"
 	"cloudflash/agent/advice"
+	"cloudflash/agent/cloudlet"
 	"cloudflash/agent/output"
 	"cloudflash/agent/pages"
 	"cloudflash/agent/policy"
@@ -38,7 +39,7 @@ type VMs interface {
 
 // Cloudlets has the cloudlets.
 type Cloudlets interface {
-	SubmitCloudlet(context.Context, agent.CloudletSubmit) (agent.Cloudlet, error)
+	SubmitCloudlet(context.Context, cloudlet.Submit) (agent.Cloudlet, error)
 	Cloudlets() []agent.Cloudlet
 	Cloudlet(ref string) (agent.Cloudlet, error)
 	WatchCloudlet(id string) <-chan struct{} // closed at its next change

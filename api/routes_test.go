@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"cloudflash/agent"
+	"cloudflash/agent/cloudlet"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -113,7 +114,7 @@ func TestRequestReachesTheAgent(t *testing.T) {
 	}
 	ask(h, "POST", "/api/v1/cloudlets", `{"name":"n","vm":"web","argv":["a","b"],"env":{"K":"v"},"workdir":"/w","sla":3,
 		"deadline_seconds":1.5,"on_deadline":"continue","duration_seconds":9,"request":{"cpus":2,"memory_bytes":3,"storage_bytes":4,"bandwidth_bps":5,"gpus":6}}`)
-	submit := agent.CloudletSubmit{Name: "n", VM: "web", Argv: []string{"a", "b"}, Env: map[string]string{"K": "v"}, WorkDir: "/w", SLA: 3,
+	submit := cloudlet.Submit{Name: "n", VM: "web", Argv: []string{"a", "b"}, Env: map[string]string{"K": "v"}, WorkDir: "/w", SLA: 3,
 		DeadlineSeconds: 1.5, OnDeadline: "continue", DurationSeconds: 9,
 		Request: agent.Request{CPUs: 2, MemoryBytes: 3, StorageBytes: 4, BandwidthBPS: 5, GPUs: 6}}
 	if diff := cmp.Diff(submit, f.Got.Submit); diff != "" {

@@ -1,9 +1,10 @@
 package scaling
 
 import (
+	"maps"
+
 	"cloudflash/agent/autoscale"
 	"cloudflash/agent/state"
-	"maps"
 )
 
 // SizedHigh is the key of memory.high in state.VM.Sized.

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"cloudflash/agent"
+	"cloudflash/agent/cloudlet"
 	"cloudflash/agent/fault"
 	"cloudflash/agent/output"
 )
@@ -61,7 +62,7 @@ type Has struct {
 type Got struct {
 	Create agent.VMCreate
 	Change agent.VMChange
-	Submit agent.CloudletSubmit
+	Submit cloudlet.Submit
 	Grace  time.Duration
 	Advice []string // resources of TakeAdvice
 	HungUp bool     // Exec was ended by its caller
@@ -217,7 +218,7 @@ func (f *Agent) Exec(ctx context.Context, ref string, req agent.ExecRequest) (ag
 	return r, nil
 }
 
-func (f *Agent) SubmitCloudlet(_ context.Context, req agent.CloudletSubmit) (agent.Cloudlet, error) {
+func (f *Agent) SubmitCloudlet(_ context.Context, req cloudlet.Submit) (agent.Cloudlet, error) {
 	f.Mu.Lock()
 	defer f.Mu.Unlock()
 	f.Got.Submit = req

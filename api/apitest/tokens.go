@@ -1,11 +1,12 @@
 package apitest
 
 import (
+	"slices"
+	"time"
+
 	"cloudflash/agent"
 	"cloudflash/agent/fault"
 	"cloudflash/agent/tokens"
-	"slices"
-	"time"
 )
 
 // Tokens are those that an agent has.

@@ -1,0 +1,112 @@
+package cloudlet
+
+import (
+	"fmt"
+	"strconv"
+	"syscall"
+	"time"
+
+	"cloudflash/agent/clock"
+	"cloudflash/agent/state"
+
+	"golang.org/x/sys/unix"
+)
+
+// End is how a cloudlet's process ended.
+type End struct {
+	Code   int
+	Signal syscall.Signal // 0 when it exited
+	OOM    bool
+	Reason string // set when there is more to say than the code
+}
+
+// SignalName is such as SIGKILL.
+func SignalName(sig syscall.Signal) string {
+	if name := unix.SignalName(sig); name != "" {
+		return name
+	}
+	return "SIG" + strconv.Itoa(int(sig)) // the real-time ones have no name
+}
+
+// Conclude works out the final state. What the agent did on purpose comes
+// first, then the OOM killer, then the command's own code.
+func Conclude(r *state.Cloudlet, end End, use state.Usage, at clock.Moment) {
+	if r.Stop == state.StopOOM {
+		use.OOMKills = max(use.OOMKills, 1)
+	}
+	r.FinishedAt, r.PID, r.Usage = new(at.Day.UTC()), 0, use
+	r.OverrunSeconds = Overrun(r, at)
+	TellTimes(r, at)
+	r.Signal, r.ExitCode = "", nil
+	if end.Signal != 0 {
+		r.Signal = SignalName(end.Signal)
+	} else {
+		r.ExitCode = &end.Code
+	}
+	switch {
+	case r.Stop == state.StopCancel:
+		r.State, r.Reason = state.CloudletCancelled, "cancelled"
+	case r.Stop == state.StopDeadline:
+		r.State, r.Reason = state.CloudletDeadlineExceeded, "killed at its deadline"
+	case r.Stop == state.StopDelete:
+		r.State, r.Reason = state.CloudletCancelled, state.ReasonVMDeleted
+	case r.Stop == state.StopOOM, end.OOM && (end.Signal != 0 || end.Code != 0):
+		r.State, r.Reason = state.CloudletFailed, "oom"
+	case end.Signal != 0:
+		r.State, r.Reason = state.CloudletFailed, "killed by "+r.Signal
+	case end.Code != 0 || end.Reason != "":
+		r.State, r.Reason = state.CloudletFailed, end.Reason
+		if end.Reason == "" {
+			r.Reason = fmt.Sprintf("exit code %d", end.Code)
+		}
+	case r.OverrunSeconds > 0:
+		r.State, r.Reason = state.CloudletDeadlineExceeded, "finished after its deadline"
+	default:
+		r.State, r.Reason = state.CloudletSucceeded, ""
+	}
+}
+
+// Overrun is how many seconds after its deadline a cloudlet ended, or 0.
+func Overrun(r *state.Cloudlet, at clock.Moment) float64 {
+	if r.DeadlineAt == nil {
+		return 0
+	}
+	return max((at.Boot - r.DeadlineBoot).Seconds(), 0)
+}
+
+// TellTimes makes the times that are shown of a cloudlet those of the clock by which m is
+// shown, so that what lies between them is true.
+func TellTimes(r *state.Cloudlet, m clock.Moment) {
+	if r.SubmittedBoot != 0 || r.Boot != "" {
+		r.CreatedAt = m.DayOf(r.SubmittedBoot, r.CreatedAt)
+	}
+	if r.StartedAt != nil {
+		r.StartedAt = new(m.DayOf(r.StartedBoot, *r.StartedAt))
+	}
+	if r.DeadlineAt != nil {
+		r.DeadlineAt = new(m.DayOf(r.DeadlineBoot, *r.DeadlineAt))
+	}
+}
+
+// Finished tells of a cloudlet that has ended.
+func Finished(r *state.Cloudlet) state.Event {
+	e := state.Event{Level: state.LevelInfo, Kind: "cloudlet.finished", VM: r.VM, Cloudlet: r.ID,
+		Message: fmt.Sprintf("cloudlet %s %s", r.Name, r.State),
+		Data: map[string]any{"state": r.State, "exit_code": r.ExitCode, "signal": r.Signal, "cpu_seconds": r.Usage.CPUSeconds,
+			"memory_peak_bytes": r.Usage.MemoryPeakBytes, "overrun_seconds": r.OverrunSeconds}}
+	if r.Reason != "" {
+		e.Message += ": " + r.Reason
+	}
+	if r.State != state.CloudletSucceeded && r.State != state.CloudletCancelled {
+		e.Level = state.LevelWarn
+	}
+	return e
+}
+
+// Orphaned is the last state of a cloudlet that its VM takes with it.
+func Orphaned(c *state.Cloudlet, vmName string) state.Cloudlet {
+	rec := *c
+	rec.State, rec.FinishedAt, rec.Reason, rec.PID = state.CloudletCancelled, new(time.Now().UTC()), state.ReasonVMDeleted, 0
+	rec.VMName = vmName
+	return rec
+}
