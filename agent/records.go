@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cloudflash/agent/guest"
 	"cloudflash/agent/state"
 )
 
@@ -26,6 +27,9 @@ type (
 	OperationState = state.OperationState
 	Token          = state.Token
 )
+
+// TerminalSize is in characters.
+type TerminalSize = guest.TerminalSize
 
 // What is stored in another form than it is shown in.
 type (
