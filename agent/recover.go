@@ -163,6 +163,9 @@ func (a *Agent) restore(ctx context.Context, v *vm) error {
 	if err := a.resume(ctx, v); err != nil {
 		return err
 	}
+	if err := a.furnish(ctx, v); err != nil {
+		return err
+	}
 	h, err := a.realise(ctx, v)
 	if err != nil {
 		return err

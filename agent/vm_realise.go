@@ -25,8 +25,16 @@ func (h hold) Close() error {
 	return h.guest.Close()
 }
 
-// realise makes the kernel have what the record says: directories, slice, limits,
-// init, network. Every step may find its work done already. The caller holds
+// furnish makes a VM's directories and its root file system. It may find them there.
+func (a *Agent) furnish(ctx context.Context, v *vm) error {
+	if err := a.makeDirs(v); err != nil {
+		return err
+	}
+	return a.unpack(ctx, v)
+}
+
+// realise makes the kernel have what the record says of a VM that is furnished: slice,
+// limits, init, network. Every step may find its work done already. The caller holds
 // v.work, and passes the hold to adopt.
 func (a *Agent) realise(ctx context.Context, v *vm) (hold, error) {
 	if err := a.prepare(ctx, v); err != nil {
@@ -61,22 +69,16 @@ func (a *Agent) prepare(ctx context.Context, v *vm) error {
 	if err := v.checkGPUs(); err != nil {
 		return err
 	}
-	if err := a.makeDirs(v); err != nil {
-		return err
-	}
 	if err := v.slice.Create(); err != nil {
 		return err
 	}
 	if err := v.slice.Chown(int(v.uidBase()), int(v.uidBase())); err != nil {
 		return err
 	}
-	if err := a.applyLimits(ctx, v); err != nil {
+	if err := a.writeLimits(ctx, v); err != nil {
 		return err
 	}
-	if err := a.applyDevices(v); err != nil {
-		return err
-	}
-	return a.unpack(ctx, v)
+	return a.applyDevices(v)
 }
 
 // reach connects to the VM's init, or starts one after clearing what an init
@@ -115,7 +117,12 @@ func (a *Agent) unpack(ctx context.Context, v *vm) error {
 	if err := os.MkdirAll(a.stateDir(v.ID), 0o700); err != nil {
 		return err
 	}
-	return guest.Unpack(ctx, v.Image, a.unpackedDir(v.ID), a.record(v).Spec.StorageBytes)
+	if err := guest.Unpack(ctx, v.Image, a.unpackedDir(v.ID), a.record(v).Spec.StorageBytes); err != nil {
+		var f fault.List
+		f.Add("/image", nil, nil, "cannot be used: %v", err)
+		return f.Err("invalid_image")
+	}
+	return nil
 }
 
 // unpackedDir is the root file system of a VM whose image is an archive.
@@ -199,6 +206,13 @@ func (a *Agent) fail(v *vm, cause error) {
 
 // applyLimits makes the limits of a VM what its record says, and reads them back.
 func (a *Agent) applyLimits(ctx context.Context, v *vm) error {
+	if err := a.writeLimits(ctx, v); err != nil {
+		return err
+	}
+	return a.readLimits(v)
+}
+
+func (a *Agent) writeLimits(ctx context.Context, v *vm) error {
 	view := a.state.View()
 	r := v.in(view)
 	s, high := r.Size(), a.high(view, r)
@@ -215,10 +229,7 @@ func (a *Agent) applyLimits(ctx context.Context, v *vm) error {
 	if err := v.slice.Apply(l); err != nil {
 		return err
 	}
-	if err := a.applyBandwidth(v, s.BandwidthBPS); err != nil {
-		return err
-	}
-	return a.readLimits(v)
+	return a.applyBandwidth(v, s.BandwidthBPS)
 }
 
 // applyDevices lets the VM use what is in its /dev and nothing else. On a kernel

@@ -51,13 +51,8 @@ func (a *Agent) CreateVM(ctx context.Context, req VMCreate) (VM, error) {
 func (a *Agent) build(ctx context.Context, v *vm) error {
 	unpacking, cancel := context.WithTimeout(ctx, unpackTimeout)
 	defer cancel()
-	if err := a.makeDirs(v); err != nil {
+	if err := a.furnish(unpacking, v); err != nil {
 		return err
-	}
-	if err := a.unpack(unpacking, v); err != nil {
-		var f fault.List
-		f.Add("/image", nil, nil, "cannot be used: %v", err)
-		return f.Err("invalid_image")
 	}
 	work, cancel := context.WithTimeout(context.WithoutCancel(ctx), kernelTimeout)
 	defer cancel()
