@@ -25,6 +25,7 @@ import (
 	"cloudflash/agent/state"
 	"cloudflash/agent/storage"
 	"cloudflash/agent/store"
+	"cloudflash/agent/thrash"
 	"cloudflash/agent/tokens"
 	"cloudflash/cgroup"
 )
@@ -84,8 +85,7 @@ type Agent struct {
 // is in its record.
 type vm struct {
 	identity
-	// work serialises what is done to the VM in the kernel. It is taken before
-	// anything is stored for that, and before Agent.held.
+	// work serialises what is done to the VM in the kernel; see doc.go.
 	work  sync.Mutex
 	slice *cgroup.Slice
 
@@ -95,7 +95,7 @@ type vm struct {
 	limits Limits
 	usage  Usage
 	idle   idle.Watch
-	thrash thrash // of the sampler alone
+	thrash thrash.Watch // of the sampler alone
 
 	traffic   state.Traffic // that its link had counted at last
 	before    state.Traffic // what the links before that had

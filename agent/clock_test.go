@@ -14,7 +14,7 @@ func TestDeadlinesDoNotFollowTheClock(t *testing.T) {
 	a := bare(t)
 	a.cfg.Grace = 10 * time.Second
 	a.boot = "one"
-	rec := cloudlet.Submit{Name: "c", DeadlineSeconds: 600}.WithDefaults().Record("", a.boot)
+	rec := cloudlet.Submit{Name: "c", DeadlineSeconds: 600}.WithDefaults().Record("", a.boot, clock.Now())
 	rec.State, rec.StartedAt, rec.StartedBoot = CloudletRunning, new(rec.CreatedAt.Add(time.Second)), rec.SubmittedBoot+time.Second
 
 	a.must(t, func(tx *state.Tx) { tx.PutCloudlet(rec) })

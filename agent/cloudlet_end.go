@@ -101,7 +101,10 @@ func (a *Agent) stop(why string, which func(state.View) ([]*cloudletRecord, erro
 			switch {
 			case c.State != CloudletQueued && c.Stop != "": // it was told before
 			case c.State == CloudletQueued:
-				rec := a.endedQueued(c, why, m)
+				a.held.Lock()
+				waits := cmp.Or(a.waiting[c.ID], c.Reason)
+				a.held.Unlock()
+				rec := cloudlet.Unstarted(c, why, waits, m)
 				tx.PutCloudlet(rec)
 				tx.Tell(cloudlet.Finished(&rec))
 				tx.Then(func() { a.over(&rec, false) })
@@ -145,21 +148,6 @@ func (a *Agent) sendTERM(ctx context.Context, g *guest.Guest, id string) {
 	ctx, cancel := context.WithTimeout(ctx, a.cfg.Grace)
 	defer cancel()
 	_ = g.Signal(ctx, id, syscall.SIGTERM) // one that has ended meanwhile is fine
-}
-
-// endedQueued is the last state of a cloudlet that has not started.
-func (a *Agent) endedQueued(c *cloudletRecord, why string, m clock.Moment) cloudletRecord {
-	rec := *c
-	rec.FinishedAt, rec.State, rec.Reason = &m.Day, CloudletCancelled, "cancelled while queued"
-	if why == stopDeadline {
-		a.held.Lock()
-		waits := cmp.Or(a.waiting[c.ID], c.Reason)
-		a.held.Unlock()
-		rec.State, rec.Reason = CloudletDeadlineExceeded, "not started before its deadline: "+waits
-		rec.OverrunSeconds = cloudlet.Overrun(&rec, m)
-	}
-	cloudlet.TellTimes(&rec, m)
-	return rec
 }
 
 // exited is called for every exit in a VM's journal, perhaps more than once for
@@ -264,7 +252,7 @@ func (a *Agent) over(r *cloudletRecord, began bool) {
 	a.unmeter(r.ID)
 }
 
-// momentOf is when a process ended, and was not there before from.
+// momentOf is when a process ended: not before from.
 func momentOf(e guest.Exit, from time.Duration) clock.Moment {
 	m := clock.Now()
 	at := clock.Moment{Boot: min(e.FinishedBoot, m.Boot), Day: e.FinishedAt}

@@ -41,18 +41,18 @@ const queueAgain = 5 * storeAgain
 
 // startQueued asks the policy who goes where, and starts them.
 func (a *Agent) startQueued() error {
-	for range a.state.View().LiveAs(CloudletQueued) { // there is one
-		var placed []placement
-		err := a.state.Update(func(tx *state.Tx) error {
-			placed = a.placeQueued(tx)
-			return nil
-		})
-		if err == nil {
-			a.startPlaced(placed)
-		}
-		return err
+	if a.state.View().CloudletCounts()[CloudletQueued] == 0 {
+		return nil
 	}
-	return nil
+	var placed []placement
+	err := a.state.Update(func(tx *state.Tx) error {
+		placed = a.placeQueued(tx)
+		return nil
+	})
+	if err == nil {
+		a.startPlaced(placed)
+	}
+	return err
 }
 
 // placement is a cloudlet that is to start in a VM.
@@ -251,7 +251,11 @@ func (a *Agent) started(id string, v *vm, g *guest.Guest, scope *cgroup.Scope, r
 	}
 
 	if rec.State == CloudletFrozen { // the VM was frozen while it started
-		a.spawn(func(ctx context.Context) { _ = scope.Freeze(ctx) })
+		a.spawn(func(ctx context.Context) {
+			if err := a.freezeLate(ctx, v, scope); err != nil {
+				a.log.Error("freeze cloudlet", "cloudlet", rec.Name, "err", err)
+			}
+		})
 	}
 	if rec.Stop != "" { // it was told to stop before there was anybody to tell
 		a.spawn(func(ctx context.Context) { a.sendTERM(ctx, g, rec.ID) })
@@ -259,8 +263,8 @@ func (a *Agent) started(id string, v *vm, g *guest.Guest, scope *cgroup.Scope, r
 	a.poke()
 }
 
-// startFailed ends a cloudlet that never ran, or queues it again when that is
-// its VM's fault.
+// startFailed ends a cloudlet that never ran, or leaves it to who deals with its VM:
+// initGone or delete.
 func (a *Agent) startFailed(ctx context.Context, c *cloudletRecord, v *vm, scope *cgroup.Scope, cause error) {
 	if err := ignoreGone(scope.Kill(ctx)); err != nil {
 		a.log.Warn("clear scope", "cloudlet", c.Name, "err", err)

@@ -37,7 +37,7 @@ func (a *Agent) SubmitCloudlet(_ context.Context, req cloudlet.Submit) (Cloudlet
 		if err != nil {
 			return err
 		}
-		rec = req.Record(vmID, a.boot)
+		rec = req.Record(vmID, a.boot, clock.Now())
 		if rec.Name == "" {
 			rec.Name = state.DefaultName(rec.ID)
 		}

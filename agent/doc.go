@@ -30,8 +30,9 @@
 //
 // # In which order
 //
-// vm.work, then that of agent/scaling, then Agent.showing, then a change, then Agent.held, then
-// those of the other parts. A change may take held for a moment, so nobody calls Update with it.
+// Locks are taken in this order: vm.work, that of agent/scaling, Agent.showing, that of a
+// change, Agent.held, those of the other parts. A change may take held for a moment, so
+// nobody calls Update with it.
 // What gives a VM work (a cloudlet placed or submitted, a session, a change of its
 // spec) and what takes an idle VM away are changes, even those that store nothing: so
 // one comes before the other, and the second sees the first.

@@ -140,15 +140,7 @@ func (a *Agent) sessionStarted(ctx context.Context, v *vm, s *session, scope *cg
 	a.held.Lock()
 	s.starting = false
 	a.held.Unlock()
-	if a.record(v).State != VMFrozen {
-		return nil
-	}
-	v.work.Lock() // or it could be thawed between the look and the act
-	defer v.work.Unlock()
-	if a.record(v).State != VMFrozen {
-		return nil
-	}
-	return ignoreGone(scope.Freeze(ctx))
+	return a.freezeLate(ctx, v, scope)
 }
 
 // closeSession kills what is left and forgets the command.

@@ -52,10 +52,10 @@ func (a *Agent) HostHistory(span time.Duration, fields []string) (History, error
 	return historyOf(a.meter.HostWindow(time.Now(), span, fields)), nil
 }
 
-// VMHistoryFields and HostHistoryFields name what there is a history of.
+// VMHistoryFields names what there is a history of for each VM.
 func VMHistoryFields() []string { return meter.VMFields() }
 
-// HostHistoryFields names what there is a history of.
+// HostHistoryFields names what there is a history of for the host.
 func HostHistoryFields() []string { return meter.HostFields() }
 
 // mostUnknown is how many unknown fields are named: the known ones go with each.

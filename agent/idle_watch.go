@@ -51,7 +51,7 @@ func (a *Agent) watchIdle(now time.Time) {
 		return nil
 	})
 	if err != nil {
-		return // tried again: nobody is deleted without notice, and those told to be busy stay in any case
+		return // tried again: nobody is deleted without notice, and a VM that was told to be busy stays
 	}
 	a.startPlaced(placed)
 	for _, v := range gone {

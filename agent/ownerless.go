@@ -12,7 +12,8 @@ import (
 	"cloudflash/agent/storage"
 )
 
-// databaseFile has what is intended. Without it nobody knows whose the rest is.
+// databaseFile has what is intended. Without it the agent cannot tell which VMs are its
+// own.
 const databaseFile = "cloudflash.db"
 
 // ErrOwnerless means that there are VMs here, but no database that knows them:

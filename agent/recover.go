@@ -242,9 +242,7 @@ func (a *Agent) storeLost(id string, use Usage) bool {
 		if c == nil || c.State.Final() {
 			return nil
 		}
-		rec := *c
-		rec.State, rec.FinishedAt, rec.PID, rec.Usage = CloudletLost, new(time.Now().UTC()), 0, use
-		rec.Reason = "its VM went down with it (host restart, or the VM's init was killed)"
+		rec := cloudlet.Lost(c, use, clock.Now())
 		tx.PutCloudlet(rec)
 		tx.Tell(cloudlet.Finished(&rec))
 		tx.Then(func() { a.over(&rec, false) })

@@ -169,7 +169,7 @@ func (a *Agent) resumeMemory(ctx context.Context, v *vm, next *vmRecord) error {
 	return nil
 }
 
-// settleAll does so for all VMs.
+// settleAll settles all VMs.
 func (a *Agent) settleAll(ctx context.Context) {
 	for _, v := range a.vmList() {
 		if ctx.Err() != nil {

@@ -12,13 +12,10 @@ import (
 	"cloudflash/agent/pages"
 )
 
-// A VM's name is its hostname (RFC 1123 label); a cloudlet's may also hold dots,
-// underscores and capitals.
-var (
-	vmName = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
-)
+// vmName is what names of VMs are like: they are hostnames (RFC 1123 label).
+var vmName = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
 
-// commandWords are no names of VMs: they stand where one may.
+// commandWords must not be names of VMs: autoscale set takes them where a name may stand.
 var commandWords = []string{"all", "idle", "cpus", "memory", "storage", "bandwidth", "rbps", "wbps", "riops", "wiops"}
 
 func checkVMName(name string) error {

@@ -7,6 +7,7 @@ import (
 	"syscall"
 	"time"
 
+	"cloudflash/agent/clock"
 	"cloudflash/agent/cloudlet"
 	"cloudflash/agent/fault"
 	"cloudflash/agent/state"
@@ -91,7 +92,7 @@ func (a *Agent) delete(ctx context.Context, v *vm, grace time.Duration) {
 		finish(tx, v.ID, nil)
 		tx.DeleteVM(v.ID)
 		for _, c := range slices.Collect(tx.LiveIn(v.ID)) {
-			rec := cloudlet.Orphaned(c, v.Name)
+			rec := cloudlet.Orphaned(c, v.Name, clock.Now())
 			tx.PutCloudlet(rec)
 			tx.Then(func() { a.over(&rec, false) })
 		}

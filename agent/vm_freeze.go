@@ -100,6 +100,19 @@ func (a *Agent) eachScope(ctx context.Context, v *vm, act func(*cgroup.Scope, co
 	return nil
 }
 
+// freezeLate freezes a scope whose VM was frozen while its process started.
+func (a *Agent) freezeLate(ctx context.Context, v *vm, scope *cgroup.Scope) error {
+	if a.record(v).State != VMFrozen {
+		return nil
+	}
+	v.work.Lock() // or it could be thawed between the look and the act
+	defer v.work.Unlock()
+	if a.record(v).State != VMFrozen {
+		return nil
+	}
+	return ignoreGone(scope.Freeze(ctx))
+}
+
 func (a *Agent) isStarting(scope string) bool {
 	id, _ := strings.CutPrefix(scope, scopeName(""))
 	if c := a.state.View().Cloudlet(id); c != nil && c.State == CloudletStarting {

@@ -232,8 +232,8 @@ func (a *Agent) writeLimits(ctx context.Context, v *vm) error {
 	return a.applyBandwidth(v, s.BandwidthBPS)
 }
 
-// applyDevices lets the VM use what is in its /dev and nothing else. On a kernel
-// without device filters that it cannot make nodes has to do.
+// applyDevices lets the VM use what is in its /dev and nothing else. Without
+// device filters in the kernel it is enough that it cannot make device nodes.
 func (a *Agent) applyDevices(v *vm) error {
 	err := v.slice.SetDevices(append(cgroup.MinimalDevices(), deviceRules(v.gpuFor)...))
 	if errors.Is(err, cgroup.ErrUnsupported) {

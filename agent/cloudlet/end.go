@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"strconv"
 	"syscall"
-	"time"
 
 	"cloudflash/agent/clock"
 	"cloudflash/agent/state"
@@ -104,9 +103,32 @@ func Finished(r *state.Cloudlet) state.Event {
 }
 
 // Orphaned is the last state of a cloudlet that its VM takes with it.
-func Orphaned(c *state.Cloudlet, vmName string) state.Cloudlet {
+func Orphaned(c *state.Cloudlet, vmName string, at clock.Moment) state.Cloudlet {
 	rec := *c
-	rec.State, rec.FinishedAt, rec.Reason, rec.PID = state.CloudletCancelled, new(time.Now().UTC()), state.ReasonVMDeleted, 0
+	rec.State, rec.FinishedAt, rec.Reason, rec.PID = state.CloudletCancelled, &at.Day, state.ReasonVMDeleted, 0
 	rec.VMName = vmName
+	TellTimes(&rec, at)
+	return rec
+}
+
+// Lost is the last state of a cloudlet whose result nobody knows.
+func Lost(c *state.Cloudlet, use state.Usage, at clock.Moment) state.Cloudlet {
+	rec := *c
+	rec.State, rec.FinishedAt, rec.PID, rec.Usage = state.CloudletLost, &at.Day, 0, use
+	rec.Reason = "its VM went down with it (host restart, or the VM's init was killed)"
+	TellTimes(&rec, at)
+	return rec
+}
+
+// Unstarted is the last state of a cloudlet that was told to stop while it was queued. Waits
+// is what it has waited for.
+func Unstarted(c *state.Cloudlet, stop, waits string, at clock.Moment) state.Cloudlet {
+	rec := *c
+	rec.FinishedAt, rec.State, rec.Reason = &at.Day, state.CloudletCancelled, "cancelled while queued"
+	if stop == state.StopDeadline {
+		rec.State, rec.Reason = state.CloudletDeadlineExceeded, "not started before its deadline: "+waits
+		rec.OverrunSeconds = Overrun(&rec, at)
+	}
+	TellTimes(&rec, at)
 	return rec
 }

@@ -51,8 +51,7 @@ func (r Submit) WithDefaults() Submit {
 }
 
 // Record is the cloudlet that is asked for, for a VM or, where there is none, for any.
-func (r Submit) Record(vmID, boot string) state.Cloudlet {
-	m := clock.Now()
+func (r Submit) Record(vmID, boot string, m clock.Moment) state.Cloudlet {
 	rec := state.Cloudlet{
 		ID:              state.NewID(),
 		Name:            r.Name,

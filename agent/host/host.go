@@ -3,10 +3,11 @@ package host
 
 import (
 	"fmt"
-	"os"
 	"runtime"
 	"strings"
 	"time"
+
+	"cloudflash/agent/clock"
 
 	"github.com/shirou/gopsutil/v3/disk"
 	gohost "github.com/shirou/gopsutil/v3/host"
@@ -39,13 +40,13 @@ func New(dir string) (*Host, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read file system of %s: %w", dir, err)
 	}
-	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	boot, err := clock.BootID()
 	if err != nil {
 		return nil, err
 	}
 	return &Host{facts: Facts{
 		Name: info.Hostname, Kernel: info.KernelVersion, OS: strings.TrimSpace(info.Platform + " " + info.PlatformVersion),
-		BootID: strings.TrimSpace(string(boot)), BootedAt: time.Unix(int64(info.BootTime), 0),
+		BootID: boot, BootedAt: time.Unix(int64(info.BootTime), 0),
 		CPUs: runtime.NumCPU(), MemoryBytes: int64(vm.Total), StorageBytes: int64(du.Total),
 	}}, nil
 }

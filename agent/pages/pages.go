@@ -1,3 +1,5 @@
+// Package pages has the page frames of this host: their numbers, kept fresh once a second,
+// the map of single pages by the scan of package pagemap, who owns them, and full scans.
 package pages
 
 import (
@@ -51,7 +53,7 @@ type Pages struct {
 
 	looking chan struct{} // holds one while somebody looks at the mappings of a process
 
-	mu    sync.Mutex                 // guards passes
+	mu    sync.Mutex                 // guards scans
 	scans map[string]state.Operation // full passes: they do not outlive the agent
 }
 

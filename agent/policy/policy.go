@@ -1,6 +1,6 @@
 // Package policy says which rules hold for a VM, and where each value comes from: the
 // defaults, what the agent was started with, the host's own policy, the VM's own. It
-// decides nothing, reads no clock and changes nothing.
+// refuses policies and specs that cannot hold. It is pure.
 package policy
 
 import (

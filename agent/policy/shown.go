@@ -2,9 +2,8 @@ package policy
 
 import "cloudflash/agent/state"
 
-// Resources whose limits are scaled, in API order: cpus memory_bytes
-// storage_bytes bandwidth_bps rbps wbps riops wiops. RuleAll in a layer is every
-// one of them.
+// RuleAll stands in a layer for every resource whose limit is scaled: cpus memory_bytes
+// storage_bytes bandwidth_bps rbps wbps riops wiops.
 const RuleAll = "all"
 
 // Where a value of a policy comes from.

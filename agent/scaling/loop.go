@@ -1,3 +1,6 @@
+// Package scaling has the loop that keeps the limits of VMs in line with what they need:
+// it looks at VMs, has agent/autoscale decide, stores what was decided, has it written and
+// tells what came of it. It sees a VM of the agent as a VM, and works on it by a Lease.
 package scaling
 
 import (

@@ -24,7 +24,8 @@ func Resized(r *state.VM, res autoscale.Resource, v, high float64) map[string]fl
 	return next
 }
 
-// Unsized is what stays of it when limits are the spec's again.
+// Unsized is r.Sized without the resources that are given: their limits are the spec's
+// again.
 func Unsized(r *state.VM, given func(autoscale.Resource) bool) map[string]float64 {
 	var next map[string]float64
 	for res := range autoscale.Resources {
