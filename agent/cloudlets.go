@@ -30,7 +30,7 @@ func (a *Agent) SubmitCloudlet(_ context.Context, req cloudlet.Submit) (Cloudlet
 	var rec cloudletRecord
 	made := ""
 	err = a.state.Update(func(tx *state.Tx) error {
-		if made, err = key.before(tx.View); made != "" || err != nil {
+		if made, err = a.madeBy(tx.View, key); made != "" || err != nil {
 			return err
 		}
 		vmID, err := pin(tx.View, req)

@@ -55,11 +55,11 @@ func digest(s string) string {
 	return hex.EncodeToString(h[:])
 }
 
-// before is the id of what the request has made before, if it has. Another request
+// madeBy is the id of what the same request has made before, if it has. Another request
 // with the same key is refused.
-func (k asked) before(s state.View) (id string, err error) {
+func (a *Agent) madeBy(s state.View, k asked) (id string, err error) {
 	m := s.Made(k.key)
-	if m == nil {
+	if m == nil || a.keyAge(m, clock.Now()) >= keepKeys {
 		return "", nil
 	}
 	if m.Body != k.body {

@@ -104,6 +104,10 @@ func TestKeysAreForgotten(t *testing.T) {
 				tx.PutMade(old)
 			}
 		})
+		_, err = r.SubmitCloudlet(t.Context(), cloudlet.Submit{Name: "a", Key: "old"})
+		if said := refusalOf(err); (said == "<nil>") != test.known || !test.known && said != "name_taken" {
+			t.Errorf("%s: asked again, it says %s", what, said)
+		}
 		_, err = r.SubmitCloudlet(t.Context(), cloudlet.Submit{Name: "b", Key: "new"})
 		r.ok(err)
 		n := 0

@@ -24,6 +24,11 @@ func (a *Agent) CreateVM(ctx context.Context, req VMCreate) (VM, error) {
 	if err != nil {
 		return VM{}, err
 	}
+	if made, err := a.madeBy(a.state.View(), key); err != nil {
+		return VM{}, err
+	} else if made != "" { // its image may be gone by now
+		return a.madeVM(ctx, made)
+	}
 	req = req.withDefaults(a.cfg.Defaults)
 	if err := a.checkCreate(req); err != nil {
 		return VM{}, err
@@ -107,7 +112,7 @@ func (a *Agent) checkCreate(r VMCreate) error {
 // the same request has been made before, it returns the id of what that has made.
 func (a *Agent) admit(req VMCreate, key asked) (v *vm, made string, err error) {
 	err = a.state.Update(func(tx *state.Tx) error {
-		if made, err = key.before(tx.View); made != "" || err != nil {
+		if made, err = a.madeBy(tx.View, key); made != "" || err != nil {
 			return err
 		}
 		if other := tx.FindVM(req.Name); other != nil {
