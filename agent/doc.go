@@ -4,9 +4,13 @@
 //
 // Rules that hold everywhere in it: intent is stored before it is acted on;
 // every step can be repeated or undone; nothing a cloudlet controls is followed
-// as root. Limits live in package cgroup, namespaces in agent/guest, records in
-// agent/state, their file in agent/store, samples in agent/meter, queue order in
-// agent/schedule, rules of scaling in agent/policy. What it refuses is a fault.Error.
+// as root. What it refuses is a fault.Error.
+//
+// Its files: agent.go ties the parts together, recover.go brings kernel and store to
+// agree after a start, sample.go is what happens once a second, vm*.go and cloudlet*.go
+// are what is done to a VM and to a cloudlet, exec.go to a command of vm exec, idle*.go to
+// VMs in which nothing goes on. The packages below it are told of in the README, under
+// "How it is built".
 //
 // # Who owns what
 //
