@@ -69,21 +69,28 @@ func Open(cfg Config) *Pages {
 	if p.counters, p.countersErr = fs.OpenCounters(os.Getpagesize()); p.countersErr != nil {
 		cfg.Log.Warn("no numbers of memory pages", "err", p.countersErr)
 	}
+	p.openScanner(fs)
+	if p.counters != nil { // the agent has numbers before anybody can ask for them
+		p.read()
+	}
+	return p
+}
+
+func (p *Pages) openScanner(fs pagemap.FS) {
 	if p.off {
 		p.scannerErr = errors.New("switched off: serve --page-scan off")
-		return p
+		return
 	}
 	p.scanner, p.scannerErr = fs.NewScanner(pagemap.Options{
 		PageSize:  os.Getpagesize(),
-		Budget:    cfg.Budget,
+		Budget:    p.cfg.Budget,
 		Owners:    p.owners,
 		IdleAfter: idleAfter,
 		IdleEvery: idleEvery,
 	})
 	if p.scannerErr != nil {
-		cfg.Log.Warn("no map of memory pages", "err", p.scannerErr)
+		p.cfg.Log.Warn("no map of memory pages", "err", p.scannerErr)
 	}
-	return p
 }
 
 // Close closes the files.
@@ -102,9 +109,6 @@ func (p *Pages) Close() error {
 func (p *Pages) Run(ctx context.Context) {
 	var wg sync.WaitGroup
 	defer wg.Wait()
-	if p.counters != nil {
-		p.read()
-	}
 	if p.scanner != nil {
 		wg.Go(func() { _ = p.scanner.Run(ctx) }) // its errors are in its status
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"log/slog"
 	"path/filepath"
 	"testing"
 	"testing/synctest"
@@ -72,6 +73,27 @@ func TestWithoutPageFiles(t *testing.T) {
 	}
 	if ok, detail, fix := p.Check(); ok || detail == "" || fix == "" {
 		t.Errorf("%v %q %q", ok, detail, fix)
+	}
+}
+
+// Nobody who asks an agent that answers is told that there are no numbers yet.
+func TestNumbersAreThereFromTheStart(t *testing.T) {
+	disk, err := store.Open(filepath.Join(t.TempDir(), "test.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = disk.Close() })
+	db, err := state.Load(disk, state.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := Open(Config{Log: slog.New(slog.DiscardHandler), State: db, Budget: -1, Report: func(time.Duration, error) {}, Changed: func() {}})
+	t.Cleanup(func() { _ = p.Close() })
+	if p.countersErr != nil {
+		t.Skipf("this host has none: %v", p.countersErr)
+	}
+	if m, err := p.Look(); err != nil || m.TotalPages == 0 {
+		t.Errorf("%+v, %v", m, err)
 	}
 }
 
