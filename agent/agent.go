@@ -302,6 +302,9 @@ func (a *Agent) Run(ctx context.Context) error {
 			if err != nil {
 				return fmt.Errorf("recover: %w", err)
 			}
+			a.held.Lock()
+			a.sampledAt = time.Now() // the first is about to be taken: nobody is late yet
+			a.held.Unlock()
 			wg.Go(func() { a.runSampler(ctx) })
 			wg.Go(func() { a.meter.Run(ctx) })
 			wg.Go(func() { a.runQueue(ctx) })
