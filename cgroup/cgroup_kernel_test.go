@@ -184,7 +184,7 @@ func TestKernelUnsupportedIsTyped(t *testing.T) {
 func TestKernelBornInItsScope(t *testing.T) {
 	s := slice(t)
 	c := scope(t, s, "a")
-	cmd := sh(t, c, "sleep 600")
+	cmd := sh(t, c, "exec sleep 600") // one process, however late it is looked at
 	pids, err := c.PIDs()
 	if err != nil || !slices.Equal(pids, []int{cmd.Process.Pid}) {
 		t.Errorf("%v, %v, want %d", pids, err, cmd.Process.Pid)
