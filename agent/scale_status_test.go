@@ -57,6 +57,7 @@ func BenchmarkStatus(b *testing.B) {
 	for _, ended := range []int{0, state.KeepEnded} {
 		a := fakeVMs(b, 1000)
 		a.parent = new(cgroup.Parent)
+		a.scaling = a.newScaling()
 		a.must(b, func(tx *state.Tx) {
 			for i := range ended {
 				tx.PutCloudlet(cloudletRecord{ID: fmt.Sprint("c", i), VM: fmt.Sprint("vm", i%1000), State: CloudletSucceeded})

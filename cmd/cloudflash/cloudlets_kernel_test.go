@@ -118,6 +118,8 @@ func shortOnes(b *testing.B) {
 	row("submit with 1 client, median", "%.1f ms", ms(oneSubmit))
 	row(fmt.Sprintf("submit with %d clients, median, p99", clients), "%.1f ms, %.1f ms, p99 %.1f x the median of one (aim 10)",
 		ms(median(submits)), ms(p99(submits)), float64(p99(submits))/float64(oneSubmit))
+	s.DeleteAll()
+	s.Kill() // there is one agent at a time
 }
 
 // resident is what of the agent is in memory, in MiB, once it has come to rest.
@@ -161,6 +163,7 @@ func manyEnded(b *testing.B) {
 	row("agent at rest, no VM, no ended cloudlet", "%.2f %% of a core, %.1f MiB", 100*cores, mib)
 	row(fmt.Sprintf("agent at rest, no VM, %d ended cloudlets", state.KeepEnded), "%.2f %% of a core, %.2f x (aim 1.2), %.1f MiB (aim 40)",
 		100*fullCores, fullCores/max(cores, 1e-4), fullMiB)
+	s.Kill()
 }
 
 // fillStore stores ended cloudlets, as those of an earlier agent.
