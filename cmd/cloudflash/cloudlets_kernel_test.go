@@ -25,11 +25,9 @@ import (
 // cost beside the same program with nothing around it, through the API and its socket,
 // and what an agent takes that has many VMs, or has seen many cloudlets.
 func BenchmarkSystemCloudlets(b *testing.B) {
-	for range b.N {
-		shortOnes(b)
-		manyEnded(b)
-		manyIdle(b)
-	}
+	b.Run("short", shortOnes) // each with an agent of its own, one after the other
+	b.Run("ended", manyEnded)
+	b.Run("idle", manyIdle)
 }
 
 // row prints one line of the table.
@@ -118,8 +116,6 @@ func shortOnes(b *testing.B) {
 	row("submit with 1 client, median", "%.1f ms", ms(oneSubmit))
 	row(fmt.Sprintf("submit with %d clients, median, p99", clients), "%.1f ms, %.1f ms, p99 %.1f x the median of one (aim 10)",
 		ms(median(submits)), ms(p99(submits)), float64(p99(submits))/float64(oneSubmit))
-	s.DeleteAll()
-	s.Kill() // there is one agent at a time
 }
 
 // resident is what of the agent is in memory, in MiB, once it has come to rest.
@@ -163,7 +159,6 @@ func manyEnded(b *testing.B) {
 	row("agent at rest, no VM, no ended cloudlet", "%.2f %% of a core, %.1f MiB", 100*cores, mib)
 	row(fmt.Sprintf("agent at rest, no VM, %d ended cloudlets", state.KeepEnded), "%.2f %% of a core, %.2f x (aim 1.2), %.1f MiB (aim 40)",
 		100*fullCores, fullCores/max(cores, 1e-4), fullMiB)
-	s.Kill()
 }
 
 // fillStore stores ended cloudlets, as those of an earlier agent.
