@@ -595,7 +595,8 @@ func TestSystemImageFromAnArchive(t *testing.T) {
 		t.Fatal(err)
 	}
 	for range 2 {
-		if c := l.ended(l.submit(cloudlet.Submit{VM: "tool", Argv: []string{"/burn", "--cpus", "0", "--seconds", "0.1"}}).ID); c.State != CloudletSucceeded {
+		if c := l.ended(l.submit(cloudlet.Submit{VM: "tool",
+			Argv: []string{"/burn", "--cpus", "0", "--seconds", "0.1"}}).ID); c.State != CloudletSucceeded {
 			t.Errorf("%s %s", c.State, c.Reason)
 		}
 		if c := l.ended(l.sh("tool", "true").ID); c.ExitCode == nil || *c.ExitCode != 127 {

@@ -154,7 +154,8 @@ func TestVMNames(t *testing.T) {
 		}
 	}
 	var e *fault.Error
-	if err := checkVMName(pages.OwnerHost); !errors.As(err, &e) || !errors.Is(err, fault.ErrInvalid) || len(e.Fields) != 1 || e.Fields[0].Pointer != "/name" || !strings.Contains(e.Detail, "owner") {
+	if err := checkVMName(pages.OwnerHost); !errors.As(err, &e) || !errors.Is(err,
+		fault.ErrInvalid) || len(e.Fields) != 1 || e.Fields[0].Pointer != "/name" || !strings.Contains(e.Detail, "owner") {
 		t.Errorf("a name of an owner: %+v", err)
 	}
 }

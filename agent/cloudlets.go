@@ -99,7 +99,8 @@ func pin(s state.View, req cloudlet.Submit) (string, error) {
 }
 
 func cloudletNotFound(ref string) error {
-	return fault.Refuse(fault.ErrNotFound, "cloudlet_not_found", "cloudflash cloudlet list shows what there is", "cloudlet %s not found", fault.Quote(ref))
+	return fault.Refuse(fault.ErrNotFound, "cloudlet_not_found", "cloudflash cloudlet list shows what there is",
+		"cloudlet %s not found", fault.Quote(ref))
 }
 
 // Cloudlet returns the cloudlet with that id, or the newest of that name.

@@ -39,7 +39,8 @@ func (a *Agent) VMHistory(ref string, span time.Duration, fields []string) (Hist
 	}
 	w, err := a.meter.VMWindow(v.ID, time.Now(), span, fields)
 	if err != nil {
-		return History{}, fault.Refuse(fault.ErrConflict, "no_history", "try again in a few seconds", "VM %s has not been metered yet: it is %s", fault.Quote(v.Name), v.State)
+		return History{}, fault.Refuse(fault.ErrConflict, "no_history", "try again in a few seconds",
+			"VM %s has not been metered yet: it is %s", fault.Quote(v.Name), v.State)
 	}
 	return historyOf(w), nil
 }

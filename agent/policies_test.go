@@ -55,7 +55,8 @@ func TestPolicyLayers(t *testing.T) {
 	if cpu.Mode != "auto" || cpu.Up != 0.7 || *cpu.Max != 1 || *cpu.Min != 0.125 || cpu.Down != 0.2 {
 		t.Errorf("cpus: %+v", cpu)
 	}
-	for field, want := range map[string]string{"mode": policy.SourceVM, "up": policy.SourceHost, "max": policy.SourceVM, "min": policy.SourceSpec, "down": policy.SourceDefault} {
+	for field, want := range map[string]string{"mode": policy.SourceVM, "up": policy.SourceHost,
+		"max": policy.SourceVM, "min": policy.SourceSpec, "down": policy.SourceDefault} {
 		if cpu.Sources[field] != want {
 			t.Errorf("cpus.%s comes from %q, not %q", field, cpu.Sources[field], want)
 		}

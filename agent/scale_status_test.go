@@ -41,7 +41,8 @@ func fakeVMs(b testing.TB, n int) *Agent {
 			Spec:  Spec{CPUs: 0.5, MemoryBytes: 64 * mib, StorageBytes: gib, BandwidthBPS: 100e6, PIDs: 100},
 		})
 		v.guest = new(guest.Guest)
-		v.limits = Limits{CPUs: new(0.5), MemoryBytes: new(64 * mib), MemoryHighBytes: new(57 * mib), StorageBytes: new(gib), BandwidthBPS: new(int64(100e6))}
+		v.limits = Limits{CPUs: new(0.5), MemoryBytes: new(64 * mib), MemoryHighBytes: new(57 * mib),
+			StorageBytes: new(gib), BandwidthBPS: new(int64(100e6))}
 		var err error
 		if v.probe, err = a.meter.VM(v.ID, captured(dir)); err != nil {
 			b.Fatal(err)

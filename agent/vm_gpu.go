@@ -81,7 +81,8 @@ func (a *Agent) reserveGPUs(s state.View, n int) ([]string, error) {
 }
 
 func (a *Agent) gpuRefusal(err error) error {
-	e := &fault.Error{Kind: fault.ErrCapacity, Code: "insufficient_gpus", Detail: "gpus: " + err.Error(), Hint: "ask for fewer, or delete a VM that has one"}
+	e := &fault.Error{Kind: fault.ErrCapacity, Code: "insufficient_gpus", Detail: "gpus: " + err.Error(),
+		Hint: "ask for fewer, or delete a VM that has one"}
 	var none *gpu.NoneError
 	if errors.As(err, &none) {
 		e.Fields = []fault.Field{{Pointer: "/gpus", Detail: none.Error(), Max: none.Free}}
@@ -101,7 +102,8 @@ func (v *vm) checkGPUs() error {
 	if len(v.gpuFor) == len(v.GPUs) {
 		return nil
 	}
-	return fault.Refuse(fault.ErrConflict, "gpu_gone", "bring the GPU back and restart the agent, or delete the VM", "a GPU of VM %s is not there any more", v.Name)
+	return fault.Refuse(fault.ErrConflict, "gpu_gone", "bring the GPU back and restart the agent, or delete the VM",
+		"a GPU of VM %s is not there any more", v.Name)
 }
 
 func guestDevices(units []gpu.Unit) []guest.Device {

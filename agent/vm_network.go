@@ -237,7 +237,8 @@ func (a *Agent) networkRefusal(err error) error {
 		e.Fields = []fault.Field{{Pointer: "/network/publish", Detail: e.Detail}}
 		return e
 	case errors.As(err, &pool):
-		return fault.Refuse(fault.ErrCapacity, "insufficient_addresses", "delete a VM, or give the agent a larger pool: serve --network-pool", "%v", pool)
+		return fault.Refuse(fault.ErrCapacity, "insufficient_addresses",
+			"delete a VM, or give the agent a larger pool: serve --network-pool", "%v", pool)
 	case errors.Is(err, network.ErrUnsupported), errors.Is(err, network.ErrForeign), errors.Is(err, network.ErrPoolInUse):
 		return &fault.Error{Kind: fault.ErrInvalid, Code: "network_unsupported", Detail: "VMs can only be isolated here: " + err.Error(),
 			Hint: "--network isolated; cloudflash host check", Fields: []fault.Field{{Pointer: "/network/mode", Detail: err.Error()}}}

@@ -43,10 +43,12 @@ func storageRefusal(err error) error {
 	var room *storage.RoomError
 	switch {
 	case errors.As(err, &below):
-		return &fault.Error{Kind: fault.ErrConflict, Code: "storage_in_use", Detail: "storage_bytes: " + below.Error(), Hint: "delete files in the VM first, or ask for more",
+		return &fault.Error{Kind: fault.ErrConflict, Code: "storage_in_use",
+			Detail: "storage_bytes: " + below.Error(), Hint: "delete files in the VM first, or ask for more",
 			Fields: []fault.Field{{Pointer: "/storage_bytes", Detail: "below what is in use", Min: below.UsedBytes}}}
 	case errors.As(err, &room):
-		return &fault.Error{Kind: fault.ErrCapacity, Code: "insufficient_storage", Detail: "storage_bytes: " + room.Error(), Hint: "ask for less, or free space on the disk of the state directory",
+		return &fault.Error{Kind: fault.ErrCapacity, Code: "insufficient_storage",
+			Detail: "storage_bytes: " + room.Error(), Hint: "ask for less, or free space on the disk of the state directory",
 			Fields: []fault.Field{{Pointer: "/storage_bytes", Detail: room.Error(), Max: room.Have}}}
 	case errors.Is(err, storage.ErrUnsupported):
 		return &fault.Error{Kind: fault.ErrInvalid, Code: "storage_unsupported", Detail: "storage_bytes cannot be enforced here: " + err.Error(),

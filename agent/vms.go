@@ -75,7 +75,8 @@ func tooSlow(err error) error {
 	if !errors.Is(err, context.DeadlineExceeded) {
 		return err
 	}
-	return fault.Refuse(fault.ErrNotYet, "host_busy", "the host, or the disk of the state directory, is very busy; try again", "not ready within %v: %v", kernelTimeout, err)
+	return fault.Refuse(fault.ErrNotYet, "host_busy",
+		"the host, or the disk of the state directory, is very busy; try again", "not ready within %v: %v", kernelTimeout, err)
 }
 
 func (r VMCreate) withDefaults(d Spec) VMCreate {

@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"math"
 	"math/rand/v2"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -16,6 +15,7 @@ import (
 	"cloudflash/agent/autoscale"
 	"cloudflash/agent/policy"
 	"cloudflash/agent/state"
+	"cloudflash/agent/state/statetest"
 	"cloudflash/agent/store"
 
 	"github.com/google/go-cmp/cmp"
@@ -44,15 +44,7 @@ type rig struct {
 
 func advising(t testing.TB, names ...string) *rig {
 	t.Helper()
-	disk, err := store.Open(filepath.Join(t.TempDir(), "test.db"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = disk.Close() })
-	db, err := state.Load(disk, state.Config{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	db, disk := statetest.Open(t, t.TempDir())
 	r := &rig{disk: disk, idle: map[string]time.Duration{}, machine: autoscale.Machine{Cores: 2, Fragmentation: -1}}
 	r.Advisor = New(Config{
 		Log:      slog.New(slog.DiscardHandler),
@@ -93,9 +85,7 @@ func (r *rig) now(id string) (Now, bool) {
 
 func (r *rig) put(t testing.TB, v state.VM) {
 	t.Helper()
-	if err := r.cfg.State.Update(func(tx *state.Tx) error { tx.PutVM(v); return nil }); err != nil {
-		t.Fatal(err)
-	}
+	statetest.Change(t, r.cfg.State, func(tx *state.Tx) { tx.PutVM(v) })
 }
 
 func (r *rig) edit(t testing.TB, id string, change func(*state.VM)) {
@@ -254,9 +244,7 @@ func TestProfilesSurviveARestart(t *testing.T) {
 	}
 
 	// One deleted and killed before that was saved: its use goes to the template once.
-	if err := a.cfg.State.Update(func(tx *state.Tx) error { tx.DeleteVM("gone-id"); return nil }); err != nil {
-		t.Fatal(err)
-	}
+	statetest.Change(t, a.cfg.State, func(tx *state.Tx) { tx.DeleteVM("gone-id") })
 	b := a.restart()
 	if b.vms["gone-id"] != nil || b.templates["nginx"] == nil {
 		t.Fatal("a deleted VM is remembered")
@@ -474,7 +462,8 @@ func (a *rig) marks(id string, u state.Usage) {
 	from := time.Now().Add(-2 * time.Minute)
 	for i := range 121 {
 		s := float64(i)
-		now := state.Usage{At: from.Add(time.Duration(i) * time.Second), CPUSeconds: u.CPUSeconds * s, Periods: u.Periods * int64(i), ThrottledPeriods: u.ThrottledPeriods * int64(i),
+		now := state.Usage{At: from.Add(time.Duration(i) * time.Second), CPUSeconds: u.CPUSeconds * s,
+			Periods: u.Periods * int64(i), ThrottledPeriods: u.ThrottledPeriods * int64(i),
 			CPUWaitingSeconds: u.CPUWaitingSeconds * s, MemoryWaitingSeconds: u.MemoryWaitingSeconds * s, Refaults: u.Refaults * int64(i),
 			SwapBytes: u.SwapBytes, WorkingSetBytes: u.WorkingSetBytes, OOMKills: u.OOMKills}
 		a.Look(id, "", &now)
@@ -501,8 +490,9 @@ func TestWhatAilsVMs(t *testing.T) {
 		"swaps": {func(a *rig) state.Usage {
 			return state.Usage{SwapBytes: 1 << 30, Refaults: 100, MemoryWaitingSeconds: 0.3}
 		}, nil, 0, []string{"swapping"}},
-		"near its limit":                    {func(a *rig) state.Usage { return state.Usage{WorkingSetBytes: 4 * gib} }, nil, 0, []string{"near-oom"}},
-		"idle":                              {func(a *rig) state.Usage { return state.Usage{CPUSeconds: 0.001} }, nil, time.Hour, []string{"idle"}},
+		"near its limit": {func(a *rig) state.Usage { return state.Usage{WorkingSetBytes: 4 * gib} }, nil, 0, []string{"near-oom"}},
+		"idle": {func(a *rig) state.Usage { return state.Usage{CPUSeconds: 0.001} },
+			nil, time.Hour, []string{"idle"}},
 		"no cloudlet, but a shell is busy":  {func(a *rig) state.Usage { return state.Usage{CPUSeconds: 0.5} }, nil, time.Hour, nil},
 		"no cloudlet for a moment is usual": {func(a *rig) state.Usage { return state.Usage{} }, nil, time.Second, nil},
 	} {
@@ -549,7 +539,8 @@ func TestAdviceForTheHost(t *testing.T) {
 	}
 	a.machine.Fragmentation, a.machine.FreeBytes, a.machine.LargestFree = 0.9, float64(gib), 1-0.9
 	all, err := a.For("")
-	if err != nil || len(all) != 2 || all[1].VMName != "host" || !slices.Equal(all[1].kinds(), []string{"fragmented-host"}) || !strings.Contains(all[1].Findings[0].Text, "10.0 % of that in blocks") {
+	if err != nil || len(all) != 2 || all[1].VMName != "host" || !slices.Equal(all[1].kinds(),
+		[]string{"fragmented-host"}) || !strings.Contains(all[1].Findings[0].Text, "10.0 % of that in blocks") {
 		t.Errorf("%+v, %v", all, err)
 	}
 	if _, err := a.For("zz"); err == nil {

@@ -95,7 +95,9 @@ func (d *Advisor) advise(all []advised, room autoscale.Limits) []Advice {
 	out = append(out, Advice{VMName: hostName, Recommendations: []Recommendation{}, Findings: []Finding{}})
 	for _, f := range autoscale.Findings(states, d.machine()) {
 		to := &out[places[f.VM]]
-		to.Findings = append(to.Findings, Finding{Kind: string(f.Kind), Other: f.Other, OtherName: names[f.Other], Text: f.Text, Evidence: f.Evidence})
+		to.Findings = append(to.Findings,
+			Finding{Kind: string(f.Kind), Other: f.Other, OtherName: names[f.Other], Text: f.Text,
+				Evidence: f.Evidence})
 	}
 	return out
 }
@@ -127,7 +129,8 @@ func viewRecommendations(recs []autoscale.Recommendation) []Recommendation {
 	out := make([]Recommendation, len(recs))
 	for i := range recs {
 		r := &recs[i]
-		out[i] = Recommendation{Resource: r.Resource.String(), Spec: r.Spec, Lower: r.Lower, Target: r.Target, Upper: r.Upper, Uncapped: r.Uncapped,
+		out[i] = Recommendation{Resource: r.Resource.String(), Spec: r.Spec, Lower: r.Lower, Target: r.Target,
+			Upper: r.Upper, Uncapped: r.Uncapped,
 			Confidence: r.Confidence, Reason: r.Reason, Saves: r.Saves, Throttled: r.Throttled, Worth: worth(r)}
 	}
 	return out

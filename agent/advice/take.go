@@ -78,7 +78,8 @@ func chosen(v *advised, recs []autoscale.Recommendation, history time.Duration, 
 	if len(names) == 0 {
 		recs = slices.DeleteFunc(recs, func(r autoscale.Recommendation) bool { return !worth(&r) })
 		if len(recs) == 0 {
-			return nil, nothing("nothing is advised for VM %s that is worth a change, going by %s of history", fault.Quote(v.name), autoscale.Span(history))
+			return nil, nothing("nothing is advised for VM %s that is worth a change, going by %s of history",
+				fault.Quote(v.name), autoscale.Span(history))
 		}
 		return recs, nil
 	}

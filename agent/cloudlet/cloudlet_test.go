@@ -74,9 +74,10 @@ func TestConclude(t *testing.T) {
 		"in time":                           {late, End{}, 99, state.CloudletSucceeded, "", "", 0},
 		"late but allowed to finish":        {late, End{}, 103, state.CloudletDeadlineExceeded, "finished after its deadline", "", 3},
 		"late and failed":                   {late, End{Code: 1}, 103, state.CloudletFailed, "exit code 1", "", 3},
-		"killed at the deadline":            {killed, End{Signal: syscall.SIGTERM}, 101, state.CloudletDeadlineExceeded, "killed at its deadline", "SIGTERM", 1},
-		"cancelled":                         {cancelled, End{Signal: syscall.SIGTERM}, 50, state.CloudletCancelled, "cancelled", "SIGTERM", 0},
-		"not executable":                    {plain, End{Code: 126, Reason: "cannot execute"}, 50, state.CloudletFailed, "cannot execute", "", 0},
+		"killed at the deadline": {killed, End{Signal: syscall.SIGTERM}, 101,
+			state.CloudletDeadlineExceeded, "killed at its deadline", "SIGTERM", 1},
+		"cancelled":      {cancelled, End{Signal: syscall.SIGTERM}, 50, state.CloudletCancelled, "cancelled", "SIGTERM", 0},
+		"not executable": {plain, End{Code: 126, Reason: "cannot execute"}, 50, state.CloudletFailed, "cannot execute", "", 0},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -140,14 +141,22 @@ func TestEveryEndHasAnOutcome(t *testing.T) {
 		end  End
 		want outcomes.Ending
 	}{
-		"code 0":                {rec: record(now, "", nil), want: outcomes.Ending{State: state.CloudletSucceeded, Reason: "done"}},
-		"code 3":                {rec: record(now, "", nil), end: End{Code: 3}, want: outcomes.Ending{State: state.CloudletFailed, Reason: "exit_code"}},
-		"a signal":              {rec: record(now, "", nil), end: End{Signal: syscall.SIGSEGV}, want: outcomes.Ending{State: state.CloudletFailed, Reason: "signal"}},
-		"the OOM killer":        {rec: record(now, "", nil), end: End{Signal: syscall.SIGKILL, OOM: true}, want: outcomes.Ending{State: state.CloudletFailed, Reason: "oom"}},
-		"no such command":       {rec: record(time.Time{}, "", nil), end: End{Code: 127, Reason: "command not found"}, want: outcomes.Ending{State: state.CloudletFailed, Reason: "not_started"}},
-		"cancel":                {rec: record(now, state.StopCancel, nil), end: End{Signal: syscall.SIGTERM}, want: outcomes.Ending{State: state.CloudletCancelled, Reason: "request"}},
-		"its VM is deleted":     {rec: record(now, state.StopDelete, nil), end: End{Signal: syscall.SIGKILL}, want: outcomes.Ending{State: state.CloudletCancelled, Reason: "vm_deleted"}},
-		"killed at a deadline":  {rec: record(now, state.StopDeadline, &past), end: End{Signal: syscall.SIGTERM}, want: outcomes.Ending{State: state.CloudletDeadlineExceeded, Reason: "killed"}},
+		"code 0": {rec: record(now, "", nil), want: outcomes.Ending{State: state.CloudletSucceeded, Reason: "done"}},
+		"code 3": {rec: record(now, "", nil), end: End{Code: 3},
+			want: outcomes.Ending{State: state.CloudletFailed, Reason: "exit_code"}},
+		"a signal": {rec: record(now, "", nil), end: End{Signal: syscall.SIGSEGV},
+			want: outcomes.Ending{State: state.CloudletFailed, Reason: "signal"}},
+		"the OOM killer": {rec: record(now, "", nil), end: End{Signal: syscall.SIGKILL, OOM: true},
+			want: outcomes.Ending{State: state.CloudletFailed, Reason: "oom"}},
+		"no such command": {rec: record(time.Time{}, "", nil),
+			end: End{Code: 127, Reason: "command not found"}, want: outcomes.Ending{State: state.CloudletFailed,
+				Reason: "not_started"}},
+		"cancel": {rec: record(now, state.StopCancel, nil), end: End{Signal: syscall.SIGTERM},
+			want: outcomes.Ending{State: state.CloudletCancelled, Reason: "request"}},
+		"its VM is deleted": {rec: record(now, state.StopDelete, nil), end: End{Signal: syscall.SIGKILL},
+			want: outcomes.Ending{State: state.CloudletCancelled, Reason: "vm_deleted"}},
+		"killed at a deadline": {rec: record(now, state.StopDeadline, &past), end: End{Signal: syscall.SIGTERM},
+			want: outcomes.Ending{State: state.CloudletDeadlineExceeded, Reason: "killed"}},
 		"done after a deadline": {rec: record(now, "", &past), want: outcomes.Ending{State: state.CloudletDeadlineExceeded, Reason: "late"}},
 	} {
 		t.Run(name, func(t *testing.T) {

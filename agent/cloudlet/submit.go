@@ -122,7 +122,8 @@ func (c Submit) checkCommand(f *fault.List) {
 		}
 	}
 	if len(c.Argv)+len(c.Env) > maxArgs || size > maxArgBytes {
-		f.Add("/argv", nil, maxArgBytes, "and env hold %d entries and %d bytes, at most %d and %d are accepted", len(c.Argv)+len(c.Env), size, maxArgs, maxArgBytes)
+		f.Add("/argv", nil, maxArgBytes, "and env hold %d entries and %d bytes, at most %d and %d are accepted",
+			len(c.Argv)+len(c.Env), size, maxArgs, maxArgBytes)
 	}
 }
 

@@ -29,7 +29,8 @@ type Ending struct {
 // Endings are all outcomes there are.
 var Endings = []Ending{
 	{state.CloudletSucceeded, "done"},
-	{state.CloudletFailed, "exit_code"}, {state.CloudletFailed, "signal"}, {state.CloudletFailed, "oom"}, {state.CloudletFailed, "not_started"},
+	{state.CloudletFailed, "exit_code"}, {state.CloudletFailed, "signal"}, {state.CloudletFailed,
+		"oom"}, {state.CloudletFailed, "not_started"},
 	{state.CloudletCancelled, "request"}, {state.CloudletCancelled, "queued"}, {state.CloudletCancelled, "vm_deleted"},
 	{state.CloudletDeadlineExceeded, "killed"}, {state.CloudletDeadlineExceeded, "late"}, {state.CloudletDeadlineExceeded, "not_started"},
 	{state.CloudletLost, "vm_lost"},

@@ -13,16 +13,21 @@ var scaledResources = [...]string{"cpus", "memory_bytes", "storage_bytes", "band
 
 // Scalings are all outcomes there are.
 func Scalings() []ScaledOutcome {
+	results := []state.DecisionResult{
+		state.DecisionApplied,
+		state.DecisionRecommended,
+		state.DecisionDeferred,
+		state.DecisionFailed,
+	}
 	var all []ScaledOutcome
 	for _, resource := range scaledResources {
-		for _, result := range []state.DecisionResult{state.DecisionApplied, state.DecisionRecommended, state.DecisionDeferred, state.DecisionInfeasible, state.DecisionFailed} {
-			all = append(all, ScaledOutcome{resource, "grow", result})
-		}
-		for _, result := range []state.DecisionResult{state.DecisionApplied, state.DecisionRecommended, state.DecisionDeferred, state.DecisionFailed} { // there is always room to shrink
-			all = append(all, ScaledOutcome{resource, "shrink", result})
-		}
-		for _, result := range []state.DecisionResult{state.DecisionApplied, state.DecisionRecommended, state.DecisionDeferred, state.DecisionInfeasible, state.DecisionFailed} {
-			all = append(all, ScaledOutcome{resource, "rollback", result})
+		for _, action := range []string{"grow", "shrink", "rollback"} {
+			for _, result := range results {
+				all = append(all, ScaledOutcome{resource, action, result})
+			}
+			if action != "shrink" { // there is always room to shrink
+				all = append(all, ScaledOutcome{resource, action, state.DecisionInfeasible})
+			}
 		}
 		all = append(all, ScaledOutcome{resource, "drift", state.DecisionNoticed})
 	}

@@ -5,14 +5,13 @@ import (
 	"encoding/json"
 	"errors"
 	"log/slog"
-	"path/filepath"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"cloudflash/agent/fault"
 	"cloudflash/agent/state"
-	"cloudflash/agent/store"
+	"cloudflash/agent/state/statetest"
 	"cloudflash/pagemap"
 
 	"github.com/google/go-cmp/cmp"
@@ -78,15 +77,7 @@ func TestWithoutPageFiles(t *testing.T) {
 
 // Nobody who asks an agent that answers is told that there are no numbers yet.
 func TestNumbersAreThereFromTheStart(t *testing.T) {
-	disk, err := store.Open(filepath.Join(t.TempDir(), "test.db"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = disk.Close() })
-	db, err := state.Load(disk, state.Config{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	db, _ := statetest.Open(t, t.TempDir())
 	p := Open(Config{Log: slog.New(slog.DiscardHandler), State: db, Budget: -1, Report: func(time.Duration, error) {}, Changed: func() {}})
 	t.Cleanup(func() { _ = p.Close() })
 	if p.countersErr != nil {
@@ -135,18 +126,8 @@ func TestOneLookAtATime(t *testing.T) {
 }
 
 func TestMappingsOfWhatIsNotThere(t *testing.T) {
-	disk, err := store.Open(filepath.Join(t.TempDir(), "test.db"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = disk.Close() })
-	db, err := state.Load(disk, state.Config{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := db.Update(func(tx *state.Tx) error { tx.PutVM(state.VM{ID: "v1", Name: "web"}); return nil }); err != nil {
-		t.Fatal(err)
-	}
+	db, _ := statetest.Open(t, t.TempDir())
+	statetest.Change(t, db, func(tx *state.Tx) { tx.PutVM(state.VM{ID: "v1", Name: "web"}) })
 	p := &Pages{cfg: Config{State: db}, looking: make(chan struct{}, 1)}
 	for _, c := range []struct {
 		ref  string

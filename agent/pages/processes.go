@@ -142,7 +142,8 @@ func (p *Pages) beginLook(ctx context.Context) error {
 	case <-ctx.Done():
 		return lookEnded()
 	case <-wait.C:
-		return fault.Refuse(fault.ErrNotYet, "busy", "try again in a moment", "the mappings of another process are being looked at, which takes long")
+		return fault.Refuse(fault.ErrNotYet, "busy", "try again in a moment",
+			"the mappings of another process are being looked at, which takes long")
 	}
 }
 

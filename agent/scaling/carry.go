@@ -176,7 +176,8 @@ func (l *Loop) carryOutVM(ctx context.Context, f *follower, lease Lease, results
 	defer lease.Release()
 	ctx, cancel := context.WithTimeout(ctx, writeTime)
 	defer cancel()
-	slices.SortFunc(results, func(x, y result) int { return cmp.Compare(x.d.Resource, y.d.Resource) }) // CPU and memory first: they are quick, and urgent
+	// CPU and memory first: they are quick, and urgent
+	slices.SortFunc(results, func(x, y result) int { return cmp.Compare(x.d.Resource, y.d.Resource) })
 	for i := range results {
 		r := &results[i]
 		r.limit, r.high, r.err = f.v.Write(ctx, r.d)

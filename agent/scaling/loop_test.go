@@ -14,7 +14,7 @@ import (
 	"cloudflash/agent/meter"
 	"cloudflash/agent/policy"
 	"cloudflash/agent/state"
-	"cloudflash/agent/store"
+	"cloudflash/agent/state/statetest"
 	"cloudflash/cgroup"
 
 	"golang.org/x/sys/unix"
@@ -76,15 +76,7 @@ func fakeVMs(t testing.TB, n int) *rig {
 			t.Fatal(err)
 		}
 	}
-	disk, err := store.Open(filepath.Join(t.TempDir(), "test.db"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = disk.Close() })
-	db, err := state.Load(disk, state.Config{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	db, _ := statetest.Open(t, t.TempDir())
 
 	spec := state.Spec{CPUs: 0.5, MemoryBytes: 64 * mib, StorageBytes: gib, BandwidthBPS: 100e6, PIDs: 100}
 	r := &rig{t: t, meter: meter.New(meter.Config{StateDir: t.TempDir()}), vms: map[string]*fakeVM{}}
@@ -123,9 +115,7 @@ func fakeVMs(t testing.TB, n int) *rig {
 
 func (r *rig) change(do func(*state.Tx)) {
 	r.t.Helper()
-	if err := r.cfg.State.Update(func(tx *state.Tx) error { do(tx); return nil }); err != nil {
-		r.t.Fatal(err)
-	}
+	statetest.Change(r.t, r.cfg.State, do)
 }
 
 func (r *rig) edit(id string, do func(*state.VM)) {

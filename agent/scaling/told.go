@@ -11,7 +11,8 @@ import (
 
 // shown is a decision as it is stored and shown.
 func shown(f *follower, d autoscale.Decision, r state.DecisionResult) state.Decision {
-	return state.Decision{At: time.Now().UTC(), VM: f.id, VMName: f.name, Resource: d.Resource.String(), Action: string(d.Action), Signal: string(d.Signal), Result: r,
+	return state.Decision{At: time.Now().UTC(), VM: f.id, VMName: f.name, Resource: d.Resource.String(),
+		Action: string(d.Action), Signal: string(d.Signal), Result: r,
 		From: d.From, To: d.To, HighFrom: d.HighFrom, HighTo: d.HighTo, Use: d.Use, Value: d.Value, Limit: d.Limit, Reason: d.Reason(), Why: d.Why}
 }
 
@@ -32,7 +33,8 @@ func eventOf(d state.Decision) state.Event {
 	case state.DecisionApplied:
 		e = state.Event{Level: state.LevelInfo, Kind: "vm.scaled", Message: change}
 	case state.DecisionRecommended:
-		e = state.Event{Level: state.LevelInfo, Kind: "autoscale.recommended", Message: "would change " + change + " (a dry run: nothing was changed)"}
+		e = state.Event{Level: state.LevelInfo, Kind: "autoscale.recommended",
+			Message: "would change " + change + " (a dry run: nothing was changed)"}
 	case state.DecisionDeferred:
 		e = state.Event{Level: state.LevelWarn, Kind: "autoscale.deferred", Message: "cannot change now " + change}
 	case state.DecisionInfeasible:

@@ -69,7 +69,8 @@ func (t *Tokens) Create(name, role string) (state.Token, string, error) {
 	err := t.db.Update(func(tx *state.Tx) (err error) {
 		for other := range tx.TokensNamed(name) {
 			if other.Kind == kindToken {
-				return fault.Refuse(fault.ErrExists, "name_taken", "revoke it first, or choose another name", "a token named %s exists", fault.Quote(name))
+				return fault.Refuse(fault.ErrExists, "name_taken", "revoke it first, or choose another name",
+					"a token named %s exists", fault.Quote(name))
 			}
 		}
 		made, secret, err = t.issue(tx, state.StoredToken{Token: state.Token{Name: name, Role: role, Kind: kindToken}})
@@ -177,5 +178,6 @@ func (t *Tokens) Authenticate(secret string) (state.Token, error) {
 	if r := t.db.View().TokenOf(secretHash(secret)); r != nil && t.valid(r, t.now()) {
 		return r.Token, nil
 	}
-	return state.Token{}, fault.Refuse(fault.ErrAuth, "bad_token", "cloudflash login, or cloudflash token create", "token is unknown, revoked or expired")
+	return state.Token{}, fault.Refuse(fault.ErrAuth, "bad_token", "cloudflash login, or cloudflash token create",
+		"token is unknown, revoked or expired")
 }

@@ -10,22 +10,13 @@ import (
 
 	"cloudflash/agent/clock"
 	"cloudflash/agent/fault"
-	"cloudflash/agent/state"
-	"cloudflash/agent/store"
+	"cloudflash/agent/state/statetest"
 )
 
 // open has the tokens of the database in dir.
 func open(t *testing.T, dir string) *Tokens {
 	t.Helper()
-	disk, err := store.Open(filepath.Join(dir, "test.db"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = disk.Close() })
-	db, err := state.Load(disk, state.Config{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	db, _ := statetest.Open(t, dir)
 	return New(db, "this boot")
 }
 

@@ -15,11 +15,14 @@ func advised() []advice.Advice {
 		{VM: "v0", VMName: "db", Template: "postgres", HistorySeconds: 3 * 86400, Recommendations: []advice.Recommendation{
 			{Resource: "cpus", Spec: 2, Lower: 0.3, Target: 0.5, Upper: 0.75, Uncapped: 0.48, Confidence: 1, Reason: "90 % of the time 0.42 cores or less were used", Saves: 1.5, Throttled: 0.04, Worth: true},
 			{Resource: "memory_bytes", Spec: 1 << 30, Lower: 1 << 30, Target: 1 << 30, Upper: 2 << 30, Uncapped: 1 << 30, Confidence: 1, Reason: "fits"}},
-			Findings: []advice.Finding{{Kind: "throttled", Text: "db used up its own limit of 0.50 cores in 80 % of the periods", Evidence: map[string]float64{"throttled": 0.8}}}},
+			Findings: []advice.Finding{{Kind: "throttled",
+				Text: "db used up its own limit of 0.50 cores in 80 % of the periods", Evidence: map[string]float64{"throttled": 0.8}}}},
 		{VM: "v1", VMName: "web", HistorySeconds: 12 * 60, Recommendations: []advice.Recommendation{
 			{Resource: "cpus", Spec: 2, Lower: 0.5, Target: 0.5, Upper: 8, Uncapped: 0.36, Confidence: 0.008, Reason: "little is known yet: 12m of history; so far, 90 % of the time 0.31 cores", Saves: 1.5}},
 			Findings: []advice.Finding{}},
-		{VMName: "host", Recommendations: []advice.Recommendation{}, Findings: []advice.Finding{{Kind: "fragmented-host", Text: "huge pages are hard to come by", Evidence: map[string]float64{"fragmentation": 0.9}}}},
+		{VMName: "host", Recommendations: []advice.Recommendation{},
+			Findings: []advice.Finding{{Kind: "fragmented-host", Text: "huge pages are hard to come by",
+				Evidence: map[string]float64{"fragmentation": 0.9}}}},
 	}
 }
 
@@ -50,7 +53,8 @@ func (f *Agent) TakeAdvice(_ context.Context, ref string, resources []string) (a
 	defer f.Mu.Unlock()
 	f.Got.Advice = resources
 	if err == nil && v.Name != "db" && len(resources) == 0 {
-		return v, &fault.Error{Kind: fault.ErrConflict, Code: "nothing_to_apply", Detail: "nothing is advised for VM \"" + v.Name + "\" that is worth a change"}
+		return v, &fault.Error{Kind: fault.ErrConflict, Code: "nothing_to_apply",
+			Detail: "nothing is advised for VM \"" + v.Name + "\" that is worth a change"}
 	}
 	from := v.Spec
 	v.Spec.CPUs = 0.5

@@ -167,7 +167,8 @@ func TestTimestampsAreSeconds(t *testing.T) {
 
 func TestWorkOfCloudlets(t *testing.T) {
 	snap := withVMs(0)
-	o := outcomes.Counts{Ended: map[outcomes.Ending]int64{{State: agent.CloudletFailed, Reason: "oom"}: 2}, Events: map[string]int64{"vm.created": 3, "vm.idle_deleted": 2}}
+	o := outcomes.Counts{Ended: map[outcomes.Ending]int64{{State: agent.CloudletFailed, Reason: "oom"}: 2},
+		Events: map[string]int64{"vm.created": 3, "vm.idle_deleted": 2}}
 	o.Unstored = 4
 	o.Scaling = map[outcomes.ScaledOutcome]int64{{Resource: "cpus", Action: "grow", Result: agent.DecisionApplied}: 3}
 	o.Kernel.Buckets[3], o.Kernel.Buckets[len(outcomes.KernelBounds)], o.Kernel.Seconds = 2, 1, 20.25

@@ -108,7 +108,8 @@ func shortOnes(b *testing.B) {
 	slices.Sort(submits)
 
 	row("bare fork, exec, wait, one at a time", "%.1f ms", ms(median(oneBare)))
-	row("submit to stored end, one at a time", "%.1f ms, %.2f x bare (aim 1.3)", ms(median(oneCloudlet)), float64(median(oneCloudlet))/float64(median(oneBare)))
+	row("submit to stored end, one at a time", "%.1f ms, %.2f x bare (aim 1.3)", ms(median(oneCloudlet)),
+		float64(median(oneCloudlet))/float64(median(oneBare)))
 	row(fmt.Sprintf("%d x true, %d workers, bare", many, clients), "%.1f per second", many/bareAll.Seconds())
 	row(fmt.Sprintf("%d x true, %d clients, one VM", many, clients), "%.1f per second, %.2f x bare (aim 0.6)",
 		many/cloudletAll.Seconds(), bareAll.Seconds()/cloudletAll.Seconds())

@@ -19,7 +19,8 @@ func TestSystemKilledCreateMakesOneVM(t *testing.T) {
 	dirs := func() int { return len(systemtest.Dirs(t, filepath.Join(d.StateDir, "vms"))) }
 	for i := range 5 {
 		had := dirs()
-		cmd, out, errOut := d.Command("vm", "create", fmt.Sprint("vm", i), "--cpus", "0.2", "--memory", "64MiB", "-o", "name"), &bytes.Buffer{}, &bytes.Buffer{}
+		cmd, out, errOut := d.Command("vm", "create", fmt.Sprint("vm", i), "--cpus", "0.2", "--memory", "64MiB",
+			"-o", "name"), &bytes.Buffer{}, &bytes.Buffer{}
 		cmd.Stdout, cmd.Stderr = out, errOut
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)

@@ -19,7 +19,8 @@ import (
 
 // refusal is an agent's no, with a field and a hint.
 func refusal(kind error) error {
-	return &fault.Error{Kind: kind, Code: "out_of_range", Detail: "memory_bytes must be at most 34359738368 (32 GiB), not 68719476736", Hint: "cloudflash host info",
+	return &fault.Error{Kind: kind, Code: "out_of_range",
+		Detail: "memory_bytes must be at most 34359738368 (32 GiB), not 68719476736", Hint: "cloudflash host info",
 		Fields: []fault.Field{{Pointer: "/memory_bytes", Detail: "must be at most 34359738368 (32 GiB), not 68719476736", Max: 32 << 30}}}
 }
 

@@ -59,7 +59,8 @@ func (a *app) printAdvice(all []advice.Advice, short bool) error {
 		for j := range v.Findings {
 			lines = append(lines, adviceLine{v: v, found: &v.Findings[j]})
 		}
-		if short && len(v.Recommendations) > 1 && !slices.ContainsFunc(v.Recommendations, func(r advice.Recommendation) bool { return r.Worth || sure(&r) }) {
+		if short && len(v.Recommendations) > 1 && !slices.ContainsFunc(v.Recommendations,
+			func(r advice.Recommendation) bool { return r.Worth || sure(&r) }) {
 			lines = append(lines, adviceLine{v: v})
 			continue
 		}

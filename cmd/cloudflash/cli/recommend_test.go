@@ -53,8 +53,9 @@ func TestRecommendVerbsAskAndPrint(t *testing.T) {
 func TestLittleKnownIsOneLine(t *testing.T) {
 	var out, err strings.Builder
 	a := &app{Process: Process{Out: &out, Err: &err}, output: "table"}
-	v := advice.Advice{VMName: "web", HistorySeconds: 46, Recommendations: []advice.Recommendation{{Resource: "cpus", Spec: 1}, {Resource: "memory_bytes", Spec: 1}},
-		Findings: []advice.Finding{{Kind: "throttled", Text: "web is throttled"}}}
+	v := advice.Advice{VMName: "web", HistorySeconds: 46,
+		Recommendations: []advice.Recommendation{{Resource: "cpus", Spec: 1}, {Resource: "memory_bytes", Spec: 1}},
+		Findings:        []advice.Finding{{Kind: "throttled", Text: "web is throttled"}}}
 	if e := a.printAdvice([]advice.Advice{v}, true); e != nil {
 		t.Fatal(e)
 	}
