@@ -6,6 +6,7 @@ import (
 
 	"cloudflash/agent/advice"
 	"cloudflash/agent/autoscale"
+	"cloudflash/agent/vm"
 )
 
 // newAdvisor is an advisor that asks this agent.
@@ -32,7 +33,7 @@ func (a *Agent) advised(id string) (advice.Now, bool) {
 	if r == nil || v == nil {
 		return advice.Now{}, false
 	}
-	now := advice.Now{Limits: currentOf(v.limits)}
+	now := advice.Now{Limits: v.Limits().Amounts()}
 	if v.idleSince(r) != nil {
 		now.IdleFor = v.idle.For(time.Now())
 	}
@@ -63,15 +64,15 @@ func (a *Agent) TakeAdvice(ctx context.Context, ref string, resources []string) 
 	if err := advice.CheckResources(resources); err != nil {
 		return VM{}, err
 	}
-	v.work.Lock()
-	defer v.work.Unlock()
+	l := v.Work()
+	defer l.Release()
 	r := a.record(v)
 	to, err := a.advisor.Choose(r, resources)
 	if err != nil {
 		return VM{}, err
 	}
 	taken := &AppliedAdvice{At: time.Now().UTC(), From: r.Spec, To: to}
-	return a.follow(ctx, v, r.Spec, to, taken, Event{Kind: "advice.applied", Message: "VM " + v.Name + " has what is advised"})
+	return a.follow(ctx, l, r.Spec, to, taken, Event{Kind: "advice.applied", Message: "VM " + v.Name + " has what is advised"})
 }
 
 // UndoAdvice gives a VM back what it had of the resources for which advice was taken
@@ -81,24 +82,24 @@ func (a *Agent) UndoAdvice(ctx context.Context, ref string) (VM, error) {
 	if err != nil {
 		return VM{}, err
 	}
-	v.work.Lock()
-	defer v.work.Unlock()
+	l := v.Work()
+	defer l.Release()
 	r := a.record(v)
 	to, err := advice.Undo(r)
 	if err != nil {
 		return VM{}, err
 	}
 	said := Event{Kind: "advice.undone", Message: "VM " + v.Name + " has again what it had before advice was taken"}
-	return a.follow(ctx, v, r.Spec, to, nil, said)
+	return a.follow(ctx, l, r.Spec, to, nil, said)
 }
 
-// follow changes a VM for advice that it has taken or given back. The caller holds v.work.
-func (a *Agent) follow(ctx context.Context, v *vm, from, to Spec, taken *AppliedAdvice, said Event) (VM, error) {
-	out, err := a.change(ctx, v, changeOf(from, to), func(next *vmRecord) { next.Advice = taken })
+// follow changes a VM for advice that it has taken or given back.
+func (a *Agent) follow(ctx context.Context, l *vm.Lease, from, to Spec, taken *AppliedAdvice, said Event) (VM, error) {
+	out, err := a.change(ctx, l, changeOf(from, to), func(next *vmRecord) { next.Advice = taken })
 	if err != nil {
 		return VM{}, err
 	}
-	said.Level, said.VM = LevelInfo, v.ID
+	said.Level, said.VM = LevelInfo, l.ID
 	said.Message += ": " + advice.Difference(from, to)
 	said.Data = map[string]any{"from": from, "to": to}
 	a.note(said)

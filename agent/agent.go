@@ -12,21 +12,18 @@ import (
 
 	"cloudflash/agent/advice"
 	"cloudflash/agent/clock"
-	"cloudflash/agent/gpu"
-	"cloudflash/agent/guest"
 	"cloudflash/agent/host"
 	"cloudflash/agent/idle"
 	"cloudflash/agent/meter"
-	"cloudflash/agent/network"
 	"cloudflash/agent/outcomes"
 	"cloudflash/agent/pages"
 	"cloudflash/agent/scaling"
 	"cloudflash/agent/schedule"
 	"cloudflash/agent/state"
-	"cloudflash/agent/storage"
 	"cloudflash/agent/store"
 	"cloudflash/agent/thrash"
 	"cloudflash/agent/tokens"
+	"cloudflash/agent/vm"
 	"cloudflash/cgroup"
 )
 
@@ -43,14 +40,11 @@ type Agent struct {
 	policy    schedule.Policy
 	host      *host.Host
 	meter     *meter.Meter
-	network   *network.Network
-	gpus      gpu.Inventory
+	platform  *vm.Platform
 	advisor   *advice.Advisor
 	scaling   *scaling.Loop
 	startedAt time.Time
-	boot      string           // the id of this boot of the machine
-	disk      *storage.Storage // set before recovery; nil where storage is not enforced
-	diskErr   error            // why there is none
+	boot      string // the id of this boot of the machine
 
 	state *state.DB // what is intended and what became of it
 
@@ -59,103 +53,37 @@ type Agent struct {
 	// held guards the fields below: what the agent holds of VMs and cloudlets in the
 	// kernel, and what is only counted and shown. Nobody waits with it, for the disk,
 	// the kernel or a change; a change may take it, for a moment (see doc.go).
-	held       sync.Mutex
-	vms        map[string]*vm           // all that are stored, and one that is about to be
-	cloudlets  map[string]*heldCloudlet // those that have been seen to run
-	waiting    map[string]string        // why queued cloudlets wait, as last worked out
-	sessions   map[string]*session
-	updates    chan struct{}
-	sampledAt  time.Time
-	snapshot   *Snapshot
-	dirty      bool         // something changed since the snapshot
-	worn       map[int]bool // slots whose storage ids still have files
-	woke       awake        // when idle VMs were last looked for
-	outcomes   outcomes.Counts
-	networkErr error // why VMs can only be isolated
-	bridge     int   // its index when all VMs were last seen to hang on it, 0 when there was none
+	held      sync.Mutex
+	vms       map[string]*heldVM       // all that are stored, and one that is about to be
+	cloudlets map[string]*heldCloudlet // those that have been seen to run
+	waiting   map[string]string        // why queued cloudlets wait, as last worked out
+	sessions  map[string]*session
+	updates   chan struct{}
+	sampledAt time.Time
+	snapshot  *Snapshot
+	dirty     bool  // something changed since the snapshot
+	woke      awake // when idle VMs were last looked for
+	outcomes  outcomes.Counts
 
 	wake    chan struct{}              // the queue, a VM or a deadline changed
-	trim    chan struct{}              // files of VMs have been deleted
 	tasks   chan func(context.Context) // work that Run owns
 	ready   chan struct{}
 	stopped chan struct{}
 }
 
-// vm is the agent's hold on a VM in the kernel. What is stored of it and may change
-// is in its record.
-type vm struct {
-	identity
-	// work serialises what is done to the VM in the kernel; see doc.go.
-	work  sync.Mutex
-	slice *cgroup.Slice
+// heldVM is the agent's hold on a VM: the VM in the kernel, and what is only measured and
+// shown of it.
+type heldVM struct {
+	*vm.VM
 
 	// Agent.held guards these.
-	guest  *guest.Guest // nil while its init cannot be reached
-	probe  *meter.Probe
-	limits Limits
 	usage  Usage
 	idle   idle.Watch
 	thrash thrash.Watch // of the sampler alone
-
-	traffic   state.Traffic // that its link had counted at last
-	before    state.Traffic // what the links before that had
-	unsettled bool          // the record does not have before yet
-	counted   bool          // at the last sample
-
-	address network.Address   // while it is connected
-	taken   []network.Publish // ports it goes without
-	gpuFor  []gpu.Unit        // its own
-	gpuUse  gpuUse
-}
-
-// identity is what never changes of a VM's record.
-type identity struct {
-	ID        string
-	Name      string
-	Image     string
-	Labels    map[string]string
-	Network   Network
-	GPUs      []string // ids of its units
-	Slot      int      // its id range, see uidBase
-	CreatedAt time.Time
-}
-
-func identityOf(r *vmRecord) identity {
-	return identity{
-		ID:        r.ID,
-		Name:      r.Name,
-		Image:     r.Image,
-		Labels:    r.Labels,
-		Network:   r.Network,
-		GPUs:      r.GPUs,
-		Slot:      r.Slot,
-		CreatedAt: r.CreatedAt,
-	}
-}
-
-func (v *vm) uidBase() uint32 { return uidBase(v.Slot) }
-
-// in is the VM's record. Of one that is gone, or is not stored yet, it says that it
-// is being deleted.
-func (v *vm) in(s state.View) *vmRecord {
-	if r := s.VM(v.ID); r != nil {
-		return r
-	}
-	return &vmRecord{
-		ID:        v.ID,
-		Name:      v.Name,
-		State:     VMDeleting,
-		Image:     v.Image,
-		Labels:    v.Labels,
-		Network:   v.Network,
-		GPUs:      v.GPUs,
-		Slot:      v.Slot,
-		CreatedAt: v.CreatedAt,
-	}
 }
 
 // record is what is stored of a VM now.
-func (a *Agent) record(v *vm) *vmRecord { return v.in(a.state.View()) }
+func (a *Agent) record(v *vm.VM) *vmRecord { return v.Record(a.state.View()) }
 
 // heldCloudlet is the agent's hold on a cloudlet that runs.
 type heldCloudlet struct {
@@ -200,10 +128,6 @@ func New(cfg Config) (*Agent, error) {
 	if err != nil {
 		return nil, errors.Join(err, st.Close())
 	}
-	net, err := newNetwork(cfg, networkOwner(cfg, id))
-	if err != nil {
-		return nil, errors.Join(err, st.Close())
-	}
 	boot, err := clock.BootID()
 	if err != nil {
 		return nil, errors.Join(err, st.Close())
@@ -216,7 +140,6 @@ func New(cfg Config) (*Agent, error) {
 		parent:    parent,
 		policy:    schedule.FirstFit{},
 		host:      h,
-		network:   net,
 		startedAt: time.Now(),
 		boot:      boot,
 		meter: meter.New(meter.Config{
@@ -226,20 +149,18 @@ func New(cfg Config) (*Agent, error) {
 			Log:       cfg.Log,
 		}),
 
-		vms:       map[string]*vm{},
+		vms:       map[string]*heldVM{},
 		cloudlets: map[string]*heldCloudlet{},
 		sessions:  map[string]*session{},
 		updates:   make(chan struct{}),
-		worn:      map[int]bool{},
 		outcomes:  outcomes.New(),
 
 		wake:    make(chan struct{}, 1),
-		trim:    make(chan struct{}, 1),
 		tasks:   make(chan func(context.Context)),
 		ready:   make(chan struct{}),
 		stopped: make(chan struct{}),
 	}
-	if err := a.load(); err != nil {
+	if err := a.load(networkOwner(cfg, id)); err != nil {
 		return nil, errors.Join(fmt.Errorf("load state: %w", err), st.Close())
 	}
 	a.Pages = pages.Open(pages.Config{
@@ -261,13 +182,8 @@ func (a *Agent) Enter() error { return a.parent.Enter() }
 
 // Close closes the store. VMs and cloudlets live on.
 func (a *Agent) Close() error {
-	a.network.Close()
 	a.meter.Close()
-	var err error
-	if a.disk != nil {
-		err = a.disk.Close()
-	}
-	return errors.Join(err, a.Pages.Close(), a.store.Close())
+	return errors.Join(a.platform.Close(), a.Pages.Close(), a.store.Close())
 }
 
 // Ready is closed once what was stored and what the kernel has agree again.
@@ -286,10 +202,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	a.advisor.Load()
 	recovered := make(chan error, 1)
 	wg.Go(func() {
-		a.openStorage(ctx)
-		_ = a.openNetwork(ctx) // it is told by whoever asks for a network
-		a.hang()
-		a.findGPUs(ctx)
+		a.platform.Open(ctx)
 		recovered <- a.recover(ctx)
 	})
 	for {
@@ -308,9 +221,7 @@ func (a *Agent) Run(ctx context.Context) error {
 			wg.Go(func() { a.runSampler(ctx) })
 			wg.Go(func() { a.meter.Run(ctx) })
 			wg.Go(func() { a.runQueue(ctx) })
-			wg.Go(func() { a.runTrim(ctx) })
-			wg.Go(func() { a.runNetwork(ctx) })
-			wg.Go(func() { a.runGPUs(ctx) })
+			wg.Go(func() { a.platform.Run(ctx) })
 			wg.Go(func() { a.Pages.Run(ctx) })
 			wg.Go(func() { a.advisor.Run(ctx) })
 			wg.Go(func() { a.scaling.Run(ctx) })
@@ -361,9 +272,3 @@ func (a *Agent) changed() {
 	a.updates = make(chan struct{})
 	a.dirty = true
 }
-
-func (a *Agent) runDir(id string) string   { return filepath.Join(a.cfg.RunDir, "vms", id) }
-func (a *Agent) stateDir(id string) string { return filepath.Join(a.cfg.StateDir, "vms", id) }
-
-// scopeName is the cgroup of a cloudlet below its VM's slice.
-func scopeName(cloudletID string) string { return "cl-" + cloudletID }

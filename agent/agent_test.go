@@ -15,13 +15,17 @@ import (
 	"cloudflash/agent/clock"
 	"cloudflash/agent/cloudlet"
 	"cloudflash/agent/fault"
+	"cloudflash/agent/guest"
 	"cloudflash/agent/host"
+	"cloudflash/agent/meter"
 	"cloudflash/agent/outcomes"
 	"cloudflash/agent/pages"
 	"cloudflash/agent/policy"
 	"cloudflash/agent/schedule"
 	"cloudflash/agent/state"
 	"cloudflash/agent/store"
+	"cloudflash/agent/vm"
+	"cloudflash/cgroup"
 
 	"golang.org/x/sys/unix"
 )
@@ -49,13 +53,14 @@ func bare(t testing.TB) *Agent {
 		host:      h,
 		policy:    schedule.FirstFit{},
 		outcomes:  outcomes.New(),
-		vms:       map[string]*vm{},
+		parent:    new(cgroup.Parent), // no VM has a cgroup
+		vms:       map[string]*heldVM{},
 		cloudlets: map[string]*heldCloudlet{},
 		sessions:  map[string]*session{},
 		updates:   make(chan struct{}),
 		wake:      make(chan struct{}, 1),
 	}
-	if err := a.load(); err != nil {
+	if err := a.load(""); err != nil {
 		t.Fatal(err)
 	}
 	a.Pages = pages.Open(pages.Config{
@@ -79,14 +84,21 @@ func (a *Agent) must(t testing.TB, do func(*state.Tx)) {
 }
 
 // add stores a VM, and returns the agent's hold on it.
-func (a *Agent) add(t testing.TB, r vmRecord) *vm {
+func (a *Agent) add(t testing.TB, r vmRecord) *heldVM {
 	t.Helper()
-	v := a.newVM(&r)
+	v := &heldVM{VM: a.platform.VM(&r)}
 	a.held.Lock()
 	a.vms[v.ID] = v
 	a.held.Unlock()
 	a.must(t, func(tx *state.Tx) { tx.PutVM(r) })
 	return v
+}
+
+// runs lets a VM have a connection to its init, and a meter.
+func (v *heldVM) runs(g *guest.Guest, p *meter.Probe) {
+	l := v.Work()
+	defer l.Release()
+	l.Adopt(vm.Running{Guest: g, Probe: p})
 }
 
 // edit changes what is stored of a VM.
@@ -184,33 +196,6 @@ func TestEventsAreKeptInOrderAndBounded(t *testing.T) {
 	}
 }
 
-func TestIDRangesNeverOverlap(t *testing.T) {
-	if end := uint64(uidBase(maxSlots-1)) + uidCount; end > 1<<31 {
-		t.Errorf("the last range ends at %#x, beyond 2^31", end)
-	}
-	if uidBase(1)-uidBase(0) != uidCount {
-		t.Error("neighbouring ranges overlap or leave a gap")
-	}
-}
-
-func TestSlots(t *testing.T) {
-	a := bare(t)
-	a.worn = map[int]bool{1: true}
-	a.add(t, vmRecord{ID: "a", Slot: 0})
-	a.add(t, vmRecord{ID: "b", Slot: maxSlots - 1})
-	for last, want := range map[bool]int{false: 2, true: maxSlots - 2} {
-		if got, err := a.freeSlot(a.state.View(), last); err != nil || got != want {
-			t.Errorf("last %v: %d %v, want %d", last, got, err, want)
-		}
-	}
-	for slot := range maxSlots {
-		a.worn[slot] = true
-	}
-	if _, err := a.freeSlot(a.state.View(), false); !errors.Is(err, fault.ErrCapacity) {
-		t.Error(err)
-	}
-}
-
 // Whatever is asked of a VM that is not there is refused, and the agent goes on.
 func TestUnknownVMs(t *testing.T) {
 	a := bare(t)
@@ -280,7 +265,7 @@ func TestFullDisk(t *testing.T) {
 
 		stored := make(chan bool)
 		go func() {
-			stored <- untilStored(t.Context(), func() bool { return r.end(id, v, cloudlet.End{Code: 3}, Usage{}, clock.Now()) })
+			stored <- untilStored(t.Context(), func() bool { return r.end(id, v.VM, cloudlet.End{Code: 3}, Usage{}, clock.Now()) })
 		}()
 		time.Sleep(5 * time.Second)
 		if c, _ := r.Cloudlet(id); c.State != CloudletQueued {

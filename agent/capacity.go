@@ -10,11 +10,9 @@ import (
 // capacity is what all VMs together may be promised.
 func (a *Agent) capacity() Capacity {
 	f, o := a.host.Facts(), a.cfg.Overcommit
-	a.held.Lock()
-	disk, units := a.disk, a.gpus.Units()
-	a.held.Unlock()
+	units, _ := a.platform.GPUs()
 	bytes := f.StorageBytes
-	if disk != nil {
+	if disk, _ := a.platform.Storage(); disk != nil {
 		if c, err := disk.Capacity(); err == nil {
 			bytes = c.Total
 		}

@@ -12,6 +12,7 @@ import (
 	"cloudflash/agent/guest"
 	"cloudflash/agent/meter"
 	"cloudflash/agent/state"
+	"cloudflash/agent/vm"
 	"cloudflash/cgroup"
 )
 
@@ -81,7 +82,7 @@ func (a *Agent) kill(c *cloudletRecord, now time.Duration) time.Duration {
 	if v == nil || again {
 		return 0
 	}
-	scope := v.slice.Scope(scopeName(c.ID))
+	scope := v.Scope(c.ID)
 	a.spawn(func(ctx context.Context) {
 		if err := ignoreGone(scope.Kill(ctx)); err != nil {
 			a.log.Error("kill cloudlet", "cloudlet", c.Name, "err", err)
@@ -130,7 +131,7 @@ func (a *Agent) stop(why string, which func(state.View) ([]*cloudletRecord, erro
 		}
 		a.held.Unlock()
 		if v := a.known(c.VM); v != nil {
-			if g := a.guestOf(v); g != nil {
+			if g := v.Guest(); g != nil {
 				a.spawn(func(ctx context.Context) { a.sendTERM(ctx, g, c.ID) })
 			}
 		}
@@ -152,9 +153,9 @@ func (a *Agent) sendTERM(ctx context.Context, g *guest.Guest, id string) {
 
 // exited is called for every exit in a VM's journal, perhaps more than once for
 // the same. What the command left running goes down with it.
-func (a *Agent) exited(ctx context.Context, v *vm, g *guest.Guest, e guest.Exit) {
+func (a *Agent) exited(ctx context.Context, v *vm.VM, g *guest.Guest, e guest.Exit) {
 	c := a.state.View().Cloudlet(e.ID)
-	scope := v.slice.Scope(scopeName(e.ID))
+	scope := v.Scope(e.ID)
 	if err := ignoreGone(scope.Kill(ctx)); err != nil {
 		a.log.Warn("clear scope", "cloudlet", e.ID, "err", err)
 	}
@@ -210,7 +211,7 @@ func untilStored(ctx context.Context, do func() bool) bool {
 }
 
 // end stores how a cloudlet ended; false means that it could not.
-func (a *Agent) end(id string, v *vm, end cloudlet.End, use Usage, at clock.Moment, startedAt ...time.Time) bool {
+func (a *Agent) end(id string, v *vm.VM, end cloudlet.End, use Usage, at clock.Moment, startedAt ...time.Time) bool {
 	over := false
 	err := a.state.UpdateAnyway(func(tx *state.Tx) error {
 		c := tx.Cloudlet(id)

@@ -13,6 +13,7 @@ import (
 	"cloudflash/agent/guest"
 	"cloudflash/agent/schedule"
 	"cloudflash/agent/state"
+	"cloudflash/agent/vm"
 	"cloudflash/cgroup"
 )
 
@@ -58,7 +59,7 @@ func (a *Agent) startQueued() error {
 // placement is a cloudlet that is to start in a VM.
 type placement struct {
 	id string
-	v  *vm
+	v  *vm.VM
 }
 
 // placeQueued stores who goes where. What waits learns why; that is shown, not stored:
@@ -75,7 +76,7 @@ func (a *Agent) placeQueued(tx *state.Tx) []placement {
 		rec.State, rec.VM, rec.VMName, rec.Reason = CloudletStarting, v.ID, v.Name, ""
 		tx.PutCloudlet(rec)
 		v.idle.Touch(time.Now(), "a cloudlet was started in it")
-		placed = append(placed, placement{rec.ID, v})
+		placed = append(placed, placement{rec.ID, v.VM})
 	}
 	return placed
 }
@@ -114,7 +115,7 @@ func queue(s state.View) []schedule.Item {
 func (a *Agent) nodes(s state.View) []schedule.Node {
 	var nodes []schedule.Node
 	for r := range s.VMs() {
-		if v := a.known(r.ID); r.State != VMRunning || v == nil || a.guestOf(v) == nil {
+		if v := a.known(r.ID); r.State != VMRunning || v == nil || v.Guest() == nil {
 			continue
 		}
 		n := schedule.Node{
@@ -134,67 +135,57 @@ func (a *Agent) nodes(s state.View) []schedule.Node {
 	return nodes
 }
 
-// guestOf is the connection to a VM's init, or nil.
-func (a *Agent) guestOf(v *vm) *guest.Guest {
-	a.held.Lock()
-	defer a.held.Unlock()
-	return v.guest
-}
-
 // start makes the scope of a cloudlet and its process. When the agent dies in
 // it, recovery asks the init whether the process came to be.
-func (a *Agent) start(ctx context.Context, id string, v *vm) {
+func (a *Agent) start(ctx context.Context, id string, v *vm.VM) {
 	rec := a.state.View().Cloudlet(id)
 	if rec == nil || rec.State != CloudletStarting {
 		return
 	}
-	g := a.guestOf(v)
-	scope := v.slice.Scope(scopeName(id))
-	run, err := a.launch(ctx, rec, g, scope, int(v.uidBase()))
+	g := v.Guest()
+	run, err := a.launch(ctx, rec, v, g)
 	if err != nil {
 		if ctx.Err() == nil {
-			a.startFailed(ctx, rec, v, scope, err)
+			a.startFailed(ctx, rec, v, err)
 		}
 		return
 	}
-	a.started(id, v, g, scope, run)
+	a.started(id, v, g, run)
 }
 
-func (a *Agent) launch(ctx context.Context, rec *cloudletRecord, g *guest.Guest, scope *cgroup.Scope, base int) (guest.Running, error) {
+func (a *Agent) launch(ctx context.Context, rec *cloudletRecord, v *vm.VM, g *guest.Guest) (guest.Running, error) {
 	if g == nil {
 		return guest.Running{}, fmt.Errorf("reach the init: %w", guest.ErrGone)
 	}
-	if err := makeScope(scope, rec.SLA, base); err != nil {
+	scope, err := v.MakeScope(rec.ID, rec.SLA)
+	if err != nil {
 		return guest.Running{}, err
 	}
-	out, err := a.outputs(rec.VM).Create(rec.ID, "stdout", base)
+	out, err := a.outputs(rec.VM).Create(rec.ID, "stdout", v.UIDBase())
 	if err != nil {
 		return guest.Running{}, err
 	}
 	defer out.Close()
-	errOut, err := a.outputs(rec.VM).Create(rec.ID, "stderr", base)
+	errOut, err := a.outputs(rec.VM).Create(rec.ID, "stderr", v.UIDBase())
 	if err != nil {
 		return guest.Running{}, err
 	}
 	defer errOut.Close()
-	return g.Start(ctx, guest.Process{ID: rec.ID, Argv: cloudlet.Argv(rec), Env: cloudlet.Environ(rec), WorkDir: rec.WorkDir,
-		Scope: scope, Stdout: out, Stderr: errOut})
-}
-
-func makeScope(scope *cgroup.Scope, sla, base int) error {
-	if err := scope.Create(); err != nil {
-		return err
-	}
-	if err := scope.Chown(base, base); err != nil {
-		return err
-	}
-	weight, group := cloudlet.Weight(sla), true
-	return scope.Apply(cgroup.Limits{CPUWeight: &weight, OOMGroup: &group})
+	return g.Start(ctx, guest.Process{
+		ID:      rec.ID,
+		Argv:    cloudlet.Argv(rec),
+		Env:     cloudlet.Environ(rec),
+		WorkDir: rec.WorkDir,
+		Scope:   scope,
+		Stdout:  out,
+		Stderr:  errOut,
+	})
 }
 
 // started stores that a cloudlet runs: it has just begun, or a new agent has found
 // it.
-func (a *Agent) started(id string, v *vm, g *guest.Guest, scope *cgroup.Scope, run guest.Running) {
+func (a *Agent) started(id string, v *vm.VM, g *guest.Guest, run guest.Running) {
+	scope := v.Scope(id)
 	p, err := a.meter.Scope(id, scope)
 	if err != nil {
 		a.log.Warn("meter cloudlet", "cloudlet", id, "err", err)
@@ -209,7 +200,7 @@ func (a *Agent) started(id string, v *vm, g *guest.Guest, scope *cgroup.Scope, r
 		}
 		rec, began = *c, c.State == CloudletStarting // else it was found again
 		rec.State, rec.PID, rec.StartedAt, rec.Reason = CloudletRunning, run.PID, new(run.StartedAt.UTC()), ""
-		if v.in(tx.View).State == VMFrozen {
+		if v.Record(tx.View).State == VMFrozen {
 			rec.State = CloudletFrozen
 		}
 		if began {
@@ -244,7 +235,7 @@ func (a *Agent) started(id string, v *vm, g *guest.Guest, scope *cgroup.Scope, r
 			select {
 			case <-ctx.Done():
 			case <-time.After(queueAgain):
-				a.started(id, v, g, scope, run)
+				a.started(id, v, g, run)
 			}
 		})
 		return
@@ -265,7 +256,8 @@ func (a *Agent) started(id string, v *vm, g *guest.Guest, scope *cgroup.Scope, r
 
 // startFailed ends a cloudlet that never ran, or leaves it to who deals with its VM:
 // initGone or delete.
-func (a *Agent) startFailed(ctx context.Context, c *cloudletRecord, v *vm, scope *cgroup.Scope, cause error) {
+func (a *Agent) startFailed(ctx context.Context, c *cloudletRecord, v *vm.VM, cause error) {
+	scope := v.Scope(c.ID)
 	if err := ignoreGone(scope.Kill(ctx)); err != nil {
 		a.log.Warn("clear scope", "cloudlet", c.Name, "err", err)
 	}

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"slices"
 
 	"cloudflash/agent/clock"
@@ -238,5 +237,5 @@ func (a *Agent) OpenOutput(ref, stream string) (*output.Reader, error) {
 
 // outputs is where the cloudlets of a VM write to.
 func (a *Agent) outputs(vmID string) output.Dir {
-	return output.Dir(filepath.Join(a.stateDir(vmID), "logs"))
+	return output.Dir(a.platform.LogDir(vmID))
 }

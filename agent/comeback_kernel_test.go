@@ -11,6 +11,7 @@ import (
 
 	"cloudflash/agent/guest"
 	"cloudflash/agent/store"
+	"cloudflash/agent/vm"
 )
 
 // What an agent finds when it comes back that another, which was killed or could not write, has left.
@@ -21,7 +22,7 @@ func TestSystemFrozenByAKilledAgentRunsOn(t *testing.T) {
 	v := l.create("half", small())
 	c := l.sh("half", "while :; do :; done")
 	l.state(c.ID, CloudletRunning)
-	scope := l.parent.Slice(v.ID).Scope(scopeName(c.ID))
+	scope := l.known(v.ID).Scope(c.ID)
 	l.stop()
 	if err := scope.Freeze(t.Context()); err != nil {
 		t.Fatal(err)
@@ -42,11 +43,11 @@ func TestSystemExitThatCannotBeStoredIsKept(t *testing.T) {
 	if err := l.store.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(filepath.Join(l.dataDir(v.ID), "end"), nil, 0o644); err != nil {
+	if err := os.WriteFile(filepath.Join(l.known(v.ID).DataDir(), "end"), nil, 0o644); err != nil {
 		t.Fatal(err)
 	}
 	l.until(func() bool { return l.log.said("msg=store") }, "the agent could not store it")
-	if kept, err := guest.ReadJournal(l.runDir(v.ID)); err != nil || len(kept) != 1 {
+	if kept, err := guest.ReadJournal(l.known(v.ID).RunDir()); err != nil || len(kept) != 1 {
 		t.Errorf("the journal holds %v, %v", kept, err)
 	}
 
@@ -118,7 +119,7 @@ func TestSystemUnknownDataIsSetAside(t *testing.T) {
 
 	for range 2 {
 		l.start()
-		found, err := filepath.Glob(filepath.Join(l.cfg.StateDir, "vms", lostDir, "ffffffffff-*", "data", "thesis"))
+		found, err := filepath.Glob(filepath.Join(l.cfg.StateDir, "vms", vm.LostDir, "ffffffffff-*", "data", "thesis"))
 		if err != nil || len(found) != 1 {
 			t.Fatalf("%v %v", found, err)
 		}

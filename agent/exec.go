@@ -11,6 +11,7 @@ import (
 	"cloudflash/agent/guest"
 	"cloudflash/agent/meter"
 	"cloudflash/agent/state"
+	"cloudflash/agent/vm"
 	"cloudflash/cgroup"
 )
 
@@ -56,15 +57,15 @@ func (a *Agent) Exec(ctx context.Context, ref string, req ExecRequest) (ExecResu
 	if err != nil {
 		return ExecResult{}, err
 	}
-	scope := v.slice.Scope(scopeName(id))
-	defer a.closeSession(v, id, scope)
-	if err := makeScope(scope, SLAMedium, int(v.uidBase())); err != nil {
+	defer a.closeSession(v, id)
+	scope, err := v.MakeScope(id, SLAMedium)
+	if err != nil {
 		return ExecResult{}, err
 	}
 	env := cloudlet.Environ(&cloudletRecord{ID: id, VM: v.ID, Env: req.Env})
 	p := guest.Process{ID: id, Argv: req.Argv, Env: env, WorkDir: req.WorkDir, Scope: scope, Terminal: req.Terminal}
 	streams := guest.Streams{Stdin: req.Stdin, Stdout: req.Stdout, Stderr: req.Stderr, Sizes: req.Sizes}
-	pumps, err := g.Attach(ctx, p, streams, int(v.uidBase()))
+	pumps, err := g.Attach(ctx, p, streams, v.UIDBase())
 	var se *guest.StartError
 	if errors.As(err, &se) {
 		end := startEnding(se)
@@ -105,7 +106,7 @@ func (r ExecRequest) check() error {
 // openSession registers a command before it starts, so that its end is not missed.
 // It is a change, of nothing that is stored: an idle VM is deleted before it, and the
 // command refused, or is not idle any more.
-func (a *Agent) openSession(ref string) (v *vm, g *guest.Guest, id string, s *session, err error) {
+func (a *Agent) openSession(ref string) (v *vm.VM, g *guest.Guest, id string, s *session, err error) {
 	err = a.state.Update(func(tx *state.Tx) error {
 		r := tx.FindVM(ref)
 		if r == nil {
@@ -113,12 +114,13 @@ func (a *Agent) openSession(ref string) (v *vm, g *guest.Guest, id string, s *se
 		}
 		a.held.Lock()
 		defer a.held.Unlock()
-		if v = a.vms[r.ID]; r.State != VMRunning || v == nil || v.guest == nil {
+		held := a.vms[r.ID]
+		if r.State != VMRunning || held == nil || held.Guest() == nil {
 			return wrongState(r, "entered")
 		}
-		v.idle.Touch(time.Now(), "a command of vm exec was run in it")
+		held.idle.Touch(time.Now(), "a command of vm exec was run in it")
 		a.changed()
-		id, g = state.NewID(), v.guest
+		v, g, id = held.VM, held.Guest(), state.NewID()
 		s = &session{vm: v.ID, starting: true, exit: make(chan guest.Exit, 1)}
 		a.sessions[id] = s
 		return nil
@@ -135,8 +137,8 @@ func (a *Agent) openSession(ref string) (v *vm, g *guest.Guest, id string, s *se
 }
 
 // sessionStarted freezes a command whose VM was frozen while it started: until
-// then its scope was left out (eachScope).
-func (a *Agent) sessionStarted(ctx context.Context, v *vm, s *session, scope *cgroup.Scope) error {
+// then its scope was left out (isStarting).
+func (a *Agent) sessionStarted(ctx context.Context, v *vm.VM, s *session, scope *cgroup.Scope) error {
 	a.held.Lock()
 	s.starting = false
 	a.held.Unlock()
@@ -144,7 +146,8 @@ func (a *Agent) sessionStarted(ctx context.Context, v *vm, s *session, scope *cg
 }
 
 // closeSession kills what is left and forgets the command.
-func (a *Agent) closeSession(v *vm, id string, scope *cgroup.Scope) {
+func (a *Agent) closeSession(v *vm.VM, id string) {
+	scope := v.Scope(id)
 	ctx, cancel := context.WithTimeout(context.Background(), kernelTimeout)
 	defer cancel()
 	if scope.Exists() {
@@ -153,9 +156,9 @@ func (a *Agent) closeSession(v *vm, id string, scope *cgroup.Scope) {
 		}
 	}
 	a.held.Lock()
-	defer a.held.Unlock()
 	delete(a.sessions, id)
-	v.idle.Touch(time.Now(), "a command of vm exec was run in it")
+	a.held.Unlock()
+	a.touch(v.ID, "a command of vm exec was run in it")
 }
 
 // dropSessions tells the sessions of a VM that its init is gone. The caller holds

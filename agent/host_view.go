@@ -61,11 +61,9 @@ func (a *Agent) Health(ctx context.Context) []Check {
 // HostChecks is Health and what this host could have more.
 func (a *Agent) HostChecks(ctx context.Context) []Check {
 	checks, network := append(a.Health(ctx), a.pagesCheck()), a.networkCheck()
-	a.held.Lock()
-	defer a.held.Unlock()
-	units := a.gpus.Units()
+	units, notes := a.platform.GPUs()
 	c := Check{Name: "gpus", OK: true, Detail: fmt.Sprintf("%d can be given to VMs", len(units))}
-	if notes := a.gpus.Notes(); len(notes) > 0 {
+	if len(notes) > 0 {
 		c.Detail = strings.Join(notes, "; ")
 	}
 	return append(checks, network, c)
@@ -77,9 +75,7 @@ func (a *Agent) pagesCheck() Check {
 }
 
 func (a *Agent) storageCheck() Check {
-	a.held.Lock()
-	disk, err := a.disk, a.diskErr
-	a.held.Unlock()
+	disk, err := a.platform.Storage()
 	switch {
 	case err != nil:
 		return Check{Name: "storage", Detail: err.Error(), Fix: "see the README on storage, or serve --storage none"}
@@ -91,10 +87,7 @@ func (a *Agent) storageCheck() Check {
 }
 
 func (a *Agent) networkCheck() Check {
-	a.held.Lock()
-	err := a.networkErr
-	a.held.Unlock()
-	if err != nil {
+	if err := a.platform.NetworkErr(); err != nil {
 		return Check{Name: "network", Detail: "VMs can only be isolated: " + err.Error(), Fix: "load the module that is missing, or create VMs with --network isolated"}
 	}
 	return Check{Name: "network", OK: true, Detail: "bridge " + a.cfg.Bridge + ", addresses of " + a.cfg.NetworkPool + " and " + a.cfg.NetworkULA}
@@ -142,16 +135,15 @@ func (a *Agent) guestsCheck(ctx context.Context) Check {
 	var guests []one
 	failed := ""
 	view := a.state.View()
-	a.held.Lock()
-	for _, v := range a.vms {
-		switch r := v.in(view); {
+	for _, v := range a.vmList() {
+		r, g := v.Record(view), v.Guest()
+		switch {
 		case r.State == VMFailed:
 			failed = fmt.Sprintf("VM %s is failed: %s", v.Name, r.Reason)
-		case v.guest != nil:
-			guests = append(guests, one{v.Name, v.guest})
+		case g != nil:
+			guests = append(guests, one{v.Name, g})
 		}
 	}
-	a.held.Unlock()
 	var wg sync.WaitGroup
 	var mu sync.Mutex
 	for _, o := range guests {

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"cloudflash/agent/state"
+	"cloudflash/agent/vm"
 )
 
 // KeepVM saves a VM from being deleted when idle, also while its notice runs.
@@ -16,9 +17,9 @@ func (a *Agent) KeepVM(ref string) (VM, error) {
 
 // keep stores whether a VM is deleted when idle. It waits for nothing that is done
 // to the VM meanwhile: its notice may be nearly over.
-func (a *Agent) keep(v *vm, keep bool) (VM, error) {
+func (a *Agent) keep(v *vm.VM, keep bool) (VM, error) {
 	err := a.state.Update(func(tx *state.Tx) error {
-		r := v.in(tx.View)
+		r := v.Record(tx.View)
 		if r.State == VMDeleting {
 			return wrongState(r, "kept")
 		}
@@ -45,7 +46,7 @@ func (a *Agent) keep(v *vm, keep bool) (VM, error) {
 }
 
 // idleSince is since when a VM is idle; nil while it is not. The caller has a.held.
-func (v *vm) idleSince(r *vmRecord) *time.Time {
+func (v *heldVM) idleSince(r *vmRecord) *time.Time {
 	if r.State != VMRunning || v.idle.Sign != "" || v.idle.Last.IsZero() {
 		return nil
 	}
@@ -55,7 +56,7 @@ func (v *vm) idleSince(r *vmRecord) *time.Time {
 
 // deleteAt is when a VM is deleted unless it gets busy; nil while it has no notice.
 // The caller has a.held.
-func (v *vm) deleteAt(r *vmRecord) *time.Time {
+func (v *heldVM) deleteAt(r *vmRecord) *time.Time {
 	if v.idle.Announced.IsZero() || r.Keep || v.idleSince(r) == nil {
 		return nil
 	}
@@ -64,7 +65,7 @@ func (v *vm) deleteAt(r *vmRecord) *time.Time {
 }
 
 // activity is why a VM is not idle; empty when it is. The caller has a.held.
-func (v *vm) activity(r *vmRecord) string {
+func (v *heldVM) activity(r *vmRecord) string {
 	if r.State != VMRunning {
 		return "it is " + string(r.State)
 	}
@@ -73,7 +74,7 @@ func (v *vm) activity(r *vmRecord) string {
 
 // viewAutoscale is in short how a VM's limits are scaled and whether it is deleted
 // when idle. The caller has a.held.
-func (a *Agent) viewAutoscale(host ownPolicy, v *vm, r *vmRecord) Autoscale {
+func (a *Agent) viewAutoscale(host ownPolicy, v *heldVM, r *vmRecord) Autoscale {
 	out := Autoscale{Mode: a.rules().ModeOf(host, r), Keep: r.Keep, DeleteAt: v.deleteAt(r)}
 	if c := a.rules().IdleFor(host); !r.Keep && c.After > 0 {
 		out.IdleAfterSeconds, out.IdleNoticeSeconds = c.After.Seconds(), c.Notice.Seconds()

@@ -25,7 +25,7 @@ func TestNoWorkGoesWithAnIdleVM(t *testing.T) {
 			func() error { _, err := r.SubmitCloudlet(t.Context(), cloudlet.Submit{}); return err },
 			func() error { _, _, id, _, err := r.openSession(name); r.closed(id); return err },
 			func() error { _, err := r.KeepVM(name); return err },
-			func() error { _, err := r.storeFreezer(v, VMRunning, VMFrozen, "frozen"); return err },
+			func() error { _, err := r.storeFreezer(v.VM, VMRunning, VMFrozen, "frozen"); return err },
 		}
 		var wg, working sync.WaitGroup
 		errs := make([]error, 4)
@@ -75,7 +75,7 @@ func TestNoWorkGoesWithAnIdleVM(t *testing.T) {
 }
 
 // overdue adds a VM whose notice has been over for long.
-func (r *idleRig) overdue(name string) *vm {
+func (r *idleRig) overdue(name string) *heldVM {
 	v := r.vm(name)
 	r.look()
 	r.held.Lock()
@@ -93,7 +93,7 @@ func (r *idleRig) closed(session string) {
 
 // settle holds every cloudlet against its VM, then ends them all and takes the VM
 // away. It reports whether that was being deleted.
-func (r *idleRig) settle(v *vm) (deleted bool) {
+func (r *idleRig) settle(v *heldVM) (deleted bool) {
 	s := r.state.View()
 	rec := s.VM(v.ID)
 	deleted = rec.State == VMDeleting

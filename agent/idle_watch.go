@@ -12,6 +12,7 @@ import (
 	"cloudflash/agent/meter"
 	"cloudflash/agent/policy"
 	"cloudflash/agent/state"
+	"cloudflash/agent/vm"
 )
 
 // idleBatch is how many idle VMs at most are deleted in one second: to erase them all
@@ -35,7 +36,7 @@ func (a *Agent) watchIdle(now time.Time) {
 	}
 
 	var placed []placement
-	var gone []*vm
+	var gone []*heldVM
 	err := a.state.Update(func(tx *state.Tx) error {
 		c := a.rules().IdleFor(tx.Policy())
 		a.held.Lock()
@@ -55,7 +56,7 @@ func (a *Agent) watchIdle(now time.Time) {
 	}
 	a.startPlaced(placed)
 	for _, v := range gone {
-		a.spawn(func(ctx context.Context) { a.delete(ctx, v, a.cfg.Grace) })
+		a.spawn(func(ctx context.Context) { a.delete(ctx, v.VM, a.cfg.Grace) })
 	}
 }
 
@@ -71,7 +72,7 @@ func (a *Agent) lookForLife(s state.View, now time.Time) (decide bool) {
 		a.poke() // timers stood still meanwhile, deadlines did not
 	}
 	for _, v := range a.vms {
-		v.idle.Look(now, v.signs(v.in(s), now, busy[v.ID], slept))
+		v.idle.Look(now, v.signs(v.Record(s), now, busy[v.ID], slept))
 		decide = decide || !v.idle.Announced.IsZero()
 	}
 	return decide || len(a.idleDue(s, a.rules().IdleFor(s.Policy()), now)) > 0
@@ -125,10 +126,10 @@ func (a *Agent) occupied(s state.View) map[string]string {
 
 // signs are what is known of a VM now. What cannot be read or is old is a sign
 // of life. The caller has a.held.
-func (v *vm) signs(r *vmRecord, now time.Time, busy string, slept bool) idle.Signs {
+func (v *heldVM) signs(r *vmRecord, now time.Time, busy string, slept bool) idle.Signs {
 	var s meter.Sample
-	if v.probe != nil {
-		s = v.probe.Last()
+	if p := v.Probe(); p != nil {
+		s = p.Last()
 	}
 	n := func(c meter.Count) uint64 { return s.Counters[c] }
 	out := idle.Signs{
@@ -143,11 +144,11 @@ func (v *vm) signs(r *vmRecord, now time.Time, busy string, slept bool) idle.Sig
 		out.Busy = busy
 	case slept:
 		out.Busy = "the machine was suspended"
-	case v.guest == nil, s.At.IsZero(), now.Sub(s.At) > idleStale:
+	case v.Guest() == nil, s.At.IsZero(), now.Sub(s.At) > idleStale:
 		out.Busy = "its CPU use cannot be told"
 	case s.Lacks.IO, s.IOAt.IsZero(), now.Sub(s.IOAt) > idleIOStale:
 		out.Busy = "its IO cannot be told"
-	case !v.counted && v.Network.Mode != NetworkIsolated:
+	case !v.TrafficIsCounted() && v.Network.Mode != vm.NetworkIsolated:
 		out.Busy = "its traffic cannot be told"
 	}
 	return out
@@ -155,11 +156,11 @@ func (v *vm) signs(r *vmRecord, now time.Time, busy string, slept bool) idle.Sig
 
 // idleDue are the VMs that may be announced or deleted, longest idle first: so
 // many that the others make the minimum of the pool. The caller has a.held.
-func (a *Agent) idleDue(s state.View, c policy.Idle, now time.Time) []*vm {
+func (a *Agent) idleDue(s state.View, c policy.Idle, now time.Time) []*heldVM {
 	running := 0
-	var due []*vm
+	var due []*heldVM
 	for _, v := range a.vms {
-		r := v.in(s)
+		r := v.Record(s)
 		if r.State != VMRunning {
 			continue
 		}
@@ -168,18 +169,18 @@ func (a *Agent) idleDue(s state.View, c policy.Idle, now time.Time) []*vm {
 			due = append(due, v)
 		}
 	}
-	slices.SortFunc(due, func(x, y *vm) int { return cmp.Or(x.idle.Last.Compare(y.idle.Last), cmp.Compare(x.ID, y.ID)) })
+	slices.SortFunc(due, func(x, y *heldVM) int { return cmp.Or(x.idle.Last.Compare(y.idle.Last), cmp.Compare(x.ID, y.ID)) })
 	return due[:min(len(due), max(running-c.MinVMs, 0))]
 }
 
 // endNotices takes the notice of every VM back that is not due any more.
-func (a *Agent) endNotices(tx *state.Tx, c policy.Idle, due []*vm, now time.Time) {
+func (a *Agent) endNotices(tx *state.Tx, c policy.Idle, due []*heldVM, now time.Time) {
 	for _, v := range a.vms {
 		if v.idle.Announced.IsZero() || slices.Contains(due, v) {
 			continue
 		}
 		v.idle.Announced, v.idle.DeleteAt = time.Time{}, time.Time{}
-		if r := v.in(tx.View); r.State != VMDeleting {
+		if r := v.Record(tx.View); r.State != VMDeleting {
 			why := v.stays(r, c, now)
 			tx.Tell(Event{Level: LevelInfo, Kind: "vm.busy", VM: v.ID,
 				Message: fmt.Sprintf("VM %s is not deleted: %s", v.Name, why), Data: map[string]any{"activity": why}})
@@ -188,7 +189,7 @@ func (a *Agent) endNotices(tx *state.Tx, c policy.Idle, due []*vm, now time.Time
 }
 
 // stays is why a VM that was announced is not deleted.
-func (v *vm) stays(r *vmRecord, c policy.Idle, now time.Time) string {
+func (v *heldVM) stays(r *vmRecord, c policy.Idle, now time.Time) string {
 	switch {
 	case r.Keep:
 		return "it is kept"
@@ -205,9 +206,9 @@ func (v *vm) stays(r *vmRecord, c policy.Idle, now time.Time) string {
 }
 
 // announceIdle gives notice to those that have none yet.
-func (a *Agent) announceIdle(tx *state.Tx, c policy.Idle, due []*vm, now time.Time) {
+func (a *Agent) announceIdle(tx *state.Tx, c policy.Idle, due []*heldVM, now time.Time) {
 	at := idle.Shown(time.Time{}, now, now.Add(c.Notice))
-	var some []*vm
+	var some []*heldVM
 	for _, v := range due {
 		if !v.idle.Announced.IsZero() {
 			v.idle.DeleteAt = idle.Shown(v.idle.DeleteAt, now, v.idle.Announced.Add(c.Notice))
@@ -234,15 +235,15 @@ func (a *Agent) announceIdle(tx *state.Tx, c policy.Idle, due []*vm, now time.Ti
 }
 
 // idleOver are those whose notice is over.
-func idleOver(c policy.Idle, due []*vm, now time.Time) []*vm {
-	return slices.DeleteFunc(slices.Clone(due), func(v *vm) bool {
+func idleOver(c policy.Idle, due []*heldVM, now time.Time) []*heldVM {
+	return slices.DeleteFunc(slices.Clone(due), func(v *heldVM) bool {
 		return v.idle.Announced.IsZero() || now.Sub(v.idle.Announced) < c.Notice
 	})
 }
 
 // deleteIdle marks those whose notice is over, and returns those that are to be
 // deleted.
-func (a *Agent) deleteIdle(tx *state.Tx, over []*vm, now time.Time) (gone []*vm) {
+func (a *Agent) deleteIdle(tx *state.Tx, over []*heldVM, now time.Time) (gone []*heldVM) {
 	busy := a.occupied(tx.View)
 	for _, v := range over[:min(len(over), idleBatch)] {
 		if busy[v.ID] != "" {
@@ -251,7 +252,7 @@ func (a *Agent) deleteIdle(tx *state.Tx, over []*vm, now time.Time) (gone []*vm)
 		a.held.Lock()
 		since, quiet := v.idle.Since, v.idle.For(now)
 		a.held.Unlock()
-		_, started, err := markDeleting(tx, v.in(tx.View), Event{Level: LevelInfo, Kind: "vm.idle_deleted", VM: v.ID,
+		_, started, err := markDeleting(tx, v.Record(tx.View), Event{Level: LevelInfo, Kind: "vm.idle_deleted", VM: v.ID,
 			Message: fmt.Sprintf("VM %s is deleted: idle for %s", v.Name, quiet.Round(time.Second)),
 			Data:    map[string]any{"idle_since": since, "idle_seconds": quiet.Seconds()}})
 		if err == nil && started {

@@ -50,16 +50,14 @@ func newIdleRig(t *testing.T, c policy.Idle) *idleRig {
 }
 
 // vm adds a running one.
-func (r *idleRig) vm(name string) *vm {
+func (r *idleRig) vm(name string) *heldVM {
 	r.t.Helper()
 	p, err := r.meter.VM(name, r.files)
 	if err != nil {
 		r.t.Fatal(err)
 	}
 	v := r.add(r.t, vmRecord{ID: name, Name: name, State: VMRunning, Spec: r.cfg.Defaults, Network: Network{Mode: NetworkIsolated}})
-	r.held.Lock()
-	defer r.held.Unlock()
-	v.probe, v.guest = p, &guest.Guest{}
+	v.runs(&guest.Guest{}, p)
 	return v
 }
 
@@ -148,25 +146,28 @@ func TestIdleVMIsAnnouncedThenDeleted(t *testing.T) {
 func TestWhatEndsTheNotice(t *testing.T) {
 	keep := true
 	for name, c := range map[string]struct {
-		act func(*idleRig, *vm)
+		act func(*idleRig, *heldVM)
 		why string
 	}{
-		"a cloudlet for it":       {func(r *idleRig, v *vm) { r.submit("web") }, "a cloudlet waits for it"},
-		"a cloudlet for any":      {func(r *idleRig, v *vm) { r.submit(""); r.startQueued() }, "a cloudlet is in it"},
-		"a session":               {func(r *idleRig, v *vm) { _, _, _, _, err := r.openSession("web"); r.ok(err) }, "a command of vm exec runs in it"},
-		"kept":                    {func(r *idleRig, v *vm) { _, err := r.KeepVM("web"); r.ok(err) }, "it is kept"},
-		"kept through a change":   {func(r *idleRig, v *vm) { _, err := r.ChangeVM(t.Context(), "web", VMChange{Keep: &keep}); r.ok(err) }, "it is kept"},
-		"frozen":                  {func(r *idleRig, v *vm) { _, err := r.storeFreezer(v, VMRunning, VMFrozen, "frozen"); r.ok(err) }, "it is frozen"},
-		"no sample":               {func(r *idleRig, v *vm) { v.probe = nil }, "its CPU use cannot be told"},
-		"no init":                 {func(r *idleRig, v *vm) { v.guest = nil }, "its CPU use cannot be told"},
-		"traffic cannot be read":  {func(r *idleRig, v *vm) { v.Network.Mode = NetworkNAT }, "its traffic cannot be told"},
-		"CPU":                     {func(r *idleRig, v *vm) { r.cpu(20_000) }, "its processes run"},
-		"nobody looked for long":  {func(r *idleRig, v *vm) { time.Sleep(5 * time.Second) }, "the agent had lost sight of it"},
-		"switched off meanwhile":  {func(r *idleRig, v *vm) { r.cfg.Idle.After = 0 }, "idle VMs are not deleted any more"},
-		"a longer time meanwhile": {func(r *idleRig, v *vm) { r.cfg.Idle.After = time.Hour }, "idle VMs are announced after 1h0m0s now"},
-		"more VMs are to be kept": {func(r *idleRig, v *vm) { r.cfg.Idle.MinVMs = 1 }, "at least 1 running VMs are kept"},
-		"suspended in between":    {func(r *idleRig, v *vm) { r.woke.boot -= time.Hour }, "the machine was suspended"},
-		"a change":                {func(r *idleRig, v *vm) { _, _, err := r.planChange(v, VMChange{}); r.ok(err) }, "it was changed"},
+		"a cloudlet for it":  {func(r *idleRig, v *heldVM) { r.submit("web") }, "a cloudlet waits for it"},
+		"a cloudlet for any": {func(r *idleRig, v *heldVM) { r.submit(""); r.startQueued() }, "a cloudlet is in it"},
+		"a session":          {func(r *idleRig, v *heldVM) { _, _, _, _, err := r.openSession("web"); r.ok(err) }, "a command of vm exec runs in it"},
+		"kept":               {func(r *idleRig, v *heldVM) { _, err := r.KeepVM("web"); r.ok(err) }, "it is kept"},
+		"kept through a change": {func(r *idleRig, v *heldVM) {
+			_, err := r.ChangeVM(t.Context(), "web", VMChange{Keep: &keep})
+			r.ok(err)
+		}, "it is kept"},
+		"frozen":                  {func(r *idleRig, v *heldVM) { _, err := r.storeFreezer(v.VM, VMRunning, VMFrozen, "frozen"); r.ok(err) }, "it is frozen"},
+		"no sample":               {func(r *idleRig, v *heldVM) { v.runs(v.Guest(), nil) }, "its CPU use cannot be told"},
+		"no init":                 {func(r *idleRig, v *heldVM) { v.runs(nil, v.Probe()) }, "its CPU use cannot be told"},
+		"traffic cannot be read":  {func(r *idleRig, v *heldVM) { v.Network.Mode = NetworkNAT }, "its traffic cannot be told"},
+		"CPU":                     {func(r *idleRig, v *heldVM) { r.cpu(20_000) }, "its processes run"},
+		"nobody looked for long":  {func(r *idleRig, v *heldVM) { time.Sleep(5 * time.Second) }, "the agent had lost sight of it"},
+		"switched off meanwhile":  {func(r *idleRig, v *heldVM) { r.cfg.Idle.After = 0 }, "idle VMs are not deleted any more"},
+		"a longer time meanwhile": {func(r *idleRig, v *heldVM) { r.cfg.Idle.After = time.Hour }, "idle VMs are announced after 1h0m0s now"},
+		"more VMs are to be kept": {func(r *idleRig, v *heldVM) { r.cfg.Idle.MinVMs = 1 }, "at least 1 running VMs are kept"},
+		"suspended in between":    {func(r *idleRig, v *heldVM) { r.woke.boot -= time.Hour }, "the machine was suspended"},
+		"a change":                {func(r *idleRig, v *heldVM) { _, _, err := r.planChange(v.VM, VMChange{}); r.ok(err) }, "it was changed"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"cloudflash/agent/storage"
+	"cloudflash/agent/vm"
 )
 
 // databaseFile has what is intended. Without it the agent cannot tell which VMs are its
@@ -57,7 +58,7 @@ func ownerless(cfg Config) ([]string, error) {
 			return nil, err
 		}
 		for _, e := range entries {
-			if e.IsDir() && e.Name() != lostDir {
+			if e.IsDir() && e.Name() != vm.LostDir {
 				found = append(found, filepath.Join(dir, "vms", e.Name()))
 			}
 		}

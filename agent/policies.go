@@ -9,6 +9,7 @@ import (
 	"cloudflash/agent/fault"
 	"cloudflash/agent/policy"
 	"cloudflash/agent/state"
+	"cloudflash/agent/vm"
 )
 
 // rules are what all policies on this host go by.
@@ -46,13 +47,14 @@ func policyTarget(s state.View, ref string) (*vmRecord, error) {
 // SetPolicy replaces the policy that was set for a VM, or, where ref is empty, for
 // the host. A version that is not empty has to be the present one.
 func (a *Agent) SetPolicy(ctx context.Context, ref string, own PolicyLayer, version string) (policy.Policy, error) {
+	var l *vm.Lease
 	if ref != "" {
 		v, err := a.lookup(ref)
 		if err != nil {
 			return policy.Policy{}, err
 		}
-		v.work.Lock()
-		defer v.work.Unlock()
+		l = v.Work()
+		defer l.Release()
 		ref = v.ID
 	}
 	r, err := a.storePolicy(ref, own, version)
@@ -61,8 +63,8 @@ func (a *Agent) SetPolicy(ctx context.Context, ref string, own PolicyLayer, vers
 	}
 	if r == nil {
 		a.spawn(func(ctx context.Context) { a.settleAll(ctx) })
-	} else if v := a.known(r.ID); v != nil {
-		a.settle(context.WithoutCancel(ctx), v) // stored is stored, though nobody waits any more
+	} else {
+		a.settle(context.WithoutCancel(ctx), l) // stored is stored, though nobody waits any more
 	}
 	return a.Policy(ref)
 }

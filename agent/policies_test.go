@@ -16,7 +16,7 @@ import (
 )
 
 // scalingAgent knows a VM and nothing of a kernel.
-func scalingAgent(t testing.TB) (*Agent, *vm) {
+func scalingAgent(t testing.TB) (*Agent, *heldVM) {
 	t.Helper()
 	a := bare(t)
 	return a, a.add(t, vmRecord{
@@ -123,7 +123,7 @@ func TestPolicyIsRefused(t *testing.T) {
 			if got := fieldsOf(t, err); len(got) == 0 || got[0] != tt.want {
 				t.Errorf("%v: %v, want %s", err, got, tt.want)
 			}
-			if a.state.View().Policy().Gen != 0 || a.record(v).Own.Gen != 0 {
+			if a.state.View().Policy().Gen != 0 || a.record(v.VM).Own.Gen != 0 {
 				t.Error("it was stored")
 			}
 		})
@@ -193,7 +193,7 @@ func FuzzPolicyLayer(f *testing.F) {
 		if json.Unmarshal([]byte(text), &own) != nil {
 			t.Skip()
 		}
-		target := a.record(v)
+		target := a.record(v.VM)
 		if host {
 			target = nil
 		}
@@ -208,12 +208,12 @@ func FuzzPolicyLayer(f *testing.F) {
 		} else {
 			a.edit(t, v.ID, func(r *vmRecord) { r.Own.Layer = own })
 		}
-		p, _ := a.rules().Of(a.state.View(), a.record(v), a.roomFor())
+		p, _ := a.rules().Of(a.state.View(), a.record(v.VM), a.roomFor())
 		if _, err := autoscale.NewScaler(v.ID, p); err != nil {
 			t.Fatalf("%s was taken: %v", text, err)
 		}
 		for res, rule := range p.Rules {
-			if n := policy.Amounts(a.record(v).Spec)[res]; rule.Mode != autoscale.Off && (n < rule.Min || n > rule.Max) {
+			if n := policy.Amounts(a.record(v.VM).Spec)[res]; rule.Mode != autoscale.Off && (n < rule.Min || n > rule.Max) {
 				t.Fatalf("%s was taken, and the spec %v is not in %v to %v", text, n, rule.Min, rule.Max)
 			}
 		}

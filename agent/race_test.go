@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"cloudflash/agent/autoscale"
 	"cloudflash/agent/clock"
 	"cloudflash/agent/cloudlet"
 	"cloudflash/agent/fault"
@@ -17,7 +18,7 @@ import (
 	"cloudflash/agent/scaling"
 	"cloudflash/agent/state"
 	"cloudflash/agent/tokens"
-	"cloudflash/cgroup"
+	"cloudflash/agent/vm"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -26,7 +27,6 @@ import (
 // the race detector says what is wrong, and in the end memory is what is stored.
 func TestEveryChangeBesideEveryReader(t *testing.T) {
 	r := newIdleRig(t, policy.Idle{})
-	r.parent = new(cgroup.Parent)
 	r.scaling = r.newScaling()
 	const vms = 4
 	for i := range vms {
@@ -37,7 +37,7 @@ func TestEveryChangeBesideEveryReader(t *testing.T) {
 	r.ok(err)
 
 	ctx := t.Context()
-	some := func() *vm { return r.known(fmt.Sprint("vm", rand.IntN(vms))) }
+	some := func() *vm.VM { return r.known(fmt.Sprint("vm", rand.IntN(vms))) }
 	job := func() string { return fmt.Sprint("job", rand.IntN(20)) }
 	id := func() string {
 		if c := r.state.View().FindCloudlet(job()); c != nil {
@@ -48,22 +48,22 @@ func TestEveryChangeBesideEveryReader(t *testing.T) {
 	yes, no := true, false
 	var loop sync.Mutex
 
-	changes := map[string]func(v *vm) error{
-		"submit": func(v *vm) error {
+	changes := map[string]func(v *vm.VM) error{
+		"submit": func(v *vm.VM) error {
 			_, err := r.SubmitCloudlet(ctx, cloudlet.Submit{Name: job(), VM: v.ID, DeadlineSeconds: 0.01 + rand.Float64()})
 			return err
 		},
-		"place": func(*vm) error { return r.startQueued() },
-		"start": func(v *vm) error {
-			r.started(id(), v, nil, v.slice.Scope("cl"), guest.Running{PID: 1, StartedAt: time.Now()})
+		"place": func(*vm.VM) error { return r.startQueued() },
+		"start": func(v *vm.VM) error {
+			r.started(id(), v, nil, guest.Running{PID: 1, StartedAt: time.Now()})
 			return nil
 		},
-		"end": func(v *vm) error {
+		"end": func(v *vm.VM) error {
 			r.end(id(), v, cloudlet.End{}, Usage{CPUSeconds: 1}, clock.Now(), time.Now())
 			return nil
 		},
-		"lose": func(*vm) error { r.lose(id(), Usage{}); return nil },
-		"cancel": func(*vm) error {
+		"lose": func(*vm.VM) error { r.lose(id(), Usage{}); return nil },
+		"cancel": func(*vm.VM) error {
 			_, _ = r.CancelCloudlet(ctx, job())
 			c, err := r.SubmitCloudlet(ctx, cloudlet.Submit{}) // one that nobody else ends
 			if err != nil {
@@ -72,37 +72,37 @@ func TestEveryChangeBesideEveryReader(t *testing.T) {
 			_, err = r.CancelCloudlet(ctx, c.ID)
 			return err
 		},
-		"deadlines": func(*vm) error { r.enforceDeadlines(clock.SinceBoot()); return nil },
-		"thrash":    func(v *vm) error { r.killThrashing(v, id(), 1); return nil },
-		"keep":      func(v *vm) error { _, err := r.ChangeVM(ctx, v.ID, VMChange{Keep: &yes}); return err },
-		"unkeep":    func(v *vm) error { _, err := r.ChangeVM(ctx, v.ID, VMChange{Keep: &no}); return err },
-		"plan":      func(v *vm) error { _, _, err := r.planChange(v, VMChange{CPUs: new(0.5)}); return err },
-		"resize": func(v *vm) error {
+		"deadlines": func(*vm.VM) error { r.enforceDeadlines(clock.SinceBoot()); return nil },
+		"thrash":    func(v *vm.VM) error { r.killThrashing(v, id(), 1); return nil },
+		"keep":      func(v *vm.VM) error { _, err := r.ChangeVM(ctx, v.ID, VMChange{Keep: &yes}); return err },
+		"unkeep":    func(v *vm.VM) error { _, err := r.ChangeVM(ctx, v.ID, VMChange{Keep: &no}); return err },
+		"plan":      func(v *vm.VM) error { _, _, err := r.planChange(v, VMChange{CPUs: new(0.5)}); return err },
+		"resize": func(v *vm.VM) error {
 			return r.update(v, func(rec *vmRecord) {
 				rec.Spec.CPUs += 0.01
 				rec.Sized = scaling.Resized(rec, 0, rec.Spec.CPUs, 0)
 			})
 		},
-		"policy": func(v *vm) error { _, err := r.storePolicy(v.ID, PolicyLayer{}, ""); return err },
-		"host policy": func(*vm) error {
+		"policy": func(v *vm.VM) error { _, err := r.storePolicy(v.ID, PolicyLayer{}, ""); return err },
+		"host policy": func(*vm.VM) error {
 			_, err := r.storePolicy("", PolicyLayer{Rules: map[string]RuleChange{"all": {Up: new(0.9)}}}, "")
 			return err
 		},
-		"freeze": func(v *vm) error { _, err := r.storeFreezer(v, VMRunning, VMFrozen, "frozen"); return err },
-		"thaw":   func(v *vm) error { _, err := r.storeFreezer(v, VMFrozen, VMRunning, "thawed"); return err },
-		"fail":   func(v *vm) error { r.fail(v, errors.New("it was tried")); return nil },
-		"recover": func(v *vm) error {
+		"freeze": func(v *vm.VM) error { _, err := r.storeFreezer(v, VMRunning, VMFrozen, "frozen"); return err },
+		"thaw":   func(v *vm.VM) error { _, err := r.storeFreezer(v, VMFrozen, VMRunning, "thawed"); return err },
+		"fail":   func(v *vm.VM) error { r.fail(v, errors.New("it was tried")); return nil },
+		"recover": func(v *vm.VM) error {
 			_, err := r.setState(v, VMRunning, "", Event{Level: LevelInfo, Kind: "vm.recovered", VM: v.ID})
 			return err
 		},
-		"session": func(v *vm) error {
+		"session": func(v *vm.VM) error {
 			_, _, id, _, err := r.openSession(v.ID)
 			if err == nil {
 				r.closed(id)
 			}
 			return err
 		},
-		"create and delete": func(*vm) error {
+		"create and delete": func(*vm.VM) error {
 			v, _, err := r.admit(VMCreate{Name: "more", Spec: Spec{CPUs: 0.1, MemoryBytes: 32 * mib}}.withDefaults(r.cfg.Defaults), asked{})
 			if err != nil {
 				return err
@@ -120,13 +120,13 @@ func TestEveryChangeBesideEveryReader(t *testing.T) {
 				return nil
 			})
 		},
-		"token": func(*vm) error {
+		"token": func(*vm.VM) error {
 			if _, _, err := r.Tokens.Create("ci", tokens.RoleViewer); err != nil {
 				return err
 			}
 			return r.Tokens.Revoke("ci")
 		},
-		"decide": func(v *vm) error {
+		"decide": func(v *vm.VM) error {
 			return r.state.Update(func(tx *state.Tx) error {
 				seq := tx.AddDecision(Decision{VM: v.ID, Resource: "cpus", Action: "grow", Result: DecisionApplied})
 				d := *tx.Decision(seq)
@@ -135,20 +135,20 @@ func TestEveryChangeBesideEveryReader(t *testing.T) {
 				return nil
 			})
 		},
-		"limits": func(v *vm) error { // what readLimits does with what the kernel says
-			_ = r.readLimits(v) // there is no kernel
-			r.held.Lock()
-			defer r.held.Unlock()
-			v.limits, v.usage.StorageBytes = Limits{CPUs: new(rand.Float64())}, rand.Int64()
+		"limits": func(v *vm.VM) error {
+			l := v.Work()
+			defer l.Release()
+			_ = l.ReadLimits() // there is no kernel
+			l.Took(autoscale.CPU, rand.Float64(), 0)
 			return nil
 		},
-		"sample": func(*vm) error {
+		"sample": func(*vm.VM) error {
 			r.takeUsages(r.state.View(), time.Now())
 			r.watchIdle(time.Now())
 			r.publish(time.Now())
 			return nil
 		},
-		"scale": func(*vm) error {
+		"scale": func(*vm.VM) error {
 			loop.Lock() // there is one
 			defer loop.Unlock()
 			r.scaling.Round()

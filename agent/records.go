@@ -3,6 +3,7 @@ package agent
 import (
 	"cloudflash/agent/guest"
 	"cloudflash/agent/state"
+	"cloudflash/agent/vm"
 )
 
 // What the API shows as it is stored.
@@ -30,6 +31,22 @@ type (
 
 // TerminalSize is in characters.
 type TerminalSize = guest.TerminalSize
+
+// What a VM has in the kernel.
+type (
+	Limits = vm.Limits
+	GPU    = vm.GPU
+)
+
+// Modes of a VM's network.
+const (
+	NetworkNAT      = vm.NetworkNAT
+	NetworkIsolated = vm.NetworkIsolated
+	NetworkBridge   = vm.NetworkBridge
+)
+
+// StorageNone as Config.Storage leaves storage_bytes unenforced.
+const StorageNone = vm.StorageNone
 
 // What is stored in another form than it is shown in.
 type (
@@ -104,13 +121,3 @@ const (
 	DecisionFailed      = state.DecisionFailed
 	DecisionNoticed     = state.DecisionNoticed
 )
-
-// Each VM has 65,536 user ids of its own. They begin above the range that
-// systemd-nspawn uses (0x00080000-0x6FFFFFFF) and below 2^31.
-const (
-	uidFirst = 0x70000000
-	uidCount = 65536
-	maxSlots = 4094
-)
-
-func uidBase(slot int) uint32 { return uidFirst + uint32(slot)*uidCount }

@@ -4,8 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
+	"maps"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -17,16 +16,18 @@ import (
 	"cloudflash/agent/meter"
 	"cloudflash/agent/state"
 	"cloudflash/agent/tokens"
+	"cloudflash/agent/vm"
 	"cloudflash/cgroup"
 
 	"golang.org/x/sync/errgroup"
 )
 
-// load reads everything stored into memory.
-func (a *Agent) load() (err error) {
+// load reads everything stored into memory. Network owner is what the bridge of the VMs
+// says of whose it is.
+func (a *Agent) load(networkOwner string) (err error) {
 	m := clock.Now()
 	a.state, err = state.Load(a.store, state.Config{
-		MendVM:       func(r *vmRecord) { r.Network = withNetworkDefaults(r.Network) },
+		MendVM:       func(r *vmRecord) { r.Network = vm.NetworkDefaults(r.Network) },
 		MendCloudlet: func(r *cloudletRecord) { cloudlet.Rebase(r, m, a.boot) },
 		Heard:        a.heard,
 		Unstored:     a.unstored,
@@ -35,10 +36,37 @@ func (a *Agent) load() (err error) {
 		return err
 	}
 	a.Tokens = tokens.New(a.state, a.boot)
+	if a.platform, err = vm.New(a.platformConfig(networkOwner)); err != nil {
+		return err
+	}
 	for r := range a.state.View().VMs() {
-		a.vms[r.ID] = a.newVM(r)
+		a.vms[r.ID] = &heldVM{VM: a.platform.VM(r)}
 	}
 	return nil
+}
+
+func (a *Agent) platformConfig(networkOwner string) vm.Config {
+	return vm.Config{
+		Log:          a.log,
+		State:        a.state,
+		Parent:       a.parent,
+		Meter:        a.meter,
+		StateDir:     a.cfg.StateDir,
+		RunDir:       a.cfg.RunDir,
+		InitPath:     a.cfg.InitPath,
+		Binaries:     a.cfg.Binaries,
+		Erase:        a.cfg.Erase,
+		Storage:      a.cfg.Storage,
+		Overcommit:   a.cfg.Overcommit.Storage,
+		TrimAfter:    a.cfg.TrimAfter,
+		Bridge:       a.cfg.Bridge,
+		Pool:         a.cfg.NetworkPool,
+		ULA:          a.cfg.NetworkULA,
+		NetworkOwner: networkOwner,
+		UpkeepEvery:  a.cfg.UpkeepEvery,
+		High:         a.high,
+		VMs:          a.vmList,
+	}
 }
 
 // recover makes the kernel agree with the store after a start: VMs that live on
@@ -72,14 +100,20 @@ func (a *Agent) recover(ctx context.Context) error {
 	return err
 }
 
-func (a *Agent) vmList() []*vm {
+func (a *Agent) vmList() []*vm.VM {
 	a.held.Lock()
 	defer a.held.Unlock()
-	all := make([]*vm, 0, len(a.vms))
+	all := make([]*vm.VM, 0, len(a.vms))
 	for _, v := range a.vms {
-		all = append(all, v)
+		all = append(all, v.VM)
 	}
 	return all
+}
+
+func (a *Agent) heldVMs() []*heldVM {
+	a.held.Lock()
+	defer a.held.Unlock()
+	return slices.Collect(maps.Values(a.vms))
 }
 
 // recoverVMs recovers all VMs, some at a time. One that is stuck in the kernel
@@ -123,16 +157,16 @@ const recoverTimeout = 40 * time.Second
 
 // recoverVM does for one VM what its stored state asks for. One that cannot be
 // erased at once goes on being erased meanwhile.
-func (a *Agent) recoverVM(ctx context.Context, v *vm) {
+func (a *Agent) recoverVM(ctx context.Context, v *vm.VM) {
 	if a.record(v).State == VMDeleting {
 		a.spawn(func(ctx context.Context) { a.delete(ctx, v, 0) })
 		return
 	}
-	v.work.Lock()
-	defer v.work.Unlock()
+	l := v.Work()
+	defer l.Release()
 	work, cancel := context.WithTimeout(ctx, recoverTimeout)
 	defer cancel()
-	err := a.restore(work, v)
+	err := a.restore(work, l)
 	was := a.record(v).State
 	switch {
 	case ctx.Err() != nil:
@@ -146,53 +180,43 @@ func (a *Agent) recoverVM(ctx context.Context, v *vm) {
 	}
 }
 
-// restore realises a VM and settles what became of its cloudlets. The caller
-// holds v.work.
-func (a *Agent) restore(ctx context.Context, v *vm) error {
-	past, err := guest.ReadJournal(a.runDir(v.ID))
+// restore realises a VM and settles what became of its cloudlets.
+func (a *Agent) restore(ctx context.Context, l *vm.Lease) error {
+	past, err := guest.ReadJournal(l.RunDir())
 	if err != nil {
-		a.log.Warn("read journal", "vm", v.Name, "err", err)
+		a.log.Warn("read journal", "vm", l.Name, "err", err)
 	}
 	// An init that lives delivers its exits itself; one that is gone has left
 	// them in its journal, and its scopes still hold what was used.
-	if _, err := a.probeInit(ctx, v); errors.Is(err, guest.ErrGone) {
-		if err := a.settleDead(ctx, v, past); err != nil {
+	if l.InitIsGone(ctx) {
+		if err := a.settleDead(ctx, l.VM, past); err != nil {
 			return err
 		}
 	}
-	if err := a.resume(ctx, v); err != nil {
+	if err := a.resume(ctx, l); err != nil {
 		return err
 	}
-	if err := a.furnish(ctx, v); err != nil {
+	if err := l.Furnish(ctx); err != nil {
 		return err
 	}
-	h, err := a.realise(ctx, v)
+	running, err := l.Realise(ctx)
 	if err != nil {
 		return err
 	}
 	// Only then may more be placed: a cloudlet on its way would pass for one whose
 	// start was cut off.
-	if err := a.settleLiving(ctx, v, h.guest); err != nil {
-		return errors.Join(err, h.Close())
+	if err := a.settleLiving(ctx, l, running.Guest); err != nil {
+		return errors.Join(err, running.Close())
 	}
-	a.adopt(v, h)
+	a.adopt(l, running)
 	return nil
-}
-
-// probeInit reports ErrGone when no init of the VM lives.
-func (a *Agent) probeInit(ctx context.Context, v *vm) (bool, error) {
-	g, err := guest.Connect(ctx, a.guestConfig(v))
-	if err != nil {
-		return false, err
-	}
-	return true, g.Close()
 }
 
 // settleDead ends the cloudlets of an init that is gone: with their real result
 // where the journal has it, else as lost.
-func (a *Agent) settleDead(ctx context.Context, v *vm, past []guest.Exit) error {
-	if v.slice.Exists() {
-		if err := ignoreGone(v.slice.Kill(ctx)); err != nil {
+func (a *Agent) settleDead(ctx context.Context, v *vm.VM, past []guest.Exit) error {
+	if v.Slice().Exists() {
+		if err := ignoreGone(v.Slice().Kill(ctx)); err != nil {
 			return err
 		}
 	}
@@ -201,7 +225,7 @@ func (a *Agent) settleDead(ctx context.Context, v *vm, past []guest.Exit) error 
 		exits[e.ID] = e
 	}
 	for _, c := range a.cloudletsOf(v) {
-		scope := v.slice.Scope(scopeName(c.ID))
+		scope := v.Scope(c.ID)
 		if e, ok := exits[c.ID]; ok {
 			use := usageOf(meter.Read(scope))
 			end := cloudlet.End{Code: e.Code, Signal: e.Signal, OOM: use.OOMKills > 0}
@@ -220,7 +244,7 @@ func (a *Agent) settleDead(ctx context.Context, v *vm, past []guest.Exit) error 
 }
 
 // cloudletsOf are those that a VM has started and that have not ended.
-func (a *Agent) cloudletsOf(v *vm) []*cloudletRecord {
+func (a *Agent) cloudletsOf(v *vm.VM) []*cloudletRecord {
 	return slices.Collect(a.state.View().HoldIn(v.ID))
 }
 
@@ -252,7 +276,7 @@ func (a *Agent) storeLost(id string, use Usage) bool {
 
 // settleLiving compares the stored cloudlets of a VM with what its init knows.
 // What ended meanwhile arrives through the journal, not here.
-func (a *Agent) settleLiving(ctx context.Context, v *vm, g *guest.Guest) error {
+func (a *Agent) settleLiving(ctx context.Context, l *vm.Lease, g *guest.Guest) error {
 	processes, err := g.Processes(ctx)
 	if err != nil {
 		return err
@@ -261,7 +285,7 @@ func (a *Agent) settleLiving(ctx context.Context, v *vm, g *guest.Guest) error {
 	for _, p := range processes {
 		running[p.ID] = p
 	}
-	exits, err := guest.ReadJournal(a.runDir(v.ID))
+	exits, err := guest.ReadJournal(l.RunDir())
 	if err != nil {
 		return err
 	}
@@ -269,12 +293,12 @@ func (a *Agent) settleLiving(ctx context.Context, v *vm, g *guest.Guest) error {
 	for _, e := range exits {
 		ended[e.ID] = true
 	}
-	for _, c := range a.cloudletsOf(v) {
-		scope := v.slice.Scope(scopeName(c.ID))
+	for _, c := range a.cloudletsOf(l.VM) {
+		scope := l.Scope(c.ID)
 		run, lives := running[c.ID]
 		switch {
 		case lives:
-			a.started(c.ID, v, g, scope, run)
+			a.started(c.ID, l.VM, g, run)
 		case ended[c.ID]: // Guest.Run delivers it
 		case c.State == CloudletStarting:
 			if err := a.requeue(ctx, c.ID, scope); err != nil {
@@ -284,10 +308,10 @@ func (a *Agent) settleLiving(ctx context.Context, v *vm, g *guest.Guest) error {
 			a.lose(c.ID, usageOf(meter.Read(scope)))
 		}
 	}
-	if a.record(v).State == VMFrozen {
-		return a.eachScope(ctx, v, (*cgroup.Scope).Freeze)
+	if a.record(l.VM).State == VMFrozen {
+		return l.EachScope(ctx, (*cgroup.Scope).Freeze, a.isStarting)
 	}
-	return a.eachScope(ctx, v, (*cgroup.Scope).Thaw)
+	return l.EachScope(ctx, (*cgroup.Scope).Thaw, a.isStarting)
 }
 
 // requeue puts back a cloudlet whose process never came to be.
@@ -311,97 +335,17 @@ func (a *Agent) requeue(ctx context.Context, id string, scope *cgroup.Scope) err
 	})
 }
 
-// sweep removes what carries our mark and belongs to no VM: slices, run directories,
-// and scopes of cloudlets that have ended. Data is set aside.
+// sweep removes what carries our mark and belongs to no VM, or to a cloudlet that has
+// ended.
 func (a *Agent) sweep(ctx context.Context) error {
-	ids, err := a.parent.Slices()
-	if err != nil {
-		return err
-	}
-	for _, id := range ids {
-		if v := a.known(id); v != nil {
-			a.sweepScopes(ctx, v)
-			continue
-		}
-		s := a.parent.Slice(id)
-		if err := errors.Join(ignoreGone(s.Kill(ctx)), s.Remove(ctx)); err != nil {
-			a.log.Error("sweep slice", "id", id, "err", err)
-		}
-	}
-	known := map[string]bool{}
 	for _, v := range a.vmList() {
-		known[v.ID] = true
-	}
-	if err := a.network.Sweep(ctx, known); err != nil {
-		a.log.Error("sweep network", "err", err)
-	}
-	defer func() {
-		if err := a.sweepStorage(ctx); err != nil { // when their directories are gone
-			a.log.Error("sweep storage", "err", err)
-		}
-	}()
-	for _, root := range []string{a.cfg.RunDir, a.cfg.StateDir} {
-		entries, err := os.ReadDir(filepath.Join(root, "vms"))
-		if err != nil {
-			return err
-		}
-		for _, e := range entries {
-			if a.known(e.Name()) != nil || e.Name() == lostDir {
-				continue
+		v.SweepScopes(ctx, func() map[string]bool {
+			live := map[string]bool{}
+			for _, c := range a.cloudletsOf(v) {
+				live[c.ID] = true
 			}
-			remove := guest.RemoveTree
-			if root == a.cfg.StateDir && !a.cfg.Erase {
-				remove = a.setAside
-			}
-			if err := remove(filepath.Join(root, "vms", e.Name())); err != nil {
-				a.log.Error("sweep directory", "path", e.Name(), "err", err)
-			}
-		}
+			return live
+		})
 	}
-	return nil
+	return a.platform.Sweep(ctx)
 }
-
-// lostDir is where the data of VMs goes that no record knows, beside that of VMs: in
-// another file system it could not be moved to.
-const lostDir = ".lost"
-
-// setAside moves what nobody knows out of the way. Data is erased with its VM, or not
-// at all.
-func (a *Agent) setAside(path string) error {
-	lost := filepath.Join(filepath.Dir(path), lostDir)
-	if err := os.Mkdir(lost, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
-		return err
-	}
-	to := filepath.Join(lost, filepath.Base(path)+"-"+time.Now().UTC().Format("20060102T150405.000"))
-	if err := os.Rename(path, to); err != nil {
-		return err
-	}
-	a.note(Event{Level: LevelWarn, Kind: "data.set_aside",
-		Message: fmt.Sprintf("%s belongs to no VM and was moved to %s; delete it when nobody misses it", path, to)})
-	return nil
-}
-
-// sweepScopes removes the scopes of cloudlets that are over.
-func (a *Agent) sweepScopes(ctx context.Context, v *vm) {
-	names, err := v.slice.Scopes()
-	if err != nil {
-		a.log.Error("sweep scopes", "vm", v.Name, "err", err)
-		return
-	}
-	live := map[string]bool{initScope: true}
-	for _, c := range a.cloudletsOf(v) {
-		live[scopeName(c.ID)] = true
-	}
-	for _, name := range names {
-		if live[name] {
-			continue
-		}
-		s := v.slice.Scope(name)
-		if err := errors.Join(ignoreGone(s.Kill(ctx)), s.Remove(ctx)); err != nil {
-			a.log.Error("sweep scope", "vm", v.Name, "scope", name, "err", err)
-		}
-	}
-}
-
-// initScope is the leaf of a VM's init.
-const initScope = "init"

@@ -7,7 +7,6 @@ import (
 
 	"cloudflash/agent/advice"
 	"cloudflash/agent/meter"
-	"cloudflash/agent/network"
 	"cloudflash/agent/state"
 	"cloudflash/cgroup"
 )
@@ -56,34 +55,11 @@ func (a *Agent) runSampler(ctx context.Context) {
 // is free while the kernel is read.
 func (a *Agent) sampleAll(now time.Time) {
 	began := time.Now()
-	traffic, err := a.network.Counters()
+	traffic, err := a.platform.Traffic()
 	a.meter.Report("network", time.Since(began), err)
-	s := a.state.View()
-	a.held.Lock()
-	a.meter.TellHost(meter.HostGiven{VMs: s.VMCount(), Fragmentation: a.Pages.Fragmentation()})
-	var renewed []*vm
-	for _, v := range a.vms {
-		if v.probe != nil {
-			v.count(traffic)
-			if v.unsettled {
-				renewed = append(renewed, v)
-			}
-			v.probe.Tell(meter.Given{
-				Traffic:        meter.Traffic(v.before.Plus(v.traffic)),
-				GPUBusy:        v.gpuUse.busy,
-				GPUMemoryBytes: v.gpuUse.memory,
-				CPUsLimit:      v.limits.CPUs,
-				MemoryLimit:    v.limits.MemoryBytes,
-				MemoryHigh:     v.limits.MemoryHighBytes,
-				BandwidthLimit: v.limits.BandwidthBPS,
-				StorageBytes:   v.stored(),
-				StorageLimit:   v.limits.StorageBytes,
-			})
-		}
-	}
-	a.held.Unlock()
-	for _, v := range renewed {
-		a.keepTraffic(v)
+	a.meter.TellHost(meter.HostGiven{VMs: a.state.View().VMCount(), Fragmentation: a.Pages.Fragmentation()})
+	for _, v := range a.vmList() {
+		v.TellMeter(traffic)
 	}
 	a.meter.Pass(now)
 	if h := a.meter.Host(); !h.At.IsZero() {
@@ -98,8 +74,8 @@ func (a *Agent) takeUsages(s state.View, now time.Time) {
 	a.held.Lock()
 	defer a.held.Unlock()
 	for _, v := range a.vms {
-		if v.probe != nil {
-			v.takeUsage(v.probe.Last(), v.in(s).Thrashed)
+		if p := v.Probe(); p != nil {
+			v.takeUsage(p.Last(), v.Record(s).Thrashed)
 			a.advisor.Look(v.ID, v.Labels[advice.TemplateLabel], &v.usage)
 		}
 	}
@@ -114,74 +90,30 @@ func (a *Agent) takeUsages(s state.View, now time.Time) {
 	a.sampledAt = now
 }
 
-// count takes what a VM's link has counted. What cannot be read now is as before. A
-// link that has counted less is a new one: what the VM is said to have had does not
-// go back.
-func (v *vm) count(all map[string]network.Counters) {
-	c, ok := all[v.ID]
-	v.counted = ok
-	if !ok {
-		return
-	}
-	now := state.Traffic{
-		ReceivedBytes:   c.RxBytes,
-		SentBytes:       c.TxBytes,
-		ReceivedPackets: c.RxPackets,
-		SentPackets:     c.TxPackets,
-		DroppedPackets:  c.RxDropped + c.TxDropped,
-	}
-	if now.ReceivedBytes < v.traffic.ReceivedBytes || now.SentBytes < v.traffic.SentBytes {
-		v.before, v.unsettled = v.before.Plus(v.traffic), true
-	}
-	v.traffic = now
-}
-
-// keepTraffic stores what links had counted that are gone now. What cannot be stored
-// is tried again at the next sample.
-func (a *Agent) keepTraffic(v *vm) {
-	a.held.Lock()
-	before := v.before
-	a.held.Unlock()
-	if a.update(v, func(rec *vmRecord) { rec.Traffic = before }) != nil {
-		return // it has logged why
-	}
-
-	a.held.Lock()
-	defer a.held.Unlock()
-	v.unsettled = v.before != before
-}
-
-// stored is what a VM's files take; nil where nobody counts it.
-func (v *vm) stored() *int64 {
-	if v.limits.StorageBytes == nil {
-		return nil
-	}
-	return new(v.usage.StorageBytes)
-}
-
 // takeUsage keeps what the files of the slice do not tell: so many cloudlets were
 // killed because the VM thrashed.
-func (v *vm) takeUsage(s meter.Sample, thrashed int64) {
+func (v *heldVM) takeUsage(s meter.Sample, thrashed int64) {
 	if s.At.IsZero() {
 		return
 	}
-	storage := v.usage.StorageBytes // read with the limits
 	v.usage = usageOf(s)
-	v.usage.StorageBytes = storage
+	v.usage.StorageBytes = v.StoredBytes()
 	v.usage.OOMKills += thrashed
-	v.usage.GPUMemoryBytes, v.usage.GPUBusy = v.gpuUse.memory, v.gpuUse.busy
+	use := v.GPUUse()
+	v.usage.GPUMemoryBytes, v.usage.GPUBusy = use.MemoryBytes, use.Busy
 }
 
 // refreshLimits reads back what the kernel has, should somebody else write it.
 func (a *Agent) refreshLimits() {
 	for _, v := range a.vmList() {
-		if !v.work.TryLock() {
+		l := v.TryWork()
+		if l == nil {
 			continue // somebody is changing it and reads it back
 		}
-		if err := a.readLimits(v); err != nil && !errors.Is(err, cgroup.ErrGone) {
+		if err := l.ReadLimits(); err != nil && !errors.Is(err, cgroup.ErrGone) {
 			a.log.Warn("read limits", "vm", v.Name, "err", err)
 		}
-		v.work.Unlock()
+		l.Release()
 	}
 }
 

@@ -24,7 +24,7 @@ func TestSystemMeteringLeavesNothing(t *testing.T) {
 				now, err := l.VM(v.ID)
 				return err == nil && now.Usage.AnonBytes > 0 && now.Usage.Periods > 0
 			}, "the VM is metered")
-			if err := os.WriteFile(filepath.Join(l.dataDir(v.ID), "enough"), nil, 0o644); err != nil {
+			if err := os.WriteFile(filepath.Join(l.known(v.ID).DataDir(), "enough"), nil, 0o644); err != nil {
 				t.Fatal(err)
 			}
 			if c := l.ended(runs[i].ID); c.Usage.CPUSeconds <= 0 || c.Usage.UserSeconds <= 0 {

@@ -11,6 +11,7 @@ import (
 	"cloudflash/agent/policy"
 	"cloudflash/agent/scaling"
 	"cloudflash/agent/state"
+	"cloudflash/agent/vm"
 	"cloudflash/cgroup"
 )
 
@@ -70,50 +71,50 @@ func (a *Agent) roomNow(s state.View) autoscale.Room {
 }
 
 // settle brings the limits of a VM in line with a policy that was changed: those
-// that are not scaled any more are the spec's again. The caller holds v.work.
-func (a *Agent) settle(ctx context.Context, v *vm) {
+// that are not scaled any more are the spec's again.
+func (a *Agent) settle(ctx context.Context, l *vm.Lease) {
 	ctx, cancel := context.WithTimeout(ctx, kernelTimeout)
 	defer cancel()
-	if err := a.settleLimits(ctx, v); err != nil && !errors.Is(err, cgroup.ErrGone) {
-		a.note(Event{Level: LevelWarn, Kind: "autoscale.failed", VM: v.ID,
-			Message: fmt.Sprintf("the limits of VM %s stay as autoscaling has set them: %v", v.Name, err)})
+	if err := a.settleLimits(ctx, l); err != nil && !errors.Is(err, cgroup.ErrGone) {
+		a.note(Event{Level: LevelWarn, Kind: "autoscale.failed", VM: l.ID,
+			Message: fmt.Sprintf("the limits of VM %s stay as autoscaling has set them: %v", l.Name, err)})
 	}
 }
 
-func (a *Agent) settleLimits(ctx context.Context, v *vm) error {
+func (a *Agent) settleLimits(ctx context.Context, l *vm.Lease) error {
 	s := a.state.View()
-	next := *v.in(s)
+	next := *l.Record(s)
 	p, _ := a.rules().Of(s, &next, a.roomFor())
 	next.Sized = scaling.Unsized(&next, func(res autoscale.Resource) bool { return p.Rules[res].Mode != autoscale.Auto })
 	if next.State != VMRunning && next.State != VMFrozen {
 		return nil
 	}
-	stays, err := a.leave(ctx, v, &next)
+	stays, err := a.leave(ctx, l, &next)
 	if err != nil {
 		return err
 	}
-	if err := a.update(v, func(rec *vmRecord) { rec.Sized = next.Sized }); err != nil {
+	if err := a.update(l.VM, func(rec *vmRecord) { rec.Sized = next.Sized }); err != nil {
 		return err
 	}
-	if err := a.applyLimits(ctx, v); err != nil {
+	if err := l.ApplyLimits(ctx); err != nil {
 		return err
 	}
-	a.expect(v)
+	a.expect(l.VM)
 	return stays
 }
 
 // leave lets a VM keep, of what autoscaling has lent it, what is in use: memory and
 // storage cannot be taken away from it as cores can. Stays says what that is.
-func (a *Agent) leave(ctx context.Context, v *vm, next *vmRecord) (stays, err error) {
-	old := a.record(v)
-	if err := shrinkMemory(ctx, v.slice, next.Size().MemoryBytes); err != nil {
+func (a *Agent) leave(ctx context.Context, l *vm.Lease, next *vmRecord) (stays, err error) {
+	old := a.record(l.VM)
+	if err := l.ShrinkMemory(ctx, next.Size().MemoryBytes); err != nil {
 		if !errors.Is(err, fault.ErrConflict) {
 			return nil, err
 		}
 		stays = err
 		next.Sized = scaling.Keeping(next, old, autoscale.Memory)
 	}
-	if err := a.checkStorage(v, next.Size().StorageBytes); err != nil {
+	if err := l.CheckStorage(next.Size().StorageBytes); err != nil {
 		stays = errors.Join(stays, err)
 		next.Sized = scaling.Keeping(next, old, autoscale.Storage)
 	}
@@ -123,40 +124,39 @@ func (a *Agent) leave(ctx context.Context, v *vm, next *vmRecord) (stays, err er
 // resume brings what autoscaling has set up to date before a new agent takes a VM
 // over. The one before may have been killed after it stored a policy, and before it
 // settled the limits; or after it stored that memory is to shrink, and before it did:
-// what the VM has taken since is left to it, up to the limit that the kernel has. The
-// caller holds v.work.
-func (a *Agent) resume(ctx context.Context, v *vm) error {
+// what the VM has taken since is left to it, up to the limit that the kernel has.
+func (a *Agent) resume(ctx context.Context, l *vm.Lease) error {
 	s := a.state.View()
-	old := v.in(s)
+	old := l.Record(s)
 	next := *old
 	p, _ := a.rules().Of(s, old, a.roomFor())
 	next.Sized = scaling.Unsized(old, func(res autoscale.Resource) bool { return p.Rules[res].Mode != autoscale.Auto })
-	if v.slice.Exists() {
-		if err := a.resumeMemory(ctx, v, &next); err != nil {
+	if l.Slice().Exists() {
+		if err := a.resumeMemory(ctx, l, &next); err != nil {
 			return err
 		}
-		if err := a.checkStorage(v, next.Size().StorageBytes); err != nil {
+		if err := l.CheckStorage(next.Size().StorageBytes); err != nil {
 			next.Sized = scaling.Keeping(&next, old, autoscale.Storage)
 		}
 	}
 	if maps.Equal(next.Sized, old.Sized) {
 		return nil
 	}
-	return a.update(v, func(rec *vmRecord) { rec.Sized = next.Sized })
+	return a.update(l.VM, func(rec *vmRecord) { rec.Sized = next.Sized })
 }
 
 // resumeMemory leaves a VM the memory.max that it has where it uses more than it
 // should have.
-func (a *Agent) resumeMemory(ctx context.Context, v *vm, next *vmRecord) error {
-	err := shrinkMemory(ctx, v.slice, next.Size().MemoryBytes)
+func (a *Agent) resumeMemory(ctx context.Context, l *vm.Lease, next *vmRecord) error {
+	err := l.ShrinkMemory(ctx, next.Size().MemoryBytes)
 	if !errors.Is(err, fault.ErrConflict) {
 		return ignoreGone(err)
 	}
-	k, err := v.slice.Limits()
+	k, err := l.Slice().Limits()
 	if err != nil {
 		return err
 	}
-	use, err := memoryInUse(v.slice)
+	use, err := l.MemoryInUse()
 	if err != nil {
 		return err
 	}
@@ -165,7 +165,7 @@ func (a *Agent) resumeMemory(ctx context.Context, v *vm, next *vmRecord) error {
 		most = *k.MemoryMax
 	}
 	next.Sized = scaling.Resized(next, autoscale.Memory, float64(most), float64(most))
-	a.log.Warn("a VM uses more memory than its limit was to be", "vm", v.Name, "bytes", use, "limit", most)
+	a.log.Warn("a VM uses more memory than its limit was to be", "vm", l.Name, "bytes", use, "limit", most)
 	return nil
 }
 
@@ -175,8 +175,8 @@ func (a *Agent) settleAll(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
-		v.work.Lock()
-		a.settle(ctx, v)
-		v.work.Unlock()
+		l := v.Work()
+		a.settle(ctx, l)
+		l.Release()
 	}
 }

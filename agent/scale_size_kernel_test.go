@@ -5,14 +5,16 @@ import (
 
 	"cloudflash/agent/autoscale"
 	"cloudflash/agent/cloudlet"
+	"cloudflash/agent/network"
 	"cloudflash/agent/policy"
 	"cloudflash/agent/scaling"
+	"cloudflash/agent/vm"
 	"cloudflash/cgroup"
 )
 
 // holding is a VM that uses 100 MiB of 256, of which its spec is 64: autoscaling has
 // lent it the rest, and a core and a half besides.
-func holding(t *testing.T, l *live) *vm {
+func holding(t *testing.T, l *live) *vm.VM {
 	t.Helper()
 	made := l.create("web", Spec{CPUs: 0.5, MemoryBytes: 64 * mib})
 	v := l.known(made.ID)
@@ -24,10 +26,10 @@ func holding(t *testing.T, l *live) *vm {
 }
 
 // lend stores limits as autoscaling does, and has the kernel keep them.
-func lend(t *testing.T, l *live, v *vm, bytes int64, cpus float64) {
+func lend(t *testing.T, l *live, v *vm.VM, bytes int64, cpus float64) {
 	t.Helper()
-	v.work.Lock()
-	defer v.work.Unlock()
+	lease := v.Work()
+	defer lease.Release()
 	err := l.update(v, func(rec *vmRecord) {
 		rec.Sized = scaling.Resized(rec, autoscale.Memory, float64(bytes), float64(bytes))
 		rec.Sized = scaling.Resized(rec, autoscale.CPU, cpus, 0)
@@ -35,7 +37,7 @@ func lend(t *testing.T, l *live, v *vm, bytes int64, cpus float64) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := l.applyLimits(t.Context(), v); err != nil {
+	if err := lease.ApplyLimits(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -103,12 +105,17 @@ func TestSystemLinkHasItsScaledBandwidth(t *testing.T) {
 	if err := l.update(v, func(rec *vmRecord) { rec.Sized = scaling.Resized(rec, autoscale.Bandwidth, 20e6, 0) }); err != nil {
 		t.Fatal(err)
 	}
-	v.work.Lock()
-	defer v.work.Unlock()
-	if err := l.connect(t.Context(), v, made.InitPID); err != nil {
+	lease := v.Work()
+	defer lease.Release()
+	if err := lease.Connect(t.Context(), made.InitPID); err != nil {
 		t.Fatal(err)
 	}
-	if down, up, err := l.network.Rate(v.ID); err != nil || down != 20e6 || up != 20e6 {
+	n, err := network.New(network.Config{Bridge: l.cfg.Bridge})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer n.Close()
+	if down, up, err := n.Rate(v.ID); err != nil || down != 20e6 || up != 20e6 {
 		t.Errorf("%d down, %d up, %v", down, up, err)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"cloudflash/agent/autoscale"
 	"cloudflash/agent/guest"
 	"cloudflash/agent/meter"
 	"cloudflash/agent/state"
@@ -40,13 +41,17 @@ func fakeVMs(b testing.TB, n int) *Agent {
 			State: VMRunning,
 			Spec:  Spec{CPUs: 0.5, MemoryBytes: 64 * mib, StorageBytes: gib, BandwidthBPS: 100e6, PIDs: 100},
 		})
-		v.guest = new(guest.Guest)
-		v.limits = Limits{CPUs: new(0.5), MemoryBytes: new(64 * mib), MemoryHighBytes: new(57 * mib),
-			StorageBytes: new(gib), BandwidthBPS: new(int64(100e6))}
-		var err error
-		if v.probe, err = a.meter.VM(v.ID, captured(dir)); err != nil {
+		p, err := a.meter.VM(v.ID, captured(dir))
+		if err != nil {
 			b.Fatal(err)
 		}
+		v.runs(new(guest.Guest), p)
+		l := v.Work()
+		l.Took(autoscale.CPU, 0.5, 0)
+		l.Took(autoscale.Memory, 64*float64(mib), 57*float64(mib))
+		l.Took(autoscale.Storage, float64(gib), 0)
+		l.Took(autoscale.Bandwidth, 100e6, 0)
+		l.Release()
 	}
 	a.meter.Pass(time.Now())
 	return a
@@ -57,7 +62,6 @@ func fakeVMs(b testing.TB, n int) *Agent {
 func BenchmarkStatus(b *testing.B) {
 	for _, ended := range []int{0, state.KeepEnded} {
 		a := fakeVMs(b, 1000)
-		a.parent = new(cgroup.Parent)
 		a.scaling = a.newScaling()
 		a.must(b, func(tx *state.Tx) {
 			for i := range ended {

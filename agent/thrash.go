@@ -4,28 +4,31 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"strings"
 
 	"cloudflash/agent/clock"
 	"cloudflash/agent/state"
 	"cloudflash/agent/thrash"
+	"cloudflash/agent/vm"
 	"cloudflash/cgroup"
 )
 
 // endThrash kills the biggest cloudlet of every VM that thrashes.
 func (a *Agent) endThrash() {
 	s := a.state.View()
-	for _, v := range a.vmList() {
-		running := v.in(s).State == VMRunning
+	for _, v := range a.heldVMs() {
+		limit := v.Limits().MemoryBytes
+		if limit == nil || v.Probe() == nil || v.Record(s).State != VMRunning {
+			continue
+		}
 		a.held.Lock()
-		limit, use, ok := v.limits.MemoryBytes, v.usage, running && v.probe != nil
+		use := v.usage
 		a.held.Unlock()
-		if !ok || limit == nil || !v.thrash.Observe(use, *limit, func() (thrash.Cache, error) { return cacheOf(v.slice) }) {
+		if !v.thrash.Observe(use, *limit, func() (thrash.Cache, error) { return cacheOf(v.Slice()) }) {
 			continue
 		}
 		v.thrash = thrash.Watch{}
-		if id, size := biggest(v); id != "" {
-			a.killThrashing(v, id, size)
+		if id, size := biggest(v.VM); id != "" {
+			a.killThrashing(v.VM, id, size)
 		}
 	}
 }
@@ -42,14 +45,10 @@ func cacheOf(o *cgroup.Slice) (thrash.Cache, error) {
 }
 
 // biggest is the cloudlet or session with the most memory.
-func biggest(v *vm) (id string, size int64) {
-	names, _ := v.slice.Scopes() // a VM that is gone has none
-	for _, name := range names {
-		is, ok := strings.CutPrefix(name, scopeName(""))
-		if !ok {
-			continue // its init
-		}
-		r, err := v.slice.Scope(name).OpenReader()
+func biggest(v *vm.VM) (id string, size int64) {
+	ids, _ := v.ScopeIDs() // a VM that is gone has none
+	for _, is := range ids {
+		r, err := v.Scope(is).OpenReader()
 		if err != nil {
 			continue
 		}
@@ -62,7 +61,7 @@ func biggest(v *vm) (id string, size int64) {
 }
 
 // killThrashing stores why before it kills: the exit may be read by another agent.
-func (a *Agent) killThrashing(v *vm, id string, size int64) {
+func (a *Agent) killThrashing(v *vm.VM, id string, size int64) {
 	said := "VM %s stood still at its memory limit, reading its programs again and again: %s, with %d MiB, is killed"
 	e := Event{Level: LevelWarn, Kind: "vm.thrashing", VM: v.ID, Data: map[string]any{"memory_bytes": size, "seconds": thrash.Samples}}
 	ending := false
@@ -83,7 +82,7 @@ func (a *Agent) killThrashing(v *vm, id string, size int64) {
 			ending = true
 			return nil
 		}
-		rec := *v.in(tx.View)
+		rec := *v.Record(tx.View)
 		rec.Thrashed++
 		tx.PutVM(rec)
 		tx.Tell(e)
@@ -97,7 +96,7 @@ func (a *Agent) killThrashing(v *vm, id string, size int64) {
 		hold.killing = true
 	}
 	a.held.Unlock()
-	scope := v.slice.Scope(scopeName(id))
+	scope := v.Scope(id)
 	a.spawn(func(ctx context.Context) {
 		if err := ignoreGone(scope.Kill(ctx)); err != nil {
 			a.log.Error("kill what thrashes", "vm", v.Name, "err", err)

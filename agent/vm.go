@@ -2,20 +2,6 @@ package agent
 
 import "time"
 
-// Limits is what the slice is allowed now, read back from the kernel. A nil
-// field is not enforced by this agent on this host.
-type Limits struct {
-	CPUs            *float64 `json:"cpus"`
-	MemoryBytes     *int64   `json:"memory_bytes"`
-	MemoryHighBytes *int64   `json:"memory_high_bytes"`
-	SwapBytes       *int64   `json:"swap_bytes"`
-	StorageBytes    *int64   `json:"storage_bytes"`
-	BandwidthBPS    *int64   `json:"bandwidth_bps"`
-	GPUs            *int     `json:"gpus"`
-	IO              *IO      `json:"io"`
-	PIDs            *int64   `json:"pids"`
-}
-
 // VM is a named share of the host.
 type VM struct {
 	ID        string            `json:"id"`

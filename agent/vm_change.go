@@ -11,7 +11,7 @@ import (
 	"cloudflash/agent/policy"
 	"cloudflash/agent/scaling"
 	"cloudflash/agent/state"
-	"cloudflash/cgroup"
+	"cloudflash/agent/vm"
 )
 
 // ChangeVM resizes a VM live. A change that the kernel refuses leaves the VM as
@@ -24,54 +24,54 @@ func (a *Agent) ChangeVM(ctx context.Context, ref string, ch VMChange) (VM, erro
 	if ch.Keep != nil && ch == (VMChange{Keep: ch.Keep}) {
 		return a.keep(v, *ch.Keep)
 	}
-	v.work.Lock()
-	defer v.work.Unlock()
-	return a.change(ctx, v, ch, func(*vmRecord) {})
+	l := v.Work()
+	defer l.Release()
+	return a.change(ctx, l, ch, func(*vmRecord) {})
 }
 
-// change is ChangeVM for who holds v.work and has more to store along with it.
-func (a *Agent) change(ctx context.Context, v *vm, ch VMChange, also func(next *vmRecord)) (VM, error) {
+// change is ChangeVM for who has more to store along with it.
+func (a *Agent) change(ctx context.Context, l *vm.Lease, ch VMChange, also func(next *vmRecord)) (VM, error) {
 	work, cancel := context.WithTimeout(context.WithoutCancel(ctx), kernelTimeout)
 	defer cancel()
-	old, next, err := a.planChange(v, ch)
+	old, next, err := a.planChange(l.VM, ch)
 	if err != nil {
 		return VM{}, err
 	}
 	also(&next)
 	if !reflect.DeepEqual(old, next) {
-		if err := a.resize(work, v, old, next); err != nil {
+		if err := a.resize(work, l, old, next); err != nil {
 			return VM{}, err
 		}
 	}
 	if ch.Autoscale != nil {
-		a.settle(work, v)
+		a.settle(work, l)
 	}
 	if ch.Keep != nil {
-		return a.keep(v, *ch.Keep)
+		return a.keep(l.VM, *ch.Keep)
 	}
-	return a.VM(v.ID)
+	return a.VM(l.ID)
 }
 
-// resize makes of a VM what its next record says. The caller holds v.work.
-func (a *Agent) resize(work context.Context, v *vm, old, next vmRecord) error {
+// resize makes of a VM what its next record says.
+func (a *Agent) resize(work context.Context, l *vm.Lease, old, next vmRecord) error {
 	// Ask before storing: a limit that cannot hold must not become the intent.
-	if err := a.checkStorage(v, next.Size().StorageBytes); err != nil {
+	if err := l.CheckStorage(next.Size().StorageBytes); err != nil {
 		return err
 	}
-	if err := shrinkMemory(work, v.slice, next.Size().MemoryBytes); err != nil {
+	if err := l.ShrinkMemory(work, next.Size().MemoryBytes); err != nil {
 		return err
 	}
-	if err := a.update(v, func(rec *vmRecord) { intoRecord(&next, rec) }); err != nil {
+	if err := a.update(l.VM, func(rec *vmRecord) { intoRecord(&next, rec) }); err != nil {
 		return err
 	}
 	began := time.Now()
-	if err := a.applyLimits(work, v); err != nil {
-		return a.undoChange(work, v, old, err)
+	if err := l.ApplyLimits(work); err != nil {
+		return a.undoChange(work, l, old, err)
 	}
-	a.expect(v)
+	a.expect(l.VM)
 	if old.Spec != next.Spec {
-		a.note(Event{Level: LevelInfo, Kind: "vm.resized", VM: v.ID,
-			Message: fmt.Sprintf("VM %s resized: %s → %s", v.Name, old.Spec, next.Spec),
+		a.note(Event{Level: LevelInfo, Kind: "vm.resized", VM: l.ID,
+			Message: fmt.Sprintf("VM %s resized: %s → %s", l.Name, old.Spec, next.Spec),
 			Data:    map[string]any{"from": old.Spec, "to": next.Spec, "kernel_seconds": time.Since(began).Seconds()}})
 	}
 	a.poke()
@@ -81,9 +81,9 @@ func (a *Agent) resize(work context.Context, v *vm, old, next vmRecord) error {
 // planChange returns the record of a VM and what a change makes of it. It is a change
 // itself, of nothing: what takes an idle VM away comes before it, or sees that the VM
 // is not idle.
-func (a *Agent) planChange(v *vm, ch VMChange) (old, next vmRecord, err error) {
+func (a *Agent) planChange(v *vm.VM, ch VMChange) (old, next vmRecord, err error) {
 	err = a.state.Update(func(tx *state.Tx) error {
-		old = *v.in(tx.View)
+		old = *v.Record(tx.View)
 		next, err = a.planned(tx.View, old, ch)
 		if err == nil {
 			a.touch(v.ID, "it was changed")
@@ -110,7 +110,7 @@ func (a *Agent) planned(s state.View, old vmRecord, ch VMChange) (vmRecord, erro
 	if err := a.cfg.Ranges.Check(next.Spec); err != nil {
 		return next, err
 	}
-	if _, err := a.limitsFor(next.Spec, cgroup.Max); err != nil {
+	if err := a.platform.CheckSpec(next.Spec); err != nil {
 		return next, err
 	}
 	if next.Spec != old.Spec {
@@ -161,8 +161,8 @@ func set[T any](field *T, v *T) {
 	}
 }
 
-func (a *Agent) undoChange(ctx context.Context, v *vm, old vmRecord, cause error) error {
-	if err := a.updateAnyway(v, func(rec *vmRecord) {
+func (a *Agent) undoChange(ctx context.Context, l *vm.Lease, old vmRecord, cause error) error {
+	if err := a.updateAnyway(l.VM, func(rec *vmRecord) {
 		gen := rec.Own.Gen
 		intoRecord(&old, rec)
 		if gen != rec.Own.Gen {
@@ -171,50 +171,13 @@ func (a *Agent) undoChange(ctx context.Context, v *vm, old vmRecord, cause error
 	}); err != nil {
 		return err
 	}
-	if err := a.applyLimits(ctx, v); err != nil {
-		a.log.Error("undo resize", "vm", v.Name, "err", err)
+	if err := l.ApplyLimits(ctx); err != nil {
+		a.log.Error("undo resize", "vm", l.Name, "err", err)
 	}
-	a.expect(v)
-	return fmt.Errorf("resize VM %s: %w", v.Name, cause)
+	a.expect(l.VM)
+	return fmt.Errorf("resize VM %s: %w", l.Name, cause)
 }
 
 func wrongState(v *vmRecord, verb string) error {
 	return fault.Refuse(fault.ErrConflict, "wrong_state", "", "VM %s is %s and cannot be %s", v.Name, v.State, verb)
-}
-
-// limitsFrom turns what the slice has into what the API shows.
-func limitsFrom(k cgroup.Limits) Limits {
-	l := Limits{MemoryBytes: k.MemoryMax, MemoryHighBytes: k.MemoryHigh, SwapBytes: k.SwapMax}
-	if k.CPU != nil && k.CPU.Quota > 0 {
-		cpus := float64(k.CPU.Quota) / float64(k.CPU.Period)
-		l.CPUs = &cpus
-	}
-	if k.MemoryHigh != nil && *k.MemoryHigh == cgroup.Max {
-		l.MemoryHighBytes = nil
-	}
-	if k.PIDsMax != nil {
-		n := *k.PIDsMax - initThreads
-		l.PIDs = &n
-	}
-	l.IO = ioFrom(k.IO)
-	return l
-}
-
-func ioFrom(devices []cgroup.IODevice) *IO {
-	unlimited := func(n int64) int64 {
-		if n == cgroup.Max {
-			return 0
-		}
-		return n
-	}
-	var io IO
-	for _, d := range devices { // one device backs the state directory
-		io = IO{
-			ReadBPS:   unlimited(d.ReadBPS),
-			WriteBPS:  unlimited(d.WriteBPS),
-			ReadIOPS:  unlimited(d.ReadIOPS),
-			WriteIOPS: unlimited(d.WriteIOPS),
-		}
-	}
-	return &io
 }

@@ -11,6 +11,7 @@ import (
 	"cloudflash/agent/cloudlet"
 	"cloudflash/agent/fault"
 	"cloudflash/agent/state"
+	"cloudflash/agent/vm"
 )
 
 // deleteTimeout bounds one try to erase a VM. Processes stuck in the kernel can
@@ -77,13 +78,13 @@ func markDeleting(tx *state.Tx, r *vmRecord, why ...Event) (op Operation, starte
 }
 
 // delete ends the cloudlets of a VM in state deleting, then erases it.
-func (a *Agent) delete(ctx context.Context, v *vm, grace time.Duration) {
+func (a *Agent) delete(ctx context.Context, v *vm.VM, grace time.Duration) {
 	a.terminate(ctx, v, grace)
 	work, cancel := context.WithTimeout(ctx, deleteTimeout)
 	defer cancel()
-	v.work.Lock()
-	defer v.work.Unlock()
-	if err := a.erase(work, v); err != nil {
+	l := v.Work()
+	defer l.Release()
+	if err := l.Erase(work); err != nil {
 		a.deleteFailed(v, err)
 		return
 	}
@@ -108,8 +109,8 @@ func (a *Agent) delete(ctx context.Context, v *vm, grace time.Duration) {
 
 // terminate sends SIGTERM to the cloudlets of a VM and waits until they have
 // ended or grace is over.
-func (a *Agent) terminate(ctx context.Context, v *vm, grace time.Duration) {
-	g := a.guestOf(v)
+func (a *Agent) terminate(ctx context.Context, v *vm.VM, grace time.Duration) {
+	g := v.Guest()
 	var ids []string
 	for c := range a.state.View().HoldIn(v.ID) {
 		if c.State == CloudletRunning {
@@ -136,7 +137,7 @@ func (a *Agent) terminate(ctx context.Context, v *vm, grace time.Duration) {
 	}
 }
 
-func (a *Agent) deleteFailed(v *vm, cause error) {
+func (a *Agent) deleteFailed(v *vm.VM, cause error) {
 	_ = a.state.UpdateAnyway(func(tx *state.Tx) error { // it has logged why; the VM is deleted again at the next start
 		finish(tx, v.ID, cause)
 		if r := tx.VM(v.ID); r != nil {

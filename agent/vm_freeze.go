@@ -4,9 +4,9 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"strings"
 
 	"cloudflash/agent/state"
+	"cloudflash/agent/vm"
 	"cloudflash/cgroup"
 )
 
@@ -29,13 +29,13 @@ func (a *Agent) switchFreezer(ctx context.Context, ref string, from, to VMState,
 	}
 	work, cancel := context.WithTimeout(context.WithoutCancel(ctx), kernelTimeout)
 	defer cancel()
-	v.work.Lock()
-	defer v.work.Unlock()
+	l := v.Work()
+	defer l.Release()
 	out, err := a.storeFreezer(v, from, to, verb)
 	if err != nil || out.State != to {
 		return out, err
 	}
-	if err := a.eachScope(work, v, act); err != nil {
+	if err := l.EachScope(work, act, a.isStarting); err != nil {
 		return out, fmt.Errorf("VM %s: %w", v.Name, err)
 	}
 	return a.VM(v.ID)
@@ -43,9 +43,9 @@ func (a *Agent) switchFreezer(ctx context.Context, ref string, from, to VMState,
 
 // storeFreezer stores the new state of the VM and of its cloudlets. It runs
 // before the kernel acts; recovery repeats the act.
-func (a *Agent) storeFreezer(v *vm, from, to VMState, verb string) (VM, error) {
+func (a *Agent) storeFreezer(v *vm.VM, from, to VMState, verb string) (VM, error) {
 	err := a.state.Update(func(tx *state.Tx) error {
-		r := v.in(tx.View)
+		r := v.Record(tx.View)
 		if r.State == to {
 			return nil // said again: done again, harmless
 		}
@@ -81,40 +81,23 @@ func (a *Agent) storeFreezer(v *vm, from, to VMState, verb string) (VM, error) {
 	return a.VM(v.ID)
 }
 
-// eachScope freezes or thaws the scope of every cloudlet and session of a VM that
-// has its process. The init waits for one that is about to have it, so that must
-// not be frozen; started and sessionStarted freeze it as soon as it may be.
-func (a *Agent) eachScope(ctx context.Context, v *vm, act func(*cgroup.Scope, context.Context) error) error {
-	names, err := v.slice.Scopes()
-	if err != nil {
-		return err
-	}
-	for _, name := range names {
-		if name == initScope || a.isStarting(name) {
-			continue
-		}
-		if err := ignoreGone(act(v.slice.Scope(name), ctx)); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 // freezeLate freezes a scope whose VM was frozen while its process started.
-func (a *Agent) freezeLate(ctx context.Context, v *vm, scope *cgroup.Scope) error {
+func (a *Agent) freezeLate(ctx context.Context, v *vm.VM, scope *cgroup.Scope) error {
 	if a.record(v).State != VMFrozen {
 		return nil
 	}
-	v.work.Lock() // or it could be thawed between the look and the act
-	defer v.work.Unlock()
+	l := v.Work() // or it could be thawed between the look and the act
+	defer l.Release()
 	if a.record(v).State != VMFrozen {
 		return nil
 	}
 	return ignoreGone(scope.Freeze(ctx))
 }
 
-func (a *Agent) isStarting(scope string) bool {
-	id, _ := strings.CutPrefix(scope, scopeName(""))
+// isStarting reports whether a cloudlet or a command of vm exec does not have its process
+// yet, or one that the init waits for: that must not be frozen. started and sessionStarted
+// freeze it as soon as it may be.
+func (a *Agent) isStarting(id string) bool {
 	if c := a.state.View().Cloudlet(id); c != nil && c.State == CloudletStarting {
 		return true
 	}

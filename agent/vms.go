@@ -5,11 +5,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"time"
 
 	"cloudflash/agent/fault"
 	"cloudflash/agent/state"
+	"cloudflash/agent/vm"
 )
 
 const (
@@ -40,11 +40,11 @@ func (a *Agent) CreateVM(ctx context.Context, req VMCreate) (VM, error) {
 	case made != "":
 		return a.madeVM(ctx, made)
 	}
-	v.work.Lock()
-	defer v.work.Unlock()
-	if err := a.build(ctx, v); err != nil {
+	l := v.Work()
+	defer l.Release()
+	if err := a.build(ctx, l); err != nil {
 		a.log.Warn("create VM", "vm", v.Name, "err", err)
-		a.giveUp(ctx, v, err)
+		a.giveUp(ctx, l, err)
 		return VM{}, fmt.Errorf("create VM %s: %w", v.Name, err)
 	}
 	return a.setState(v, VMRunning, "", Event{Level: LevelInfo, Kind: "vm.created", VM: v.ID,
@@ -53,19 +53,19 @@ func (a *Agent) CreateVM(ctx context.Context, req VMCreate) (VM, error) {
 
 // build realises a new VM. A client that hangs up does not stop half-way what it
 // has asked for, except the unpacking of an image.
-func (a *Agent) build(ctx context.Context, v *vm) error {
+func (a *Agent) build(ctx context.Context, l *vm.Lease) error {
 	unpacking, cancel := context.WithTimeout(ctx, unpackTimeout)
 	defer cancel()
-	if err := a.furnish(unpacking, v); err != nil {
+	if err := l.Furnish(unpacking); err != nil {
 		return err
 	}
 	work, cancel := context.WithTimeout(context.WithoutCancel(ctx), kernelTimeout)
 	defer cancel()
-	h, err := a.realise(work, v)
+	running, err := l.Realise(work)
 	if err != nil {
 		return tooSlow(err)
 	}
-	a.adopt(v, h)
+	a.adopt(l, running)
 	return nil
 }
 
@@ -86,7 +86,7 @@ func (r VMCreate) withDefaults(d Spec) VMCreate {
 	r.Spec.BandwidthBPS = cmp.Or(r.Spec.BandwidthBPS, d.BandwidthBPS)
 	r.Spec.PIDs = cmp.Or(r.Spec.PIDs, d.PIDs)
 	r.Image = cmp.Or(r.Image, "host")
-	r.Network = withNetworkDefaults(r.Network)
+	r.Network = vm.NetworkDefaults(r.Network)
 	if r.Name == "" {
 		r.Name = "vm-" + state.NewID()
 	}
@@ -103,7 +103,7 @@ func (a *Agent) checkCreate(r VMCreate) error {
 	if err := checkLabels(r.Labels); err != nil {
 		return err
 	}
-	if err := checkNetwork(r.Network); err != nil {
+	if err := vm.CheckNetwork(r.Network); err != nil {
 		return err
 	}
 	return a.cfg.Ranges.Check(r.Spec)
@@ -111,7 +111,7 @@ func (a *Agent) checkCreate(r VMCreate) error {
 
 // admit reserves the name, the id range and the capacity, and stores the intent. Where
 // the same request has been made before, it returns the id of what that has made.
-func (a *Agent) admit(req VMCreate, key asked) (v *vm, made string, err error) {
+func (a *Agent) admit(req VMCreate, key asked) (v *vm.VM, made string, err error) {
 	err = a.state.Update(func(tx *state.Tx) error {
 		if made, err = a.madeBy(tx.View, key); made != "" || err != nil {
 			return err
@@ -126,11 +126,11 @@ func (a *Agent) admit(req VMCreate, key asked) (v *vm, made string, err error) {
 		if err := a.rules().CheckSpec(req.Spec, tx.Policy().Layer, req.Autoscale, a.roomFor()); err != nil {
 			return err
 		}
-		slot, err := a.freeSlot(tx.View, req.Network.Mode == NetworkIsolated)
+		slot, err := a.platform.FreeSlot(tx.View, req.Network.Mode == vm.NetworkIsolated)
 		if err != nil {
 			return err
 		}
-		units, err := a.reserveGPUs(tx.View, req.Spec.GPUs)
+		units, err := a.platform.ReserveGPUs(tx.View, req.Spec.GPUs)
 		if err != nil {
 			return err
 		}
@@ -151,11 +151,10 @@ func (a *Agent) admit(req VMCreate, key asked) (v *vm, made string, err error) {
 		}
 		tx.PutVM(rec)
 		a.keepKey(tx, key, rec.ID)
-		v = a.newVM(&rec)
+		v = a.platform.VM(&rec)
 		a.held.Lock()
 		defer a.held.Unlock()
-		v.gpuFor = a.units(units)
-		a.vms[v.ID] = v // before anybody can see the record
+		a.vms[v.ID] = &heldVM{VM: v} // before anybody can see the record
 		return nil
 	})
 	if err != nil && v != nil {
@@ -166,44 +165,18 @@ func (a *Agent) admit(req VMCreate, key asked) (v *vm, made string, err error) {
 	return v, made, err
 }
 
-func (a *Agent) newVM(r *vmRecord) *vm {
-	v := &vm{identity: identityOf(r), before: r.Traffic}
-	if a.parent != nil {
-		v.slice = a.parent.Slice(r.ID)
-	}
-	return v
-}
-
-// freeSlot finds an id range that no VM has, not even one being deleted. The slot
-// also decides the addresses: a VM that needs none gets one from the far end, out
-// of the way of a small pool.
-func (a *Agent) freeSlot(s state.View, last bool) (int, error) {
-	a.held.Lock()
-	worn := maps.Clone(a.worn)
-	a.held.Unlock()
-	for slot := range maxSlots {
-		if last {
-			slot = maxSlots - 1 - slot
-		}
-		if !worn[slot] && !s.SlotTaken(slot) {
-			return slot, nil
-		}
-	}
-	return 0, fault.Refuse(fault.ErrCapacity, "insufficient_ids", "delete a VM", "all %d user id ranges are taken", maxSlots)
-}
-
 // giveUp erases a VM whose creation failed. What cannot be erased now stays
 // in state deleting and is erased at the next start.
-func (a *Agent) giveUp(ctx context.Context, v *vm, cause error) {
+func (a *Agent) giveUp(ctx context.Context, l *vm.Lease, cause error) {
 	err := a.state.UpdateAnyway(func(tx *state.Tx) error {
-		if m := tx.MadeBy(v.ID); m != nil {
+		if m := tx.MadeBy(l.ID); m != nil {
 			tx.DeleteMade(m.ID) // asked again, it is tried again
 		}
-		return v.changed(func(rec *vmRecord) { rec.State, rec.Reason = VMDeleting, cause.Error() }, Event{
+		return changed(l.ID, func(rec *vmRecord) { rec.State, rec.Reason = VMDeleting, cause.Error() }, Event{
 			Level:   LevelError,
 			Kind:    "vm.create_failed",
-			VM:      v.ID,
-			Message: fmt.Sprintf("VM %s not created: %v", v.Name, cause),
+			VM:      l.ID,
+			Message: fmt.Sprintf("VM %s not created: %v", l.Name, cause),
 		})(tx)
 	})
 	if err != nil {
@@ -211,17 +184,17 @@ func (a *Agent) giveUp(ctx context.Context, v *vm, cause error) {
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), kernelTimeout)
 	defer cancel()
-	if err := a.erase(ctx, v); err != nil {
-		a.log.Error("undo create", "vm", v.Name, "err", err)
+	if err := l.Erase(ctx); err != nil {
+		a.log.Error("undo create", "vm", l.Name, "err", err)
 		return
 	}
-	if a.state.UpdateAnyway(func(tx *state.Tx) error { tx.DeleteVM(v.ID); return nil }) == nil {
-		a.forget(v)
+	if a.state.UpdateAnyway(func(tx *state.Tx) error { tx.DeleteVM(l.ID); return nil }) == nil {
+		a.forget(l.VM)
 	}
 }
 
 // forget lets go of a VM whose record is gone.
-func (a *Agent) forget(v *vm) {
+func (a *Agent) forget(v *vm.VM) {
 	a.held.Lock()
 	delete(a.vms, v.ID)
 	a.held.Unlock()
@@ -230,7 +203,7 @@ func (a *Agent) forget(v *vm) {
 }
 
 // setState stores a state and publishes the event that tells why.
-func (a *Agent) setState(v *vm, s VMState, reason string, e Event) (VM, error) {
+func (a *Agent) setState(v *vm.VM, s VMState, reason string, e Event) (VM, error) {
 	err := a.updateAnyway(v, func(rec *vmRecord) { rec.State, rec.Reason = s, reason }, e)
 	if err != nil {
 		return VM{}, err
@@ -241,20 +214,21 @@ func (a *Agent) setState(v *vm, s VMState, reason string, e Event) (VM, error) {
 }
 
 // update stores a change of what a VM shall be.
-func (a *Agent) update(v *vm, change func(*vmRecord), events ...Event) error {
-	return a.state.Update(v.changed(change, events...))
+func (a *Agent) update(v *vm.VM, change func(*vmRecord), events ...Event) error {
+	return a.state.Update(changed(v.ID, change, events...))
 }
 
 // updateAnyway is update for what the VM is already, or will be in any case.
-func (a *Agent) updateAnyway(v *vm, change func(*vmRecord), events ...Event) error {
-	return a.state.UpdateAnyway(v.changed(change, events...))
+func (a *Agent) updateAnyway(v *vm.VM, change func(*vmRecord), events ...Event) error {
+	return a.state.UpdateAnyway(changed(v.ID, change, events...))
 }
 
-func (v *vm) changed(change func(*vmRecord), events ...Event) func(*state.Tx) error {
+// changed is a change of the record of a VM.
+func changed(id string, change func(*vmRecord), events ...Event) func(*state.Tx) error {
 	return func(tx *state.Tx) error {
-		r := tx.VM(v.ID)
+		r := tx.VM(id)
 		if r == nil {
-			return state.NoVM(v.ID)
+			return state.NoVM(id)
 		}
 		next := *r
 		change(&next)
@@ -273,8 +247,8 @@ func (a *Agent) touch(vmID, sign string) {
 	}
 }
 
-// lookup returns the hold on the VM with that id or name.
-func (a *Agent) lookup(ref string) (*vm, error) {
+// lookup returns the VM with that id or name.
+func (a *Agent) lookup(ref string) (*vm.VM, error) {
 	if r := a.state.View().FindVM(ref); r != nil {
 		if v := a.known(r.ID); v != nil {
 			return v, nil
@@ -284,10 +258,13 @@ func (a *Agent) lookup(ref string) (*vm, error) {
 }
 
 // known is the hold on a VM, or nil.
-func (a *Agent) known(id string) *vm {
+func (a *Agent) known(id string) *vm.VM {
 	a.held.Lock()
 	defer a.held.Unlock()
-	return a.vms[id]
+	if v := a.vms[id]; v != nil {
+		return v.VM
+	}
+	return nil
 }
 
 // VM returns the VM with that id or name.
@@ -323,7 +300,7 @@ func (a *Agent) viewVMs(s state.View) []VM {
 func (a *Agent) viewVM(s state.View, r *vmRecord) VM {
 	v := a.vms[r.ID]
 	if v == nil { // it is being forgotten
-		v = &vm{identity: identityOf(r)}
+		v = &heldVM{VM: a.platform.VM(r)}
 	}
 	out := VM{
 		ID:        r.ID,
@@ -333,17 +310,17 @@ func (a *Agent) viewVM(s state.View, r *vmRecord) VM {
 		Image:     r.Image,
 		Labels:    r.Labels,
 		Spec:      r.Spec,
-		Limits:    v.limits,
+		Limits:    v.Limits(),
 		Usage:     v.usage,
-		Network:   v.viewNetwork(),
-		GPUs:      v.viewGPUs(),
+		Network:   v.Addressed(),
+		GPUs:      v.OwnGPUs(),
 		Autoscale: a.viewAutoscale(s.Policy(), v, r),
 		IdleSince: v.idleSince(r),
 		CreatedAt: r.CreatedAt,
 		Cloudlets: active(s, r.ID),
 	}
-	if v.guest != nil {
-		out.InitPID = v.guest.PID()
+	if g := v.Guest(); g != nil {
+		out.InitPID = g.PID()
 	}
 	return out
 }

@@ -180,10 +180,10 @@ func (l *Loop) carryOutVM(ctx context.Context, f *follower, lease Lease, results
 	slices.SortFunc(results, func(x, y result) int { return cmp.Compare(x.d.Resource, y.d.Resource) })
 	for i := range results {
 		r := &results[i]
-		r.limit, r.high, r.err = f.v.Write(ctx, r.d)
+		r.limit, r.high, r.err = lease.Write(ctx, r.d)
 		r.took = time.Since(began)
 		if r.err == nil {
-			l.took(f, r)
+			l.took(f, lease, r)
 		}
 	}
 	l.correct(f, results, old)
@@ -198,10 +198,10 @@ func (l *Loop) carryOutVM(ctx context.Context, f *follower, lease Lease, results
 }
 
 // took lets everybody know the limit that the kernel has now.
-func (l *Loop) took(f *follower, r *result) {
+func (l *Loop) took(f *follower, lease Lease, r *result) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	f.v.Took(r.d.Resource, r.limit, r.high)
+	lease.Took(r.d.Resource, r.limit, r.high)
 	if f.scaler != nil { // its policy may have ceased to hold meanwhile
 		f.scaler.Applied(r.d, clock.Steady(), r.limit)
 	}

@@ -35,19 +35,21 @@ type VM interface {
 	// Now is how the VM stands. It is not to be scaled where ok is false: it is not there,
 	// is frozen, or is about to be deleted.
 	Now(state.View) (now Now, ok bool)
-	// Work takes the right to work on the VM in the kernel; ok is false while somebody else
+	// Work takes the right to change the VM in the kernel; ok is false while somebody else
 	// has it.
 	Work() (lease Lease, ok bool)
+}
+
+// Lease is the right to change one VM in the kernel. Who has it may hand it on; the last
+// one gives it back, once.
+type Lease interface {
 	// Write makes the kernel have a new limit, and returns what it has then. An error that
-	// is fault.ErrCapacity may pass. The caller has the lease.
+	// is fault.ErrCapacity may pass.
 	Write(context.Context, autoscale.Decision) (limit, high float64, err error)
 	// Took notes a limit that was written.
 	Took(res autoscale.Resource, limit, high float64)
+	Release()
 }
-
-// Lease is the right to work on one VM in the kernel. Who has it may hand it on; the last
-// one gives it back, once.
-type Lease interface{ Release() }
 
 // Now is how a VM stands.
 type Now struct {

@@ -1,4 +1,4 @@
-package agent
+package vm
 
 import (
 	"context"
@@ -26,37 +26,50 @@ type GPU struct {
 const gpuTimeout = 10 * time.Second
 
 // findGPUs looks once, before the VMs that have some are recovered.
-func (a *Agent) findGPUs(ctx context.Context) {
+func (p *Platform) findGPUs(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, gpuTimeout)
 	defer cancel()
 	inv, err := gpu.Discover(ctx, gpu.Config{})
 	if err != nil {
-		a.log.Warn("find GPUs", "err", err)
+		p.log.Warn("find GPUs", "err", err)
 	}
 	for _, note := range inv.Notes() {
-		a.log.Info(note)
+		p.log.Info(note)
 	}
-	a.held.Lock()
-	defer a.held.Unlock()
-	a.gpus = inv
-	for _, v := range a.vms {
-		v.gpuFor = a.units(v.GPUs)
+	p.mu.Lock()
+	p.gpus = inv
+	p.mu.Unlock()
+
+	for _, v := range p.cfg.VMs() {
+		units := p.units(v.GPUs)
+		v.mu.Lock()
+		v.gpus = units
+		v.mu.Unlock()
 	}
 }
 
+// GPUs are all that VMs can have, with notes on what is not as it could be.
+func (p *Platform) GPUs() (units []gpu.Unit, notes []string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.gpus.Units(), p.gpus.Notes()
+}
+
 // units are those of a record that are still there.
-func (a *Agent) units(ids []string) []gpu.Unit {
+func (p *Platform) units(ids []string) []gpu.Unit {
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	var units []gpu.Unit
 	for _, id := range ids {
-		if u, ok := a.gpus.Find(id); ok {
+		if u, ok := p.gpus.Find(id); ok {
 			units = append(units, u)
 		}
 	}
 	return units
 }
 
-// reserveGPUs chooses units that no VM has.
-func (a *Agent) reserveGPUs(s state.View, n int) ([]string, error) {
+// ReserveGPUs chooses units that no VM has, and returns their ids.
+func (p *Platform) ReserveGPUs(s state.View, n int) ([]string, error) {
 	if n == 0 {
 		return nil, nil
 	}
@@ -66,12 +79,10 @@ func (a *Agent) reserveGPUs(s state.View, n int) ([]string, error) {
 			taken[id] = true
 		}
 	}
-	a.held.Lock()
-	all := a.gpus.Units()
-	a.held.Unlock()
+	all, notes := p.GPUs()
 	units, err := gpu.Reserve(all, taken, n)
 	if err != nil {
-		return nil, a.gpuRefusal(err)
+		return nil, gpuRefusal(err, notes)
 	}
 	ids := make([]string, len(units))
 	for i, u := range units {
@@ -80,17 +91,20 @@ func (a *Agent) reserveGPUs(s state.View, n int) ([]string, error) {
 	return ids, nil
 }
 
-func (a *Agent) gpuRefusal(err error) error {
-	e := &fault.Error{Kind: fault.ErrCapacity, Code: "insufficient_gpus", Detail: "gpus: " + err.Error(),
-		Hint: "ask for fewer, or delete a VM that has one"}
+func gpuRefusal(err error, notes []string) error {
+	e := &fault.Error{
+		Kind:   fault.ErrCapacity,
+		Code:   "insufficient_gpus",
+		Detail: "gpus: " + err.Error(),
+		Hint:   "ask for fewer, or delete a VM that has one",
+	}
 	var none *gpu.NoneError
 	if errors.As(err, &none) {
 		e.Fields = []fault.Field{{Pointer: "/gpus", Detail: none.Error(), Max: none.Free}}
 		if none.Total == 0 {
 			e.Hint = "cloudflash host check tells why"
-			for _, note := range a.gpus.Notes() {
-				e.Detail = "gpus: " + note
-				break
+			if len(notes) > 0 {
+				e.Detail = "gpus: " + notes[0]
 			}
 		}
 	}
@@ -98,8 +112,11 @@ func (a *Agent) gpuRefusal(err error) error {
 }
 
 // checkGPUs refuses to run a VM without what it was promised.
-func (v *vm) checkGPUs() error {
-	if len(v.gpuFor) == len(v.GPUs) {
+func (v *VM) checkGPUs() error {
+	v.mu.Lock()
+	there := len(v.gpus)
+	v.mu.Unlock()
+	if there == len(v.GPUs) {
 		return nil
 	}
 	return fault.Refuse(fault.ErrConflict, "gpu_gone", "bring the GPU back and restart the agent, or delete the VM",
@@ -152,23 +169,26 @@ func guestFiles(units []gpu.Unit) []string {
 const gpuEvery = 5 * time.Second
 
 // runGPUs measures what each VM uses of its GPUs, where there are any.
-func (a *Agent) runGPUs(ctx context.Context) {
-	if len(a.gpus.Units()) == 0 {
+func (p *Platform) runGPUs(ctx context.Context) {
+	p.mu.Lock()
+	gpus := p.gpus
+	p.mu.Unlock()
+	if len(gpus.Units()) == 0 {
 		return
 	}
-	m := gpu.NewMeter(a.gpus)
+	m := gpu.NewMeter(gpus)
 	defer func() { _ = m.Close() }() // one that hangs goes with the process
 	tick := time.NewTicker(gpuEvery)
 	defer tick.Stop()
 	for {
 		began := time.Now()
 		sampling, cancel := context.WithTimeout(ctx, gpuTimeout)
-		sample, err := m.Sample(sampling, a.ownerOf)
+		sample, err := m.Sample(sampling, p.ownerOf)
 		cancel()
 		if ctx.Err() == nil {
-			a.meter.Report("gpu", time.Since(began), err)
+			p.cfg.Meter.Report("gpu", time.Since(began), err)
 		}
-		a.countGPUs(sample)
+		p.countGPUs(sample)
 		select {
 		case <-ctx.Done():
 			return
@@ -178,37 +198,44 @@ func (a *Agent) runGPUs(ctx context.Context) {
 }
 
 // ownerOf finds the VM of a process by its cgroup.
-func (a *Agent) ownerOf(pid int) (string, bool) {
+func (p *Platform) ownerOf(pid int) (string, bool) {
 	text, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/cgroup")
 	if err != nil {
 		return "", false // it has ended
 	}
-	vm, _, ok := gpu.ParseCgroup(text, a.parent.Name()+"/vms")
+	vm, _, ok := gpu.ParseCgroup(text, p.cfg.Parent.Name()+"/vms")
 	return vm, ok
+}
+
+// GPUUse is what a VM uses of its GPUs; nil is unknown.
+type GPUUse struct {
+	MemoryBytes *int64
+	Busy        *float64 // 1 is one whole GPU
 }
 
 // countGPUs adds up what the processes of each VM use. What no driver tells stays
 // unknown.
-func (a *Agent) countGPUs(s gpu.Sample) {
-	a.held.Lock()
-	defer a.held.Unlock()
-	for _, v := range a.vms {
-		v.gpuUse = gpuUse{}
-	}
-	for _, p := range s.Processes {
-		v := a.vms[p.VM]
-		if v == nil {
-			continue
+func (p *Platform) countGPUs(s gpu.Sample) {
+	uses := map[string]*GPUUse{}
+	for _, one := range s.Processes {
+		u := uses[one.VM]
+		if u == nil {
+			u = &GPUUse{}
+			uses[one.VM] = u
 		}
-		add(&v.gpuUse.memory, p.MemoryBytes)
-		add(&v.gpuUse.busy, p.BusyRatio)
+		add(&u.MemoryBytes, one.MemoryBytes)
+		add(&u.Busy, one.BusyRatio)
 	}
-}
 
-// gpuUse is what a VM uses of its GPUs; nil is unknown.
-type gpuUse struct {
-	memory *int64
-	busy   *float64 // 1 is one whole GPU
+	for _, v := range p.cfg.VMs() {
+		var now GPUUse
+		if u := uses[v.ID]; u != nil {
+			now = *u
+		}
+		v.mu.Lock()
+		v.gpuUse = now
+		v.mu.Unlock()
+	}
 }
 
 func add[T int64 | float64](sum **T, v *T) {
@@ -221,10 +248,25 @@ func add[T int64 | float64](sum **T, v *T) {
 	**sum += *v
 }
 
-func (v *vm) viewGPUs() []GPU {
+// GPUUse is what the VM used of its GPUs when that was last asked for.
+func (v *VM) GPUUse() GPUUse {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.gpuUse
+}
+
+// OwnGPUs are those of the VM that are there.
+func (v *VM) OwnGPUs() []GPU {
+	v.mu.Lock()
+	defer v.mu.Unlock()
 	var all []GPU
-	for _, u := range v.gpuFor {
-		all = append(all, GPU{ID: u.ID, Name: u.Name, Vendor: u.Vendor, MemoryBytes: u.MemoryBytes})
+	for _, u := range v.gpus {
+		all = append(all, GPU{
+			ID:          u.ID,
+			Name:        u.Name,
+			Vendor:      u.Vendor,
+			MemoryBytes: u.MemoryBytes,
+		})
 	}
 	return all
 }
