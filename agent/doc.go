@@ -21,21 +21,21 @@
 // view (Agent.state.View), which costs no lock and never changes; a record in it is
 // as old as the view, and who decides on one does so in a change.
 //
-// What the agent holds of a VM or cloudlet in the kernel, and what is only measured,
-// shown or counted, is in the fields of Agent, vm and cloudlet under Agent.held: the
-// connection to an init, probes, limits and usage as last read, sessions, how long a
-// VM has been idle. None of it is stored; all of it is found again after a start.
+// What a VM has in the kernel is in agent/vm: the connection to its init, its meter, its
+// limits as last read, its addresses. What changes it there is a method of vm.Lease, of
+// which there is one for each VM at a time: create, resize, freeze, delete, recover. The
+// loop of agent/scaling hands a lease on to the goroutine that writes the limits.
 //
-// What is done to a VM in the kernel is done by who has vm.work: create, resize,
-// freeze, delete, recover. agent/scaling has it as a lease, which its loop hands on to
-// the goroutine that writes the limits. agent/scaling, agent/pages, agent/advice and
-// agent/tokens keep what is theirs; they ask the agent by what they were given at the
+// What is only measured, shown or counted is in the fields of Agent under Agent.held:
+// usage as last read, sessions, how long a VM has been idle. None of either is stored; all
+// of it is found again after a start. agent/vm, agent/scaling, agent/pages, agent/advice
+// and agent/tokens keep what is theirs; they ask the agent by what they were given at the
 // start.
 //
 // # In which order
 //
-// Locks are taken in this order: vm.work, that of agent/scaling, Agent.showing, that of a
-// change, Agent.held, those of the other parts. A change may take held for a moment, so
+// Locks are taken in this order: the lease of a VM, that of agent/scaling, Agent.showing,
+// that of a change, Agent.held, those of the other parts. A change may take held for a moment, so
 // nobody calls Update with it.
 // What gives a VM work (a cloudlet placed or submitted, a session, a change of its
 // spec) and what takes an idle VM away are changes, even those that store nothing: so
@@ -43,7 +43,7 @@
 //
 // # What may block
 //
-// With vm.work: anything the kernel does, bounded by a timeout. In Update: one synced
+// With a lease: anything the kernel does, bounded by a timeout. In Update: one synced
 // write, for all changes that wait. Never with held, nor in a change: they touch
 // memory, and read facts of the host. A reader waits for nobody but the holder of held.
 //
