@@ -259,7 +259,7 @@ func TestFullDisk(t *testing.T) {
 		if _, err := r.CancelCloudlet(t.Context(), id); !errors.Is(err, fault.ErrFull) {
 			t.Errorf("cancel: %v", err)
 		}
-		if c := r.Cloudlets(); len(c) != 1 || c[0].State != CloudletQueued {
+		if c := r.Cloudlets(); len(c) != 1 || c[0].State != CloudletStarting || c[0].Reason != "" {
 			t.Errorf("it was changed: %+v", c)
 		}
 
@@ -268,7 +268,7 @@ func TestFullDisk(t *testing.T) {
 			stored <- untilStored(t.Context(), func() bool { return r.end(id, v.VM, cloudlet.End{Code: 3}, Usage{}, clock.Now()) })
 		}()
 		time.Sleep(5 * time.Second)
-		if c, _ := r.Cloudlet(id); c.State != CloudletQueued {
+		if c, _ := r.Cloudlet(id); c.State != CloudletStarting {
 			t.Errorf("%s", c.State)
 		}
 		full.Store(false)

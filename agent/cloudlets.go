@@ -15,7 +15,8 @@ import (
 	"cloudflash/agent/state"
 )
 
-// SubmitCloudlet queues a command and returns at once.
+// SubmitCloudlet queues a command, or, where nothing waits and there is room, has it
+// started, and returns at once.
 func (a *Agent) SubmitCloudlet(_ context.Context, req cloudlet.Submit) (Cloudlet, error) {
 	key, err := askedWith("cloudlet", req.Key, req)
 	if err != nil {
@@ -27,6 +28,7 @@ func (a *Agent) SubmitCloudlet(_ context.Context, req cloudlet.Submit) (Cloudlet
 	}
 
 	var rec cloudletRecord
+	var placed []placement
 	made := ""
 	err = a.state.Update(func(tx *state.Tx) error {
 		if made, err = a.madeBy(tx.View, key); made != "" || err != nil {
@@ -49,11 +51,16 @@ func (a *Agent) SubmitCloudlet(_ context.Context, req cloudlet.Submit) (Cloudlet
 		tx.Tell(Event{Level: LevelInfo, Kind: "cloudlet.queued", VM: vmID, Cloudlet: rec.ID,
 			Message: fmt.Sprintf("cloudlet %s queued, SLA %d", rec.Name, rec.SLA)})
 		a.touch(vmID, "a cloudlet waits for it")
+		if tx.CloudletCounts()[CloudletQueued] == 1 { // else it is decided on with the others
+			placed = a.placeQueued(tx)
+			rec = *tx.Cloudlet(rec.ID)
+		}
 		return nil
 	})
 	if err != nil {
 		return Cloudlet{}, err
 	}
+	a.startPlaced(placed)
 	if made != "" {
 		c, err := a.Cloudlet(made)
 		if errors.Is(err, fault.ErrNotFound) {

@@ -149,7 +149,11 @@ func TestWhatEndsTheNotice(t *testing.T) {
 		act func(*idleRig, *heldVM)
 		why string
 	}{
-		"a cloudlet for it":  {func(r *idleRig, v *heldVM) { r.submit("web") }, "a cloudlet waits for it"},
+		"a cloudlet in it": {func(r *idleRig, v *heldVM) { r.submit("web") }, "a cloudlet is in it"},
+		"a cloudlet for it": {func(r *idleRig, v *heldVM) {
+			v.runs(nil, v.Probe())
+			r.submit("web")
+		}, "a cloudlet waits for it"},
 		"a cloudlet for any": {func(r *idleRig, v *heldVM) { r.submit(""); r.startQueued() }, "a cloudlet is in it"},
 		"a session":          {func(r *idleRig, v *heldVM) { _, _, _, _, err := r.openSession("web"); r.ok(err) }, "a command of vm exec runs in it"},
 		"kept":               {func(r *idleRig, v *heldVM) { _, err := r.KeepVM("web"); r.ok(err) }, "it is kept"},

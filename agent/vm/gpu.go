@@ -146,7 +146,12 @@ func nodesOf(units []gpu.Unit) []gpu.Node {
 func deviceRules(units []gpu.Unit) []cgroup.DeviceRule {
 	var rules []cgroup.DeviceRule
 	for _, n := range nodesOf(units) {
-		rules = append(rules, cgroup.DeviceRule{Type: 'c', Major: int64(n.Major), Minor: int64(n.Minor), Access: n.Access})
+		rules = append(rules, cgroup.DeviceRule{
+			Type:   'c',
+			Major:  int64(n.Major),
+			Minor:  int64(n.Minor),
+			Access: n.Access,
+		})
 	}
 	return rules
 }

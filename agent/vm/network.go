@@ -72,13 +72,16 @@ func (l *Lease) Connect(ctx context.Context, pid int) error {
 	var port *network.PortError
 	for rec.State != state.VMCreating && errors.As(err, &port) && slices.Contains(link.Publish, port.Publish) {
 		taken = append(taken, port.Publish)
-		link.Publish = slices.DeleteFunc(slices.Clone(link.Publish), func(p network.Publish) bool { return p == port.Publish })
+		link.Publish = slices.DeleteFunc(slices.Clone(link.Publish), func(p network.Publish) bool {
+			return p == port.Publish
+		})
 		if !slices.Contains(without, port.Publish) {
 			l.p.note(state.Event{
-				Level:   state.LevelWarn,
-				Kind:    "vm.port_taken",
-				VM:      l.ID,
-				Message: fmt.Sprintf("VM %s goes without port %d/%s of the host: %v", l.Name, port.HostPort, port.Protocol, err),
+				Level: state.LevelWarn,
+				Kind:  "vm.port_taken",
+				VM:    l.ID,
+				Message: fmt.Sprintf("VM %s goes without port %d/%s of the host: %v",
+					l.Name, port.HostPort, port.Protocol, err),
 			})
 		}
 		addr, err = l.p.attach(ctx, link)
@@ -188,7 +191,8 @@ func (p *Platform) networkRefusal(err error) error {
 		e := fault.Refuse(fault.ErrConflict, "port_taken", "publish another port of the host", "%v", port)
 		if port.VM != "" {
 			if r := p.cfg.State.View().VM(port.VM); r != nil {
-				e.Detail = fmt.Sprintf("port %d/%s of the host is published by VM %s", port.HostPort, port.Protocol, r.Name)
+				e.Detail = fmt.Sprintf("port %d/%s of the host is published by VM %s",
+					port.HostPort, port.Protocol, r.Name)
 			}
 		}
 		e.Fields = []fault.Field{{Pointer: "/network/publish", Detail: e.Detail}}
@@ -196,7 +200,9 @@ func (p *Platform) networkRefusal(err error) error {
 	case errors.As(err, &pool):
 		return fault.Refuse(fault.ErrCapacity, "insufficient_addresses",
 			"delete a VM, or give the agent a larger pool: serve --network-pool", "%v", pool)
-	case errors.Is(err, network.ErrUnsupported), errors.Is(err, network.ErrForeign), errors.Is(err, network.ErrPoolInUse):
+	case errors.Is(err, network.ErrUnsupported),
+		errors.Is(err, network.ErrForeign),
+		errors.Is(err, network.ErrPoolInUse):
 		return &fault.Error{
 			Kind:   fault.ErrInvalid,
 			Code:   "network_unsupported",

@@ -61,7 +61,9 @@ func CheckNetwork(n state.Network) error {
 				f.Add(at+"/host_ip", nil, nil, "must be an IPv4 or IPv6 address, not %s", fault.Quote(p.HostIP))
 			case ip.IsUnspecified():
 				f.Add(at+"/host_ip", nil, nil, "%s is not one address: leave it out for all of them", fault.Quote(p.HostIP))
-			case ip.IsMulticast(), ip == netip.IPv6Loopback(), ip == netip.AddrFrom4([4]byte{255, 255, 255, 255}):
+			case ip.IsMulticast(),
+				ip == netip.IPv6Loopback(),
+				ip == netip.AddrFrom4([4]byte{255, 255, 255, 255}):
 				f.Add(at+"/host_ip", nil, nil, "cannot be %s: no published port answers there", fault.Quote(p.HostIP))
 			}
 			p.HostIP = ip.String() // however it is written

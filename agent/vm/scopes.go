@@ -47,7 +47,9 @@ func (v *VM) ScopeIDs() ([]string, error) {
 
 // EachScope freezes or thaws every cloudlet and command of vm exec, but those that are to
 // be left out. The init is not among them.
-func (l *Lease) EachScope(ctx context.Context, act func(*cgroup.Scope, context.Context) error, leave func(id string) bool) error {
+func (l *Lease) EachScope(
+	ctx context.Context, act func(*cgroup.Scope, context.Context) error, leave func(id string) bool,
+) error {
 	ids, err := l.ScopeIDs()
 	if err != nil {
 		return err

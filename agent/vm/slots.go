@@ -30,5 +30,6 @@ func (p *Platform) FreeSlot(s state.View, last bool) (int, error) {
 			return slot, nil
 		}
 	}
-	return 0, fault.Refuse(fault.ErrCapacity, "insufficient_ids", "delete a VM", "all %d user id ranges are taken", maxSlots)
+	return 0, fault.Refuse(fault.ErrCapacity, "insufficient_ids", "delete a VM",
+		"all %d user id ranges are taken", maxSlots)
 }
