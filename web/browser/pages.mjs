@@ -12,12 +12,12 @@ const colours = (canvas) => canvas.evaluate((node) => {
 });
 const number = (text) => Number(text.replaceAll(",", ""));
 
-export async function chartPages({ page, origin, step, eventually, shots, fits, complaints, card }) {
+export async function chartPages({ page, origin, step, eventually, reads, shots, fits, complaints, card }) {
   const vm = (await api(page, "/vms/web")).id;
 
   await step("the host's charts have the host's numbers", async () => {
     await eventually("CPU and memory", async () => /busy \d+ %, max/.test(await page.locator("#chart-host-cpu canvas").getAttribute("aria-label")) && /used [\d.]+ [MG]iB/.test(await page.locator("#chart-host-memory canvas").getAttribute("aria-label")));
-    assert.ok((await colours(page.locator("#chart-host-cpu canvas"))).length > 3, "nothing is drawn");
+    await eventually("it is drawn", async () => (await colours(page.locator("#chart-host-cpu canvas"))).length > 3);
   });
 
   await step("a VM's page shows in its chart what the API has", async () => {
@@ -38,7 +38,7 @@ export async function chartPages({ page, origin, step, eventually, shots, fits, 
     for (const [want, got] of compared) assert.ok(Math.abs(want - got) < 0.011, `${got} is drawn for ${want}`);
     console.log(`    ${compared.length} points of CPU are those of the API`);
     assert.equal((await api(page, "/vms/web")).limits.memory_bytes, 512 * 2 ** 20);
-    assert.match(await page.textContent("#chart-memory .legend"), /limit\s*512 MiB/);
+    await reads("#chart-memory .legend", /limit\s*512 MiB/);
     await page.locator("#chart-cpu").getByRole("button", { name: "Hide table" }).click();
     await shots("vm");
   });
@@ -90,7 +90,7 @@ async function memoryPage({ page, origin, step, eventually, shots, complaints, v
     await page.locator("#map").waitFor();
     complaints.splice(0, complaints.length, ...complaints.filter((c) => !/503.*\/memory/.test(c))); // nothing was scanned yet
     const memory = await api(page, "/memory"), shown = await legend(), { sum, total } = await sums();
-    assert.equal(number(await page.textContent("#mem-total [data-k=value]")), memory.total_pages);
+    await eventually("the total", async () => number(await page.textContent("#mem-total [data-k=value]")) === memory.total_pages);
     assert.equal(sum, total);
     assert.ok(total >= memory.span_pages && total - memory.span_pages < total / 64, `${total} frames are shown of ${memory.span_pages}`);
     const free = (shown.fragmented ?? 0) + (shown.whole ?? 0) + (shown.uninitialised ?? 0), counted = memory.free_pages + memory.uninitialised_pages;
@@ -98,7 +98,7 @@ async function memoryPage({ page, origin, step, eventually, shots, complaints, v
     console.log(`    ${total} frames; free by the map ${free}, by the counters ${counted}, apart by ${((100 * Math.abs(free - counted)) / memory.total_pages).toFixed(2)} % of memory`);
     const seen = await colours(page.locator("#map canvas").first());
     for (const [what, colour] of [["used", 0x80000b], ["free", 0x4c998c]]) assert.ok(seen.includes(colour), `nothing has the colour of ${what}`);
-    assert.match(await page.textContent("#mem-fragmentation"), /[\d.]+ % of [\d.]+ [GM]iB free; worst/);
+    await reads("#mem-fragmentation", /[\d.]+ % of [\d.]+ [GM]iB free; worst/);
     await shots("memory");
   });
 
@@ -133,7 +133,7 @@ async function memoryPage({ page, origin, step, eventually, shots, complaints, v
       await page.keyboard.press("Enter");
       await eventually("it is zoomed in", async () => (await page.textContent("#map-age")) !== before);
     }
-    assert.match(await page.textContent("#map-age"), /A cell is 1 page,/);
+    await reads("#map-age", /A cell is 1 page,/);
     assert.match(page.url(), /from=\d+&span=\d+/);
     const { sum, total } = await sums();
     assert.equal(sum, total);
@@ -165,10 +165,10 @@ async function prometheusPage({ page, origin, step, eventually, shots }) {
     await page.fill("#metric-search", "vm_cpu_seconds");
     await eventually("one is found", async () => (await page.locator("#metrics details:visible").count()) === 1);
     await page.locator("#metrics details:visible summary").click();
-    assert.match(await page.locator("#metrics details:visible").textContent(), /rate\(cloudflash_vm_cpu_seconds_total\[5m\]\)/);
-    assert.ok((await page.locator("#metrics details:visible .series div").count()) >= 1);
+    await reads(page.locator("#metrics details:visible"), /rate\(cloudflash_vm_cpu_seconds_total\[5m\]\)/);
+    await eventually("its series", async () => (await page.locator("#metrics details:visible .series div").count()) >= 1);
     await eventually("CPU by VM", async () => /web [\d.]+, max/.test(await page.locator("#chart-cpu-by-vm canvas").getAttribute("aria-label")));
-    assert.match(await page.textContent("#prom-vms"), /1/);
+    await reads("#prom-vms", /1/);
     const setup = await page.textContent(".setup");
     assert.ok(setup.includes(new URL(origin).host) && setup.includes("alert: "), "no snippet or no rules");
     await shots("prometheus");
