@@ -80,7 +80,7 @@ export async function chartPages({ page, origin, step, eventually, reads, shots,
   await page.goto(origin);
 }
 
-async function memoryPage({ page, origin, step, eventually, shots, complaints, vm }) {
+async function memoryPage({ page, origin, step, eventually, reads, shots, complaints, vm }) {
   const legend = () => page.evaluate(() => Object.fromEntries([...document.querySelectorAll("#map-legend li")].map((li) => [li.dataset.id, Number(li.dataset.pages)])));
   const sums = () => page.locator("#map-sum").evaluate((node) => ({ sum: Number(node.dataset.sum), total: Number(node.dataset.total) }));
   const cursor = () => page.textContent("#cell-card h3");
@@ -155,7 +155,7 @@ async function memoryPage({ page, origin, step, eventually, shots, complaints, v
   });
 }
 
-async function prometheusPage({ page, origin, step, eventually, shots }) {
+async function prometheusPage({ page, origin, step, eventually, reads, shots }) {
   await step("the metrics are counted, searched and drawn", async () => {
     await page.getByRole("link", { name: "Prometheus", exact: true }).click();
     await eventually("a scrape", async () => number(await page.textContent("#prom-series [data-k=value]")) > 50);
