@@ -74,8 +74,8 @@ export async function chartPages({ page, origin, step, eventually, reads, shots,
     assert.equal((await page.request.get(origin + "/nothing")).status(), 404);
   });
 
-  await memoryPage({ page, origin, step, eventually, shots, fits, complaints, vm });
-  await prometheusPage({ page, origin, step, eventually, shots, fits });
+  await memoryPage({ page, origin, step, eventually, reads, shots, fits, complaints, vm });
+  await prometheusPage({ page, origin, step, eventually, reads, shots, fits });
   await accessible({ page, origin, step, vm });
   await page.goto(origin);
 }
