@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"sync"
 	"time"
 
@@ -61,6 +62,7 @@ type Agent struct {
 	updates   chan struct{}
 	sampledAt time.Time
 	snapshot  *Snapshot
+	metered   bool  // there are numbers
 	dirty     bool  // something changed since the snapshot
 	woke      awake // when idle VMs were last looked for
 	outcomes  outcomes.Counts
@@ -163,6 +165,10 @@ func New(cfg Config) (*Agent, error) {
 	if err := a.load(networkOwner(cfg, id)); err != nil {
 		return nil, errors.Join(fmt.Errorf("load state: %w", err), st.Close())
 	}
+	if err := st.Relax(); err != nil {
+		cfg.Log.Warn("give back memory", "err", err)
+	}
+	debug.FreeOSMemory() // reading took several times of what is kept
 	a.Pages = pages.Open(pages.Config{
 		Log:     cfg.Log,
 		State:   a.state,

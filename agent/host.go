@@ -45,8 +45,8 @@ type Check struct {
 	Fix    string `json:"fix,omitempty" doc:"The way out, when it is not OK"`
 }
 
-// Snapshot is one immutable picture of everything, taken once a second. The
-// API, the stream and the metrics all read the same one.
+// Snapshot is one immutable picture of everything, with the numbers of the last second.
+// The API, the stream and the metrics all read the same one.
 type Snapshot struct {
 	Seq       uint64           `json:"seq"`
 	At        time.Time        `json:"at"`

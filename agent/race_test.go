@@ -32,7 +32,7 @@ func TestEveryChangeBesideEveryReader(t *testing.T) {
 	for i := range vms {
 		r.vm(fmt.Sprint("vm", i))
 	}
-	r.publish(time.Now())
+	r.publish()
 	_, secret, err := r.Tokens.Create("all", tokens.RoleViewer)
 	r.ok(err)
 
@@ -145,7 +145,7 @@ func TestEveryChangeBesideEveryReader(t *testing.T) {
 		"sample": func(*vm.VM) error {
 			r.takeUsages(r.state.View(), time.Now())
 			r.watchIdle(time.Now())
-			r.publish(time.Now())
+			r.publish()
 			return nil
 		},
 		"scale": func(*vm.VM) error {

@@ -26,8 +26,7 @@ func (a *Agent) loadHistory() {
 	a.meter.Keep(func(id string) bool { return a.known(id) != nil })
 }
 
-// runSampler meters everything once a second and publishes the snapshot that
-// every reader shares.
+// runSampler meters everything once a second and tells those who wait for the numbers.
 func (a *Agent) runSampler(ctx context.Context) {
 	tick := time.NewTicker(sampleEvery)
 	defer tick.Stop()
@@ -42,7 +41,7 @@ func (a *Agent) runSampler(ctx context.Context) {
 			a.boundOutputs()
 			limitsAt = now
 		}
-		a.publish(now)
+		a.publish()
 		select {
 		case <-ctx.Done():
 			return
@@ -117,41 +116,37 @@ func (a *Agent) refreshLimits() {
 	}
 }
 
-// publish makes the new snapshot.
-func (a *Agent) publish(now time.Time) {
-	a.showing.Lock()
-	a.rebuild(now)
-	a.showing.Unlock()
-
+// publish tells everybody that there are new numbers. The snapshot that has them is made
+// for the first who asks: an agent that nobody looks at makes none.
+func (a *Agent) publish() {
 	a.held.Lock()
 	defer a.held.Unlock()
-	wasDirty := a.dirty
+	a.metered = true
 	a.changed()
-	a.dirty = wasDirty // the news is the snapshot itself
 }
 
-// Snapshot returns the newest picture of everything: that of the last second,
-// or a new one when something has changed since. It is nil before Ready.
+// Snapshot returns the newest picture of everything, a new one when something has changed
+// since the last. It is nil before the first numbers.
 func (a *Agent) Snapshot() *Snapshot {
 	a.showing.Lock() // who comes second has the one that the first makes
 	defer a.showing.Unlock()
 	a.held.Lock()
-	s, stale := a.snapshot, a.dirty
+	s, stale := a.snapshot, a.dirty && a.metered
 	a.held.Unlock()
-	if s == nil || !stale {
+	if !stale {
 		return s
 	}
-	return a.rebuild(time.Now())
+	return a.rebuild()
 }
 
 // rebuild makes a new snapshot. The caller has a.showing.
-func (a *Agent) rebuild(now time.Time) *Snapshot {
+func (a *Agent) rebuild() *Snapshot {
 	a.held.Lock()
 	a.dirty = false // what changes from here on may not be in it
 	a.held.Unlock()
 	s := a.state.View()
 	next := &Snapshot{
-		At:        now.UTC(),
+		At:        time.Now().UTC(),
 		Host:      a.viewHost(s),
 		Memory:    a.Pages.Last(),
 		Cloudlets: a.viewCloudlets(s, snapshotEnded),

@@ -72,7 +72,7 @@ func BenchmarkStatus(b *testing.B) {
 		for name, do := range map[string]func(){
 			"status":   func() { a.ScalingStatus() },
 			"vms":      func() { a.VMs() },
-			"snapshot": func() { a.publish(time.Now()) },
+			"snapshot": func() { a.publish(); a.Snapshot() },
 			"idle":     func() { a.watchIdle(time.Now()) },
 		} {
 			b.Run(fmt.Sprintf("ended=%d/%s", ended, name), func(b *testing.B) {

@@ -94,7 +94,9 @@ func (d *DB) load(disk *store.Store, cfg Config) error {
 		t.PutVM(r)
 	}
 	slices.SortFunc(cloudlets, byEnd)
+	same := words{}
 	for _, r := range cloudlets {
+		same.share(r)
 		if cfg.MendCloudlet != nil {
 			cfg.MendCloudlet(r)
 		}
@@ -111,6 +113,21 @@ func (d *DB) load(disk *store.Store, cfg Config) error {
 	}
 	t.txn.Commit()
 	return nil
+}
+
+// words are texts that thousands of records have in common.
+type words map[string]string
+
+// share lets a cloudlet that was read have such texts with the others, and not a copy of
+// its own.
+func (w words) share(r *Cloudlet) {
+	for _, text := range []*string{&r.VM, &r.VMName, &r.OnDeadline, &r.Boot, &r.Signal, (*string)(&r.State)} {
+		if known, ok := w[*text]; ok {
+			*text = known
+			continue
+		}
+		w[*text] = *text
+	}
 }
 
 // byEnd is the order in which cloudlets have ended, as far as it is stored.

@@ -95,6 +95,18 @@ func Open(path string) (*Store, error) {
 	return s, nil
 }
 
+// Relax lets the kernel take back the memory that pages of the file are in, all of them
+// once everything was read. A page is read again when it is asked for.
+func (s *Store) Relax() error {
+	return s.db.View(func(tx *bolt.Tx) error { // meanwhile the file stays mapped where it is
+		_, _, errno := unix.Syscall(unix.SYS_MADVISE, s.db.Info().Data, uintptr(tx.Size()), unix.MADV_DONTNEED)
+		if errno != 0 {
+			return os.NewSyscallError("madvise", errno)
+		}
+		return nil
+	})
+}
+
 // check verifies the file while nobody writes to it.
 func check(path string) error {
 	f, err := os.Open(path)

@@ -1,8 +1,12 @@
 package store
 
 import (
+	"bytes"
 	"errors"
+	"fmt"
+	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -96,4 +100,47 @@ func TestEachStoreHasAnIDThatStays(t *testing.T) {
 	if its, err := s.ID(); err != nil || its != id {
 		t.Errorf("%q after it was opened again, %v", its, err)
 	}
+}
+
+// What was read of the file does not stay in memory, and can be read again.
+func TestRelaxGivesMemoryBack(t *testing.T) {
+	s, path := open(t)
+	var changes []Change
+	for i := range 5000 {
+		changes = append(changes, Put(VMs, fmt.Sprint(i), record{strings.Repeat("x", 500), i}))
+	}
+	if err := s.Commit(changes...); err != nil {
+		t.Fatal(err)
+	}
+	read := func() {
+		if all, err := All[record](s, VMs); err != nil || len(all) != len(changes) {
+			t.Fatal(len(all), err)
+		}
+	}
+
+	read()
+	before := resident(t, path)
+	if err := s.Relax(); err != nil {
+		t.Fatal(err)
+	}
+	if after := resident(t, path); before < 2<<20 || after > before/10 {
+		t.Errorf("%d bytes of the file are in memory, before that %d", after, before)
+	}
+	read()
+}
+
+// resident is how much of a mapped file this process has in memory.
+func resident(t *testing.T, path string) int {
+	t.Helper()
+	text, err := os.ReadFile("/proc/self/smaps")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, text, found := bytes.Cut(text, []byte(path+"\n"))
+	_, text, rss := bytes.Cut(text, []byte("\nRss:"))
+	var kib int
+	if _, err := fmt.Sscan(string(text[:min(len(text), 40)]), &kib); !found || !rss || err != nil {
+		t.Fatal("no mapping of ", path)
+	}
+	return kib << 10
 }
