@@ -163,7 +163,7 @@ func New(cfg Config) (*Agent, error) {
 		stopped: make(chan struct{}),
 	}
 	if err := a.load(networkOwner(cfg, id)); err != nil {
-		return nil, errors.Join(fmt.Errorf("load state: %w", err), st.Close())
+		return nil, errors.Join(err, st.Close())
 	}
 	if err := st.Relax(); err != nil {
 		cfg.Log.Warn("give back memory", "err", err)

@@ -50,9 +50,7 @@ func (a *Agent) startQueued() error {
 		placed = a.placeQueued(tx)
 		return nil
 	})
-	if err == nil {
-		a.startPlaced(placed)
-	}
+	a.startPlaced(placed)
 	return err
 }
 
@@ -81,7 +79,8 @@ func (a *Agent) placeQueued(tx *state.Tx) []placement {
 	return placed
 }
 
-// startPlaced starts what was placed.
+// startPlaced starts what was placed. It may be called whatever became of the change that
+// placed it: start looks whether that was stored.
 func (a *Agent) startPlaced(placed []placement) {
 	for _, p := range placed {
 		a.spawn(func(ctx context.Context) { a.start(ctx, p.id, p.v) })
@@ -139,7 +138,7 @@ func (a *Agent) nodes(s state.View) []schedule.Node {
 // it, recovery asks the init whether the process came to be.
 func (a *Agent) start(ctx context.Context, id string, v *vm.VM) {
 	rec := a.state.View().Cloudlet(id)
-	if rec == nil || rec.State != CloudletStarting {
+	if rec == nil || rec.State != CloudletStarting || rec.VM != v.ID {
 		return
 	}
 	g := v.Guest()

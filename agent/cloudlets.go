@@ -57,16 +57,16 @@ func (a *Agent) SubmitCloudlet(_ context.Context, req cloudlet.Submit) (Cloudlet
 		}
 		return nil
 	})
+	a.startPlaced(placed)
 	if err != nil {
 		return Cloudlet{}, err
 	}
-	a.startPlaced(placed)
 	if made != "" {
-		c, err := a.Cloudlet(made)
-		if errors.Is(err, fault.ErrNotFound) {
-			err = spent("cloudlet")
+		r := a.state.View().Cloudlet(made)
+		if r == nil {
+			return Cloudlet{}, spent("cloudlet")
 		}
-		return c, err
+		rec = *r
 	}
 	defer a.poke()
 	s := a.state.View()
@@ -220,6 +220,10 @@ func (a *Agent) CancelCloudlet(_ context.Context, ref string) (Cloudlet, error) 
 	return a.Cloudlet(id)
 }
 
+func noOutputYet(c Cloudlet) error {
+	return fault.Refuse(fault.ErrConflict, "not_started", "", "cloudlet %s has no output yet: %s", c.Name, c.State)
+}
+
 // OpenOutput opens what a cloudlet has written to stdout or stderr. It grows
 // while the cloudlet runs.
 func (a *Agent) OpenOutput(ref, stream string) (*output.Reader, error) {
@@ -232,10 +236,13 @@ func (a *Agent) OpenOutput(ref, stream string) (*output.Reader, error) {
 	if err != nil {
 		return nil, err
 	}
-	if c.VM == "" {
-		return nil, fault.Refuse(fault.ErrConflict, "not_started", "", "cloudlet %s has no output yet: %s", c.Name, c.State)
+	if c.VM == "" || c.State == CloudletQueued {
+		return nil, noOutputYet(c)
 	}
 	r, err := a.outputs(c.VM).Open(c.ID, stream)
+	if errors.Is(err, os.ErrNotExist) && c.State == CloudletStarting {
+		return nil, noOutputYet(c)
+	}
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, fault.Refuse(fault.ErrNotFound, "no_output", "output is kept as long as the VM", "cloudlet %s has no %s", c.Name, stream)
 	}

@@ -115,12 +115,15 @@ func (a *Agent) openSession(ref string) (v *vm.VM, g *guest.Guest, id string, s 
 		a.held.Lock()
 		defer a.held.Unlock()
 		held := a.vms[r.ID]
-		if r.State != VMRunning || held == nil || held.Guest() == nil {
+		if held != nil {
+			v, g = held.VM, held.Guest()
+		}
+		if r.State != VMRunning || g == nil {
 			return wrongState(r, "entered")
 		}
 		held.idle.Touch(time.Now(), "a command of vm exec was run in it")
 		a.changed()
-		v, g, id = held.VM, held.Guest(), state.NewID()
+		id = state.NewID()
 		s = &session{vm: v.ID, starting: true, exit: make(chan guest.Exit, 1)}
 		a.sessions[id] = s
 		return nil
@@ -156,9 +159,11 @@ func (a *Agent) closeSession(v *vm.VM, id string) {
 		}
 	}
 	a.held.Lock()
+	defer a.held.Unlock()
 	delete(a.sessions, id)
-	a.held.Unlock()
-	a.touch(v.ID, "a command of vm exec was run in it")
+	if held := a.vms[v.ID]; held != nil {
+		held.idle.Touch(time.Now(), "a command of vm exec was run in it")
+	}
 }
 
 // dropSessions tells the sessions of a VM that its init is gone. The caller holds

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -43,11 +44,53 @@ func askedWith(what, key string, request any) (asked, error) {
 		f.Add("Idempotency-Key", 1, longestKey, "must be 1 to %d printable ASCII characters, not %s", longestKey, fault.Quote(key))
 		return asked{}, f.Err("invalid_idempotency_key")
 	}
-	body, err := json.Marshal(request)
+	body, err := said(request)
 	if err != nil {
 		return asked{}, err
 	}
 	return asked{what, digest(what + "\x00" + key), digest(string(body))}, nil
+}
+
+// said is what a request says, in one form: what is left out does not count, so that an
+// agent that knows more fields finds the same request again.
+func said(request any) ([]byte, error) {
+	body, err := json.Marshal(request)
+	if err != nil {
+		return nil, err
+	}
+	var all any
+	if err := json.Unmarshal(body, &all); err != nil {
+		return nil, err
+	}
+	return json.Marshal(withoutZeros(all))
+}
+
+// withoutZeros is a value of JSON without those of its fields that are zero or empty; nil
+// when nothing is left.
+func withoutZeros(v any) any {
+	switch v := v.(type) {
+	case map[string]any:
+		left := map[string]any{}
+		for name, field := range v {
+			if field = withoutZeros(field); field != nil {
+				left[name] = field
+			}
+		}
+		if len(left) > 0 {
+			return left
+		}
+		return nil
+	case []any:
+		if len(v) > 0 {
+			return v
+		}
+		return nil
+	case string, float64, bool:
+		if v == "" || v == 0.0 || v == false {
+			return nil
+		}
+	}
+	return v
 }
 
 func digest(s string) string {
@@ -98,15 +141,18 @@ func (a *Agent) keyAge(r *state.Made, m clock.Moment) time.Duration {
 	return m.Day.Sub(r.At)
 }
 
-// madeVM is the VM that a request with a key has made before, once it is there.
-func (a *Agent) madeVM(ctx context.Context, id string) (VM, error) {
+// madeVM is the VM that a request with a key has made before, once it is there. Where it
+// could not be created, all of it is gone when madeVM returns errUnmade.
+func (a *Agent) madeVM(ctx context.Context, k asked, id string) (VM, error) {
 	for {
 		s := a.state.View()
 		r := s.VM(id)
 		switch {
-		case r == nil || r.State == VMDeleting:
+		case r == nil && s.Made(k.key) == nil:
+			return VM{}, errUnmade
+		case r == nil || r.State == VMDeleting && !r.Unmade:
 			return VM{}, spent("VM")
-		case r.State != VMCreating:
+		case r.State != VMCreating && r.State != VMDeleting:
 			return a.VM(id)
 		}
 		select {
@@ -115,6 +161,20 @@ func (a *Agent) madeVM(ctx context.Context, id string) (VM, error) {
 			return VM{}, fault.Refuse(fault.ErrNotYet, "request_ended", "ask again", "the request ended before the VM was created")
 		}
 	}
+}
+
+// errUnmade means that what a request was to make could not be made: the same one may try
+// it again.
+var errUnmade = errors.New("could not be created")
+
+// forgetVM removes the record of a VM that is erased. The key of a request that could not
+// be carried out goes with it.
+func forgetVM(tx *state.Tx, id string) {
+	r, m := tx.VM(id), tx.MadeBy(id)
+	if r != nil && r.Unmade && m != nil {
+		tx.DeleteMade(m.ID)
+	}
+	tx.DeleteVM(id)
 }
 
 func spent(what string) error {

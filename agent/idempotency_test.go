@@ -156,3 +156,67 @@ func TestTheSameRequestMakesOneVM(t *testing.T) {
 		t.Errorf("deleted meanwhile: %v", err)
 	}
 }
+
+// The VM that a request was to make could not be made: who has asked again meanwhile is
+// not told that its key is spent, but waits until nothing is left, and tries it again.
+func TestARequestThatFailedIsTriedAgain(t *testing.T) {
+	r := newIdleRig(t, policy.Idle{})
+	req := VMCreate{Name: "web", Spec: Spec{CPUs: 0.1, MemoryBytes: 32 * mib}, Key: "k"}
+	key, err := askedWith("VM", req.Key, req)
+	r.ok(err)
+	v, _, err := r.admit(req.withDefaults(r.cfg.Defaults), key)
+	r.ok(err)
+	got := make(chan error)
+	go func() {
+		_, err := r.CreateVM(t.Context(), req)
+		got <- err
+	}()
+	waits := func(while string) {
+		t.Helper()
+		select {
+		case err := <-got:
+			t.Fatalf("it is answered while the VM is %s: %v", while, err)
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+
+	waits("being created")
+	r.ok(r.updateAnyway(v, func(rec *vmRecord) { rec.State, rec.Unmade = VMDeleting, true }))
+	waits("being erased")
+	r.must(t, func(tx *state.Tx) { forgetVM(tx, v.ID) })
+	r.forget(v)
+	err = <-got // there is no kernel here
+	if err == nil || !strings.Contains(err.Error(), "create VM web") || refusalOf(err) == "idempotency_key_spent" {
+		t.Errorf("%v", err)
+	}
+}
+
+// A newer agent knows more fields; a request that does not say them is the same.
+func TestWhatIsLeftOutDoesNotCount(t *testing.T) {
+	type older struct {
+		Name string
+		Spec struct{ CPUs float64 }
+		Argv []string
+	}
+	type newer struct {
+		Name  string
+		Spec  struct{ CPUs, GPUs float64 }
+		Argv  []string
+		Class string
+		Env   map[string]string
+		Rules *struct{ Up float64 }
+	}
+	var o older
+	var n newer
+	o.Name, o.Spec.CPUs, o.Argv = "web", 0.5, []string{"echo", "", "0"}
+	n.Name, n.Spec.CPUs, n.Argv = "web", 0.5, []string{"echo", "", "0"}
+	first, err1 := said(o)
+	again, err2 := said(n)
+	if err := errors.Join(err1, err2); err != nil || string(first) != string(again) {
+		t.Errorf("%s, %s, %v", first, again, err)
+	}
+	n.Argv = []string{"echo", "0"}
+	if other, err := said(n); err != nil || string(first) == string(other) {
+		t.Errorf("%s, %v", other, err)
+	}
+}

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -17,6 +18,9 @@ import (
 // ErrOtherAgent means that the cgroup parent, or the network of the machine, is another
 // agent's: to start would be to sweep away its VMs or their links.
 var ErrOtherAgent = errors.New("another agent's")
+
+// errOwnParent means that this store has VMs in another cgroup than it is to have them in.
+var errOwnParent = errors.New("that of an agent with this store")
 
 // otherAgentTime is how long an agent that ends may still be seen.
 const otherAgentTime = 5 * time.Second
@@ -35,18 +39,29 @@ func checkOtherAgent(cfg Config) error {
 	}
 }
 
-// checkOtherNetwork refuses to start beside an agent with another cgroup parent: links,
-// addresses and rules are those of one. The bridge tells whose it is.
+// checkOtherNetwork refuses to start where an agent with another cgroup parent has VMs, be
+// it one with this store that was told another: links, addresses and rules are those of
+// one. The bridges tell whose they are.
 func checkOtherNetwork(cfg Config, storeID string) error {
-	owner, err := network.Owner()
+	owners, err := network.Owners()
 	if err != nil {
 		cfg.Log.Warn("cannot tell whose the network is", "err", err)
 		return nil
 	}
-	its, parent, _ := strings.Cut(owner, " ")
-	if its == "" || its == storeID || parent == "" || parent == cfg.CgroupParent { // a claim tells of that
-		return nil
+	for _, owner := range owners {
+		its, parent, _ := strings.Cut(owner, " ")
+		if parent == "" || parent == cfg.CgroupParent { // a claim tells of that
+			continue
+		}
+		if err := checkOtherParent(cfg, parent, its == storeID); err != nil {
+			return err
+		}
 	}
+	return nil
+}
+
+// checkOtherParent refuses to start where an agent runs, or has VMs, in another cgroup.
+func checkOtherParent(cfg Config, parent string, own bool) error {
 	at := cfg
 	at.CgroupParent = parent
 	if err := checkOtherAgent(at); err != nil {
@@ -56,13 +71,15 @@ func checkOtherNetwork(cfg Config, storeID string) error {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	for _, e := range entries {
-		if e.IsDir() {
-			return fmt.Errorf("the network of this machine is %w, which has VMs in cgroup %s: start it with that "+
-				"--cgroup-parent, and delete them first", ErrOtherAgent, parent)
-		}
+	if !slices.ContainsFunc(entries, fs.DirEntry.IsDir) {
+		return nil
 	}
-	return nil
+	whose := ErrOtherAgent
+	if own {
+		whose = errOwnParent
+	}
+	return fmt.Errorf("the network of this machine is %w, which has VMs in cgroup %s: start it with that "+
+		"--cgroup-parent, and delete them first", whose, parent)
 }
 
 // longestAlias is that of a link, IFALIASZ of linux/if.h without the zero.

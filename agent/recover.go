@@ -33,7 +33,7 @@ func (a *Agent) load(networkOwner string) (err error) {
 		Unstored:     a.unstored,
 	})
 	if err != nil {
-		return err
+		return fmt.Errorf("load state: %w", err)
 	}
 	a.Tokens = tokens.New(a.state, a.boot)
 	if a.platform, err = vm.New(a.platformConfig(networkOwner)); err != nil {
@@ -170,6 +170,8 @@ func (a *Agent) recoverVM(ctx context.Context, v *vm.VM) {
 	was := a.record(v).State
 	switch {
 	case ctx.Err() != nil:
+	case err != nil && was == VMCreating: // nobody was told that there is such a VM
+		a.giveUp(ctx, l, err)
 	case err != nil:
 		a.fail(v, err)
 	case was == VMCreating:

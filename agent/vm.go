@@ -175,6 +175,8 @@ func (a *Agent) viewVM(s state.View, r *vmRecord) VM {
 	if v == nil { // it is being forgotten
 		v = &heldVM{VM: a.platform.VM(r)}
 	}
+	usage := v.usage
+	usage.StorageBytes = v.StoredBytes() // as new as the limits
 	out := VM{
 		ID:        r.ID,
 		Name:      r.Name,
@@ -184,7 +186,7 @@ func (a *Agent) viewVM(s state.View, r *vmRecord) VM {
 		Labels:    r.Labels,
 		Spec:      r.Spec,
 		Limits:    v.Limits(),
-		Usage:     v.usage,
+		Usage:     usage,
 		Network:   v.Addressed(),
 		GPUs:      v.OwnGPUs(),
 		Autoscale: a.viewAutoscale(s.Policy(), v, r),

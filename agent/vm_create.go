@@ -24,22 +24,38 @@ func (a *Agent) CreateVM(ctx context.Context, req VMCreate) (VM, error) {
 	if err != nil {
 		return VM{}, err
 	}
-	if made, err := a.madeBy(a.state.View(), key); err != nil {
-		return VM{}, err
-	} else if made != "" { // its image may be gone by now
-		return a.madeVM(ctx, made)
+	for {
+		made, err := a.madeBy(a.state.View(), key)
+		if err != nil {
+			return VM{}, err
+		}
+		var v *vm.VM
+		if made == "" { // else its image may be gone by now
+			v, made, err = a.newVM(req.withDefaults(a.cfg.Defaults), key)
+		}
+		switch {
+		case err != nil:
+			return VM{}, err
+		case made == "":
+			return a.create(ctx, v)
+		}
+		out, err := a.madeVM(ctx, key, made)
+		if !errors.Is(err, errUnmade) {
+			return out, err
+		}
 	}
-	req = req.withDefaults(a.cfg.Defaults)
+}
+
+// newVM checks what is asked for and admits it.
+func (a *Agent) newVM(req VMCreate, key asked) (v *vm.VM, made string, err error) {
 	if err := a.checkCreate(req); err != nil {
-		return VM{}, err
+		return nil, "", err
 	}
-	v, made, err := a.admit(req, key)
-	switch {
-	case err != nil:
-		return VM{}, err
-	case made != "":
-		return a.madeVM(ctx, made)
-	}
+	return a.admit(req, key)
+}
+
+// create makes the kernel have a VM that was admitted.
+func (a *Agent) create(ctx context.Context, v *vm.VM) (VM, error) {
 	l := v.Work()
 	defer l.Release()
 	if err := a.build(ctx, l); err != nil {
@@ -47,8 +63,12 @@ func (a *Agent) CreateVM(ctx context.Context, req VMCreate) (VM, error) {
 		a.giveUp(ctx, l, err)
 		return VM{}, fmt.Errorf("create VM %s: %w", v.Name, err)
 	}
-	return a.setState(v, VMRunning, "", Event{Level: LevelInfo, Kind: "vm.created", VM: v.ID,
+	out, err := a.setState(v, VMRunning, "", Event{Level: LevelInfo, Kind: "vm.created", VM: v.ID,
 		Message: fmt.Sprintf("VM %s created: %s", v.Name, a.record(v).Spec)})
+	if err != nil {
+		a.giveUp(ctx, l, err)
+	}
+	return out, err
 }
 
 // build realises a new VM. A client that hangs up does not stop half-way what it
@@ -168,27 +188,33 @@ func (a *Agent) admit(req VMCreate, key asked) (v *vm.VM, made string, err error
 // giveUp erases a VM whose creation failed. What cannot be erased now stays
 // in state deleting and is erased at the next start.
 func (a *Agent) giveUp(ctx context.Context, l *vm.Lease, cause error) {
-	err := a.state.UpdateAnyway(func(tx *state.Tx) error {
-		if m := tx.MadeBy(l.ID); m != nil {
-			tx.DeleteMade(m.ID) // asked again, it is tried again
-		}
-		return changed(l.ID, func(rec *vmRecord) { rec.State, rec.Reason = VMDeleting, cause.Error() }, Event{
+	v := l.VM
+	mark := func() bool {
+		return a.updateAnyway(v, func(rec *vmRecord) {
+			rec.State, rec.Reason, rec.Unmade = VMDeleting, cause.Error(), true
+		}, Event{
 			Level:   LevelError,
 			Kind:    "vm.create_failed",
-			VM:      l.ID,
-			Message: fmt.Sprintf("VM %s not created: %v", l.Name, cause),
-		})(tx)
-	})
-	if err != nil {
+			VM:      v.ID,
+			Message: fmt.Sprintf("VM %s not created: %v", v.Name, cause),
+		}) == nil
+	}
+	if !mark() { // nothing can be stored now
+		a.spawn(func(ctx context.Context) {
+			if untilStored(ctx, mark) {
+				a.delete(ctx, v, 0)
+			}
+		})
 		return
 	}
+
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), kernelTimeout)
 	defer cancel()
 	if err := l.Erase(ctx); err != nil {
-		a.log.Error("undo create", "vm", l.Name, "err", err)
+		a.log.Error("undo create", "vm", v.Name, "err", err)
 		return
 	}
-	if a.state.UpdateAnyway(func(tx *state.Tx) error { tx.DeleteVM(l.ID); return nil }) == nil {
-		a.forget(l.VM)
+	if a.state.UpdateAnyway(func(tx *state.Tx) error { forgetVM(tx, v.ID); return nil }) == nil {
+		a.forget(v)
 	}
 }

@@ -91,7 +91,7 @@ func (a *Agent) delete(ctx context.Context, v *vm.VM, grace time.Duration) {
 
 	gone := func(tx *state.Tx) error {
 		finish(tx, v.ID, nil)
-		tx.DeleteVM(v.ID)
+		forgetVM(tx, v.ID)
 		for _, c := range slices.Collect(tx.LiveIn(v.ID)) {
 			rec := cloudlet.Orphaned(c, v.Name, clock.Now())
 			tx.PutCloudlet(rec)

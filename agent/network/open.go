@@ -30,19 +30,26 @@ func (n *Network) bridge() (netlink.Link, error) {
 	return l, nil
 }
 
-// Owner is Config.Owner of the agent that has made the bridge of this machine, whatever
-// its name; empty when there is none, or one that has not told.
-func Owner() (string, error) {
+// Owners are Config.Owner of the agents that have made bridges on this machine, whatever
+// their names, but for those that have not told.
+func Owners() ([]string, error) {
 	links, err := netlink.LinkList()
-	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
-		return "", fmt.Errorf("list links: %w", err)
+	for range 10 { // while links come and go
+		if !errors.Is(err, netlink.ErrDumpInterrupted) {
+			break
+		}
+		links, err = netlink.LinkList()
 	}
+	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
+		return nil, fmt.Errorf("list links: %w", err)
+	}
+	var owners []string
 	for _, l := range links {
-		if l.Type() == "bridge" && l.Attrs().Group == groupBridge {
-			return l.Attrs().Alias, nil
+		if l.Type() == "bridge" && l.Attrs().Group == groupBridge && l.Attrs().Alias != "" {
+			owners = append(owners, l.Attrs().Alias)
 		}
 	}
-	return "", nil
+	return owners, nil
 }
 
 // link is the link of that name; nil when there is none.
@@ -76,7 +83,7 @@ func (n *Network) openBridge(context.Context) error {
 			return err
 		}
 	}
-	if n.cfg.Owner != "" && b.Attrs().Alias != n.cfg.Owner {
+	if b.Attrs().Alias != n.cfg.Owner { // also where it cannot be told: it is another's no more
 		if err := n.route.LinkSetAlias(b, n.cfg.Owner); err != nil {
 			return fmt.Errorf("name the owner of %s: %w", n.cfg.Bridge, err)
 		}

@@ -448,7 +448,7 @@ func (l *Loop) scaleRound(some []*follower, fresh bool) {
 	}
 }
 
-// observe shows a VM to its scaler. The caller holds v.work and l.mu.
+// observe shows a VM to its scaler. The caller has its lease and l.mu.
 func (l *Loop) observe(f *follower, fresh bool, wishes []autoscale.Decision) []autoscale.Decision {
 	s := l.cfg.State.View()
 	r := s.VM(f.id)

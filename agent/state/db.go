@@ -109,7 +109,7 @@ func (d *DB) load(disk *store.Store, cfg Config) error {
 		t.PutToken(r)
 	}
 	for _, r := range made {
-		t.PutMade(r)
+		t.placeMade(&r)
 	}
 	t.txn.Commit()
 	return nil

@@ -408,3 +408,20 @@ func TestRoomIsForWhatEnds(t *testing.T) {
 		t.Errorf("%d VMs", n)
 	}
 }
+
+// The first that was stored is forgotten, whatever the time of day was.
+func TestOldestMadeIsForgotten(t *testing.T) {
+	db, _, _ := fresh(t)
+	day := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	must(t, db.Update(func(tx *Tx) error {
+		for i := range KeepMade {
+			tx.PutMade(Made{ID: fmt.Sprint(i), At: day.Add(time.Duration(i) * time.Second)})
+		}
+		tx.PutMade(Made{ID: "new", At: day.Add(-time.Hour)}) // the clock was set back
+		return nil
+	}))
+	v := db.View()
+	if v.Made("new") == nil || v.Made("0") != nil || v.Made("1") == nil {
+		t.Errorf("new %v, first %v, second %v", v.Made("new"), v.Made("0"), v.Made("1"))
+	}
+}

@@ -9,6 +9,7 @@ type Made struct {
 	Body   string        `json:"body"`    // SHA-256 of what was asked for
 	Target string        `json:"target"`  // id of the VM or cloudlet
 	At     time.Time     `json:"at"`      // shown
+	Seq    uint64        `json:"seq"`     // in the order in which they were stored
 	Boot   string        `json:"boot"`    // id of the boot that AtBoot is of
 	AtBoot time.Duration `json:"at_boot"` // since that boot
 }

@@ -31,6 +31,7 @@ const (
 	byFinished = "finished"
 	byCreated  = "created"
 	byHash     = "hash"
+	bySeq      = "seq"
 )
 
 // rest is what there is one of. It is replaced as a whole; its slices are only ever
@@ -43,6 +44,7 @@ type rest struct {
 	cloudlets [len(cloudletStates)]int // by state, in the order of cloudletStates
 	finished  int                      // operations
 	made      int
+	madeSeq   uint64 // of the last one
 
 	ended     []*Cloudlet // in the order of their ends
 	events    []Event     // by Seq
@@ -105,7 +107,7 @@ func schema() *memdb.DBSchema {
 		table(tableMade,
 			unique(func(r *Made) string { return r.ID }),
 			sorted(byTarget, func(r *Made) string { return word(r.Target) }),
-			sorted(byCreated, func(r *Made) string { return number(r.At.UnixNano()) }),
+			sorted(bySeq, func(r *Made) string { return number(int64(r.Seq)) }),
 		),
 		table(tableRest, unique(func(*rest) string { return tableRest })),
 	}

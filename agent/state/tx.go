@@ -147,18 +147,26 @@ func (t *Tx) DeleteToken(id string) {
 	}
 }
 
-// PutMade stores what a request has made. The oldest may be forgotten for it.
+// PutMade stores what a request has made. The first that was stored may be forgotten for it.
 func (t *Tx) PutMade(r Made) {
 	old := t.Made(r.ID)
-	t.put(tableMade, orNil(old), &r)
+	r.Seq = t.rest().madeSeq + 1
+	t.placeMade(&r)
 	t.store(store.Made, r.ID, &r)
-	if old != nil {
-		return
+	if old == nil && t.rest().made > KeepMade {
+		t.DeleteMade(first[Made](t.View, tableMade, bySeq, "").ID)
 	}
-	t.change(func(rest *rest) { rest.made++ })
-	if t.rest().made > KeepMade {
-		t.DeleteMade(first[Made](t.View, tableMade, byCreated, "").ID)
-	}
+}
+
+func (t *Tx) placeMade(r *Made) {
+	old := t.Made(r.ID)
+	t.put(tableMade, orNil(old), r)
+	t.change(func(rest *rest) {
+		rest.madeSeq = max(rest.madeSeq, r.Seq)
+		if old == nil {
+			rest.made++
+		}
+	})
 }
 
 // DeleteMade forgets that a request has made something.

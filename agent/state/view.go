@@ -272,8 +272,8 @@ func (v View) TokenOf(hash string) *StoredToken {
 // Made is what a request has made, by the id of its key; nil when it has made nothing.
 func (v View) Made(id string) *Made { return get[Made](v, tableMade, id) }
 
-// MadeInOrder is all that requests with a key have made, the oldest first.
-func (v View) MadeInOrder() iter.Seq[*Made] { return all[Made](v, tableMade, byCreated, "") }
+// MadeInOrder is all that requests with a key have made, in the order in which that was stored.
+func (v View) MadeInOrder() iter.Seq[*Made] { return all[Made](v, tableMade, bySeq, "") }
 
 // MadeBy is the request with a key that has made a VM or cloudlet, or nil.
 func (v View) MadeBy(target string) *Made { return first[Made](v, tableMade, byTarget, word(target)) }

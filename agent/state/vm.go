@@ -35,7 +35,8 @@ type VM struct {
 	Thrashed  int64             `json:"thrashed,omitempty"` // cloudlets killed because it did
 	Advice    *AppliedAdvice    `json:"advice,omitempty"`   // taken last, for undoing it
 	Own       OwnPolicy         `json:"policy,omitzero"`
-	Keep      bool              `json:"keep,omitempty"` // it is not deleted when idle
+	Keep      bool              `json:"keep,omitempty"`   // it is not deleted when idle
+	Unmade    bool              `json:"unmade,omitempty"` // it is being deleted since it could not be created
 	// Sized are the limits that autoscaling has set in place of the spec's, by resource,
 	// and memory_high_bytes.
 	Sized map[string]float64 `json:"sized,omitempty"`

@@ -125,8 +125,9 @@ func (p *Platform) runNetwork(ctx context.Context) {
 // keepNetwork connects VMs again whose bridge somebody has deleted, and tries for
 // the ports that some go without. It is cheap where nothing is wrong.
 func (p *Platform) keepNetwork(ctx context.Context) {
+	index := bridgeIndex(p.cfg.Bridge)
 	p.mu.Lock()
-	lost, told := p.bridge != 0 && p.bridge != bridgeIndex(p.cfg.Bridge), p.networkErr != nil
+	lost, told := p.bridge != 0 && p.bridge != index, p.networkErr != nil
 	p.mu.Unlock()
 	if lost {
 		if !told {
@@ -168,9 +169,10 @@ func (p *Platform) reconnect(ctx context.Context, v *VM, lost bool) {
 
 // hang remembers the bridge that all VMs hang on, or are about to.
 func (p *Platform) hang() {
+	index := bridgeIndex(p.cfg.Bridge)
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.bridge = bridgeIndex(p.cfg.Bridge)
+	p.bridge = index
 }
 
 // bridgeIndex is the kernel's number of the bridge, 0 when there is none.

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"fmt"
+	"net"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -95,5 +96,37 @@ func TestSystemKilledSubmitMakesOneCloudlet(t *testing.T) {
 		if n != 1 {
 			t.Errorf("%s was submitted %d times", tag, n)
 		}
+	}
+}
+
+// TestSystemKilledCreateThatFailsLeavesNothing: an agent that is killed while it creates a
+// VM that cannot be created says so when it is back, as if it had not been killed.
+func TestSystemKilledCreateThatFailsLeavesNothing(t *testing.T) {
+	d := systemtest.Start(t)
+	taken, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	port := taken.Addr().(*net.TCPAddr).Port
+	dirs := func() int { return len(systemtest.Dirs(t, filepath.Join(d.StateDir, "vms"))) }
+	for i := range 4 {
+		cmd, errOut := d.Command("vm", "create", "web", "--cpus", "0.2", "--memory", "64MiB",
+			"--publish", fmt.Sprintf("127.0.0.1:%d:80", port)), &bytes.Buffer{}
+		cmd.Stderr = errOut
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		systemtest.Until(t, "the VM is being created", func() bool { return dirs() > 0 })
+		time.Sleep(time.Duration(i) * 30 * time.Millisecond)
+		d.Restart()
+		err := cmd.Wait()
+		t.Logf("round %d: %v: %s", i, err, strings.TrimSpace(errOut.String()))
+		if err == nil || !strings.Contains(errOut.String(), fmt.Sprintf("port %d/tcp", port)) {
+			t.Errorf("round %d: it is not told why: %v, %s", i, err, errOut)
+		}
+		systemtest.Until(t, "nothing is left", func() bool {
+			return dirs() == 0 && len(strings.Fields(d.Out("vm", "list", "-o", "name"))) == 0
+		})
 	}
 }

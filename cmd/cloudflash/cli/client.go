@@ -11,8 +11,10 @@ import (
 	"io/fs"
 	"net"
 	"net/http"
+	"net/http/httptrace"
 	"net/url"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -153,9 +155,14 @@ func (c *client) send(ctx context.Context, method, target string, body io.Reader
 	if c.token != "" {
 		req.Header.Set("Authorization", "Bearer "+c.token)
 	}
+	var sent atomic.Bool
+	req = req.WithContext(httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{WroteHeaders: func() { sent.Store(true) }}))
 	resp, err := c.http.Do(req)
 	if err != nil {
-		return nil, c.unreachable(ctx, err)
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		return nil, &unanswered{c.unreachable(ctx, err), sent.Load()}
 	}
 	if resp.StatusCode < 400 {
 		return resp, nil
@@ -187,22 +194,20 @@ func (c *client) unreachable(ctx context.Context, err error) error {
 	case errors.Is(err, fs.ErrPermission):
 		hint = "\nhint: run as root, or join the group cloudflash"
 	}
-	var op *net.OpError
-	dialling := errors.As(err, &op) && op.Op == "dial"
 	text := fmt.Sprintf("cannot reach the agent at %s: %v%s", clean(c.host), cause(err), hint)
-	return &unanswered{exit: &exit{ExitUnreachable, text}, sent: !dialling}
+	return &exit{ExitUnreachable, text}
 }
 
 // unanswered is why no answer has come.
 type unanswered struct {
-	exit *exit
+	err  error
 	sent bool // the request may have come to somebody
 }
 
-func (u *unanswered) Error() string { return u.exit.text }
+func (u *unanswered) Error() string { return u.err.Error() }
 
 // Unwrap tells the exit code.
-func (u *unanswered) Unwrap() error { return u.exit }
+func (u *unanswered) Unwrap() error { return u.err }
 
 // cause drops the method and the made-up address from the error of net/http.
 func cause(err error) error {
@@ -230,6 +235,7 @@ func (c *client) call(ctx context.Context, method, path string, query url.Values
 }
 
 // comeBack is how long an agent is waited for that went away in the middle of a request.
+// What it does once it is back may take longer.
 const comeBack = 30 * time.Second
 
 // create asks for something new. When the agent goes away before it has answered, nobody
@@ -238,27 +244,38 @@ const comeBack = 30 * time.Second
 func (c *client) create(ctx context.Context, path string, body, out any, warn io.Writer) error {
 	key := rand.Text()
 	err := c.call(ctx, http.MethodPost, path, nil, body, out, "Idempotency-Key", key)
-	var u *unanswered
-	if cut := errors.Is(err, io.ErrUnexpectedEOF); !cut && (!errors.As(err, &u) || !u.sent) {
+	if !cutOff(err) {
 		return err
 	}
 
 	fmt.Fprintf(warn, "the agent went away before it answered; asking again for up to %v\n", comeBack)
-	patient, cancel := context.WithTimeout(ctx, comeBack)
-	defer cancel()
+	end := time.Now().Add(comeBack)
 	for wait := 100 * time.Millisecond; ; wait = min(2*wait, 2*time.Second) {
 		select {
-		case <-patient.Done():
-			return err
+		case <-ctx.Done():
+			return ctx.Err()
 		case <-time.After(wait):
 		}
-		again := c.call(patient, http.MethodPost, path, nil, body, out, "Idempotency-Key", key)
+		err = c.call(ctx, http.MethodPost, path, nil, body, out, "Idempotency-Key", key)
 		var p *problemError
-		notYet := errors.As(again, &p) && p.Status == http.StatusServiceUnavailable
-		if !notYet && !errors.As(again, &u) && !errors.Is(again, io.ErrUnexpectedEOF) && patient.Err() == nil {
-			return again
+		var u *unanswered
+		switch {
+		case cutOff(err): // it was there, and went away again
+			end = time.Now().Add(comeBack)
+		case errors.As(err, &u), errors.As(err, &p) && p.Status == http.StatusServiceUnavailable:
+			if time.Now().After(end) {
+				return err
+			}
+		default:
+			return err
 		}
 	}
+}
+
+// cutOff reports whether a request may have been carried out although no whole answer came.
+func cutOff(err error) bool {
+	var u *unanswered
+	return errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET) || errors.As(err, &u) && u.sent
 }
 
 func (c *client) get(ctx context.Context, path string, query url.Values, out any) error {

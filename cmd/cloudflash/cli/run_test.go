@@ -491,3 +491,13 @@ func TestCreateIsAskedAgain(t *testing.T) {
 		mu.Unlock()
 	}
 }
+
+// A request that never came to anybody is not made again: it would not get there later.
+func TestWhatWasNotSentIsNotAskedAgain(t *testing.T) {
+	r := newRig(t)
+	host := r.tcpHandler(func(http.ResponseWriter, *http.Request) { t.Error("it came") })
+	got := r.over(strings.Replace(host, "http://", "https://", 1), "", "vm", "create", "web")
+	if got.Code != ExitUnreachable || strings.Contains(got.Err, "asking again") {
+		t.Errorf("exit code %d: %s", got.Code, got.Err)
+	}
+}
