@@ -56,7 +56,8 @@ func New(cfg Config) *Meter {
 }
 
 // VM begins to meter a slice and to remember it under an id, in place of what was
-// metered under that id before. Close ends the first, Forget the second.
+// metered under that id before; what that was told last holds until the new one is told
+// something. Close ends the first, Forget the second.
 func (m *Meter) VM(id string, o Opener) (*Probe, error) {
 	p, err := newProbe(o, phaseOf(m.seed, id))
 	if err != nil {
@@ -69,6 +70,11 @@ func (m *Meter) VM(id string, o Opener) (*Probe, error) {
 		m.past[id] = newHistory(vmSeries)
 	}
 	p.past = m.past[id]
+	if old != nil {
+		old.mu.Lock()
+		p.given = old.given
+		old.mu.Unlock()
+	}
 	m.vms[id] = p
 	m.mu.Unlock()
 	if old != nil {

@@ -257,6 +257,7 @@ func TestVMVanishesAndIsSpoilt(t *testing.T) {
 
 func TestNewProbeReplacesTheOld(t *testing.T) {
 	r := newRig(t)
+	r.probe.Tell(Given{Traffic: Traffic{ReceivedBytes: 34056}})
 	r.meter.Pass(time.Now())
 	again, err := r.meter.VM("vm1", newTree(t))
 	if err != nil {
@@ -264,6 +265,10 @@ func TestNewProbeReplacesTheOld(t *testing.T) {
 	}
 	if !r.probe.closed || len(r.meter.vms) != 1 {
 		t.Error("the old probe keeps its files")
+	}
+	r.meter.Pass(time.Now()) // before the new one is told anything
+	if n := again.Last().Counters[ReceivedBytes]; n != 34056 {
+		t.Errorf("%d bytes were received", n)
 	}
 	r.probe.Close() // late
 	if r.meter.vms["vm1"] != again {
