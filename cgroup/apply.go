@@ -14,7 +14,7 @@ func (g group) Apply(l Limits) error {
 	if err := l.check(); err != nil {
 		return err
 	}
-	before, err := g.Limits()
+	before, err := g.limits(l.touches)
 	if err != nil {
 		return err
 	}
@@ -25,7 +25,7 @@ func (g group) Apply(l Limits) error {
 	if !g.Exists() {
 		return fmt.Errorf("%w (%w)", ErrGone, err)
 	}
-	if undoErr := g.undo(before); undoErr != nil {
+	if undoErr := g.undo(before, l.touches); undoErr != nil {
 		return errors.Join(err, fmt.Errorf("undo the limits of %s: %w", g.path, undoErr))
 	}
 	return err
@@ -33,8 +33,8 @@ func (g group) Apply(l Limits) error {
 
 // undo writes back what has changed since before. A device that the kernel does
 // not know has not changed, and would refuse the undo too.
-func (g group) undo(before Limits) error {
-	now, err := g.Limits()
+func (g group) undo(before Limits, touched func(file string) bool) error {
+	now, err := g.limits(touched)
 	if err != nil {
 		return err
 	}
@@ -45,11 +45,37 @@ func (g group) applyOnce(l Limits) error {
 	if err := g.write(l); err != nil {
 		return err
 	}
-	have, err := g.Limits()
+	have, err := g.limits(l.touches)
 	if err != nil {
 		return err
 	}
 	return mismatch(g.path, l, have)
+}
+
+// touches reports whether writing l may change what a file says. A quota may clear the
+// burst.
+func (l Limits) touches(file string) bool {
+	switch file {
+	case "cpu.max", "cpu.max.burst":
+		return l.CPU != nil || l.CPUBurst != nil
+	case "cpu.weight":
+		return l.CPUWeight != nil
+	case "memory.max":
+		return l.MemoryMax != nil
+	case "memory.high":
+		return l.MemoryHigh != nil
+	case "memory.swap.max":
+		return l.SwapMax != nil
+	case "memory.oom.group":
+		return l.OOMGroup != nil
+	case "io.max":
+		return l.IO != nil
+	case "io.weight":
+		return l.IOWeight != nil
+	case "pids.max":
+		return l.PIDsMax != nil
+	}
+	return true
 }
 
 // changed is the part of l that differs from now. Quota and burst go together:

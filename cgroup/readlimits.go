@@ -13,33 +13,49 @@ import (
 
 // Limits reads what the kernel has now. A field whose file this kernel lacks is
 // nil.
-func (g group) Limits() (Limits, error) {
+func (g group) Limits() (Limits, error) { return g.limits(func(string) bool { return true }) }
+
+// limits is Limits of those files that are wanted.
+func (g group) limits(want func(file string) bool) (Limits, error) {
 	var l Limits
+	read := func(file string, parse func([]byte) error) error {
+		if !want(file) {
+			return nil
+		}
+		return g.read(file, parse)
+	}
+	number := func(file string, field **int64) error {
+		return read(file, func(b []byte) error {
+			n, err := parseNumber(b)
+			*field = &n
+			return err
+		})
+	}
 	err := errors.Join(
-		g.read("cpu.max", func(b []byte) (err error) { l.CPU, err = parseCPUMax(b); return }),
-		g.number("cpu.weight", &l.CPUWeight),
-		g.read("cpu.max.burst", func(b []byte) error {
+		read("cpu.max", func(b []byte) (err error) { l.CPU, err = parseCPUMax(b); return }),
+		number("cpu.weight", &l.CPUWeight),
+		read("cpu.max.burst", func(b []byte) error {
 			us, err := parseNumber(b)
 			d := time.Duration(us) * time.Microsecond
 			l.CPUBurst = &d
 			return err
 		}),
-		g.number("memory.max", &l.MemoryMax),
-		g.number("memory.high", &l.MemoryHigh),
-		g.number("memory.swap.max", &l.SwapMax),
-		g.read("memory.oom.group", func(b []byte) error {
+		number("memory.max", &l.MemoryMax),
+		number("memory.high", &l.MemoryHigh),
+		number("memory.swap.max", &l.SwapMax),
+		read("memory.oom.group", func(b []byte) error {
 			n, err := parseNumber(b)
 			on := n == 1
 			l.OOMGroup = &on
 			return err
 		}),
-		g.read("io.max", func(b []byte) (err error) { l.IO, err = parseIOMax(b); return }),
-		g.read("io.weight", func(b []byte) error {
+		read("io.max", func(b []byte) (err error) { l.IO, err = parseIOMax(b); return }),
+		read("io.weight", func(b []byte) error {
 			n, err := parseNumber(bytes.TrimPrefix(firstLine(b), []byte("default ")))
 			l.IOWeight = &n
 			return err
 		}),
-		g.number("pids.max", &l.PIDsMax),
+		number("pids.max", &l.PIDsMax),
 	)
 	if !g.Exists() {
 		return l, ErrGone
@@ -60,14 +76,6 @@ func (g group) read(file string, parse func([]byte) error) error {
 		return fmt.Errorf("parse %s of %s: %w", file, g.path, err)
 	}
 	return nil
-}
-
-func (g group) number(file string, field **int64) error {
-	return g.read(file, func(b []byte) error {
-		n, err := parseNumber(b)
-		*field = &n
-		return err
-	})
 }
 
 func firstLine(b []byte) []byte { line, _, _ := bytes.Cut(b, []byte("\n")); return line }
