@@ -46,6 +46,7 @@ type Agent struct {
 	scaling   *scaling.Loop
 	startedAt time.Time
 	boot      string // the id of this boot of the machine
+	lock      machineLock
 
 	state *state.DB // what is intended and what became of it
 
@@ -95,7 +96,8 @@ type heldCloudlet struct {
 	killing bool          // cgroup.kill is under way
 }
 
-// New opens the store and the delegated cgroup. It changes nothing but those.
+// New opens the store and the delegated cgroup, and locks other agents out. It changes
+// nothing but those.
 func New(cfg Config) (*Agent, error) {
 	if err := checkOtherAgent(cfg); err != nil {
 		return nil, err
@@ -116,23 +118,35 @@ func New(cfg Config) (*Agent, error) {
 	if err != nil { // the disk is full, perhaps
 		cfg.Log.Warn("name this store", "err", err)
 	}
-	if err := checkOtherNetwork(cfg, id); err != nil {
-		return nil, errors.Join(err, st.Close())
-	}
-	parent, err := cgroup.OpenParent(cfg.CgroupParent)
+	lock, err := lockMachine(cfg, id)
 	if err != nil {
 		return nil, errors.Join(err, st.Close())
 	}
+	a, err := assemble(cfg, st, id)
+	if err != nil {
+		return nil, errors.Join(err, lock.Close(), st.Close())
+	}
+	a.lock = lock
+	return a, nil
+}
+
+// assemble makes an agent of its parts. What it opens, but for the store, needs no close
+// where it fails.
+func assemble(cfg Config, st *store.Store, id string) (*Agent, error) {
+	parent, err := cgroup.OpenParent(cfg.CgroupParent)
+	if err != nil {
+		return nil, err
+	}
 	if err := claim(cfg, id, parent); err != nil {
-		return nil, errors.Join(err, st.Close())
+		return nil, err
 	}
 	h, err := host.New(cfg.StateDir)
 	if err != nil {
-		return nil, errors.Join(err, st.Close())
+		return nil, err
 	}
 	boot, err := clock.BootID()
 	if err != nil {
-		return nil, errors.Join(err, st.Close())
+		return nil, err
 	}
 
 	a := &Agent{
@@ -163,7 +177,7 @@ func New(cfg Config) (*Agent, error) {
 		stopped: make(chan struct{}),
 	}
 	if err := a.load(networkOwner(cfg, id)); err != nil {
-		return nil, errors.Join(err, st.Close())
+		return nil, err
 	}
 	if err := st.Relax(); err != nil {
 		cfg.Log.Warn("give back memory", "err", err)
@@ -189,7 +203,7 @@ func (a *Agent) Enter() error { return a.parent.Enter() }
 // Close closes the store. VMs and cloudlets live on.
 func (a *Agent) Close() error {
 	a.meter.Close()
-	return errors.Join(a.platform.Close(), a.Pages.Close(), a.store.Close())
+	return errors.Join(a.platform.Close(), a.Pages.Close(), a.store.Close(), a.lock.Close())
 }
 
 // Ready is closed once what was stored and what the kernel has agree again.

@@ -86,7 +86,7 @@ func TestSystemSecondAgentIsRefused(t *testing.T) {
 	if err := st.Close(); err != nil {
 		t.Fatal(err)
 	}
-	refused("with one", other, ErrOtherAgent, l.cfg.StateDir)
+	refused("with one", other, ErrOtherAgent, "locked")
 	l.stop()
 	refused("while the first is down", other, ErrOtherAgent, l.cfg.StateDir)
 
@@ -95,6 +95,7 @@ func TestSystemSecondAgentIsRefused(t *testing.T) {
 		t.Errorf("pid %d, was %d", now.PID, c.PID)
 	}
 	l.delete(v.ID)
+	l.stop()
 	a, err := New(other)
 	if err != nil {
 		t.Fatalf("where no VM is left: %v", err)
@@ -102,6 +103,7 @@ func TestSystemSecondAgentIsRefused(t *testing.T) {
 	if err := a.Close(); err != nil {
 		t.Error(err)
 	}
+	l.start()
 }
 
 // Data that no record knows is moved out of the way, and stays there.

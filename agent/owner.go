@@ -4,12 +4,15 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"cloudflash/agent/network"
 	"cloudflash/cgroup"
@@ -80,6 +83,62 @@ func checkOtherParent(cfg Config, parent string, own bool) error {
 	}
 	return fmt.Errorf("the network of this machine is %w, which has VMs in cgroup %s: start it with that "+
 		"--cgroup-parent, and delete them first", whose, parent)
+}
+
+// machineLock keeps a second agent out, also one that starts at the same moment, when
+// neither is to be seen yet by what it has. It is of the network namespace, which is what
+// agents cannot share. Where there is no place for it, an agent starts without.
+type machineLock struct{ f *os.File } // nil without one
+
+// Close gives the lock back.
+func (l machineLock) Close() error {
+	if l.f == nil {
+		return nil
+	}
+	return l.f.Close()
+}
+
+// lockMachine takes the lock, once no other agent has the network of this machine.
+func lockMachine(cfg Config, storeID string) (machineLock, error) {
+	if err := checkOtherNetwork(cfg, storeID); err != nil {
+		return machineLock{}, err
+	}
+	l, err := takeLock(cfg.Log)
+	if err != nil {
+		return machineLock{}, err
+	}
+	if err := checkOtherNetwork(cfg, storeID); err != nil { // one may have come and gone meanwhile
+		return machineLock{}, errors.Join(err, l.Close())
+	}
+	return l, nil
+}
+
+func takeLock(log *slog.Logger) (machineLock, error) {
+	var ns unix.Stat_t
+	if err := unix.Stat("/proc/self/ns/net", &ns); err != nil {
+		log.Warn("cannot lock out a second agent", "err", err)
+		return machineLock{}, nil
+	}
+	path := fmt.Sprintf("/run/cloudflash-%d.lock", ns.Ino)
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR|unix.O_NOFOLLOW, 0o600)
+	if err != nil {
+		log.Warn("cannot lock out a second agent", "err", err)
+		return machineLock{}, nil
+	}
+	for end := time.Now().Add(otherAgentTime); ; time.Sleep(50 * time.Millisecond) {
+		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		switch {
+		case err == nil:
+			return machineLock{f}, nil
+		case !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.EINTR):
+			log.Warn("cannot lock out a second agent", "err", err)
+			return machineLock{f}, nil
+		case time.Now().After(end):
+			_ = f.Close()
+			return machineLock{}, fmt.Errorf("the network of this machine is %w, which has locked %s: there is one for each machine",
+				ErrOtherAgent, path)
+		}
+	}
 }
 
 // longestAlias is that of a link, IFALIASZ of linux/if.h without the zero.
