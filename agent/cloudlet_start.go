@@ -50,7 +50,9 @@ func (a *Agent) startQueued() error {
 		placed = a.placeQueued(tx)
 		return nil
 	})
-	a.startPlaced(placed)
+	if err == nil {
+		a.startPlaced(placed)
+	}
 	return err
 }
 
@@ -79,8 +81,7 @@ func (a *Agent) placeQueued(tx *state.Tx) []placement {
 	return placed
 }
 
-// startPlaced starts what was placed. It may be called whatever became of the change that
-// placed it: start looks whether that was stored.
+// startPlaced starts what was placed.
 func (a *Agent) startPlaced(placed []placement) {
 	for _, p := range placed {
 		a.spawn(func(ctx context.Context) { a.start(ctx, p.id, p.v) })

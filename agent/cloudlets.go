@@ -57,10 +57,10 @@ func (a *Agent) SubmitCloudlet(_ context.Context, req cloudlet.Submit) (Cloudlet
 		}
 		return nil
 	})
-	a.startPlaced(placed)
 	if err != nil {
 		return Cloudlet{}, err
 	}
+	a.startPlaced(placed)
 	if made != "" {
 		r := a.state.View().Cloudlet(made)
 		if r == nil {

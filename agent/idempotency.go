@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"reflect"
 	"strings"
 	"time"
 
@@ -32,6 +33,7 @@ type asked struct {
 	what string // VM or cloudlet
 	key  string // of state.Made
 	body string
+	full string // digest of the whole body, as agents before 2026-12 stored it
 }
 
 // askedWith checks a key, and makes of it and of the request what is stored.
@@ -44,53 +46,43 @@ func askedWith(what, key string, request any) (asked, error) {
 		f.Add("Idempotency-Key", 1, longestKey, "must be 1 to %d printable ASCII characters, not %s", longestKey, fault.Quote(key))
 		return asked{}, f.Err("invalid_idempotency_key")
 	}
-	body, err := said(request)
-	if err != nil {
+	body, err1 := json.Marshal(said(reflect.ValueOf(request)))
+	full, err2 := json.Marshal(request)
+	if err := errors.Join(err1, err2); err != nil {
 		return asked{}, err
 	}
-	return asked{what, digest(what + "\x00" + key), digest(string(body))}, nil
+	return asked{what, digest(what + "\x00" + key), digest(string(body)), digest(string(full))}, nil
 }
 
-// said is what a request says, in one form: what is left out does not count, so that an
-// agent that knows more fields finds the same request again.
-func said(request any) ([]byte, error) {
-	body, err := json.Marshal(request)
-	if err != nil {
-		return nil, err
-	}
-	var all any
-	if err := json.Unmarshal(body, &all); err != nil {
-		return nil, err
-	}
-	return json.Marshal(withoutZeros(all))
-}
-
-// withoutZeros is a value of JSON without those of its fields that are zero or empty; nil
-// when nothing is left.
-func withoutZeros(v any) any {
-	switch v := v.(type) {
-	case map[string]any:
-		left := map[string]any{}
-		for name, field := range v {
-			if field = withoutZeros(field); field != nil {
-				left[name] = field
+// said is what a request says: its fields that are zero are left out, so that an agent that
+// knows more fields finds the same request again.
+func said(v reflect.Value) any {
+	switch v.Kind() {
+	case reflect.Struct:
+		fields := map[string]any{}
+		for i := range v.NumField() {
+			f := v.Type().Field(i)
+			if f.Tag.Get("json") != "-" && !v.Field(i).IsZero() {
+				fields[f.Name] = said(v.Field(i))
 			}
 		}
-		if len(left) > 0 {
-			return left
+		return fields
+	case reflect.Pointer:
+		return said(v.Elem()) // of a field that is not zero
+	case reflect.Slice:
+		all := make([]any, v.Len())
+		for i := range all {
+			all[i] = said(v.Index(i))
 		}
-		return nil
-	case []any:
-		if len(v) > 0 {
-			return v
+		return all
+	case reflect.Map:
+		all := map[string]any{}
+		for _, key := range v.MapKeys() {
+			all[key.String()] = said(v.MapIndex(key))
 		}
-		return nil
-	case string, float64, bool:
-		if v == "" || v == 0.0 || v == false {
-			return nil
-		}
+		return all
 	}
-	return v
+	return v.Interface()
 }
 
 func digest(s string) string {
@@ -105,7 +97,7 @@ func (a *Agent) madeBy(s state.View, k asked) (id string, err error) {
 	if m == nil || a.keyAge(m, clock.Now()) >= keepKeys {
 		return "", nil
 	}
-	if m.Body != k.body {
+	if m.Body != k.body && m.Body != k.full {
 		f := fault.Field{Pointer: "Idempotency-Key", Detail: "was used for another request"}
 		return "", &fault.Error{
 			Kind:   fault.ErrInvalid,
@@ -146,9 +138,9 @@ func (a *Agent) keyAge(r *state.Made, m clock.Moment) time.Duration {
 func (a *Agent) madeVM(ctx context.Context, k asked, id string) (VM, error) {
 	for {
 		s := a.state.View()
-		r := s.VM(id)
+		r, m := s.VM(id), s.Made(k.key)
 		switch {
-		case r == nil && s.Made(k.key) == nil:
+		case r == nil && (m == nil || m.Target != id): // or somebody has begun to try it again
 			return VM{}, errUnmade
 		case r == nil || r.State == VMDeleting && !r.Unmade:
 			return VM{}, spent("VM")
@@ -159,6 +151,8 @@ func (a *Agent) madeVM(ctx context.Context, k asked, id string) (VM, error) {
 		case <-s.WatchVM(id):
 		case <-ctx.Done():
 			return VM{}, fault.Refuse(fault.ErrNotYet, "request_ended", "ask again", "the request ended before the VM was created")
+		case <-time.After(unpackTimeout + deleteTimeout): // nobody erases it any more
+			return VM{}, fault.Refuse(fault.ErrNotYet, "host_busy", "see the agent's log; delete the VM", "VM %s is still %s", r.Name, r.State)
 		}
 	}
 }
@@ -166,16 +160,6 @@ func (a *Agent) madeVM(ctx context.Context, k asked, id string) (VM, error) {
 // errUnmade means that what a request was to make could not be made: the same one may try
 // it again.
 var errUnmade = errors.New("could not be created")
-
-// forgetVM removes the record of a VM that is erased. The key of a request that could not
-// be carried out goes with it.
-func forgetVM(tx *state.Tx, id string) {
-	r, m := tx.VM(id), tx.MadeBy(id)
-	if r != nil && r.Unmade && m != nil {
-		tx.DeleteMade(m.ID)
-	}
-	tx.DeleteVM(id)
-}
 
 func spent(what string) error {
 	return fault.Refuse(fault.ErrConflict, "idempotency_key_spent", "use a new key to make another",

@@ -3,10 +3,13 @@ package agent
 import (
 	"errors"
 	"fmt"
+	"reflect"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 
 	"cloudflash/agent/clock"
 	"cloudflash/agent/cloudlet"
@@ -183,7 +186,7 @@ func TestARequestThatFailedIsTriedAgain(t *testing.T) {
 	waits("being created")
 	r.ok(r.updateAnyway(v, func(rec *vmRecord) { rec.State, rec.Unmade = VMDeleting, true }))
 	waits("being erased")
-	r.must(t, func(tx *state.Tx) { forgetVM(tx, v.ID) })
+	r.must(t, func(tx *state.Tx) { r.forgetVM(tx, v) })
 	r.forget(v)
 	err = <-got // there is no kernel here
 	if err == nil || !strings.Contains(err.Error(), "create VM web") || refusalOf(err) == "idempotency_key_spent" {
@@ -205,18 +208,44 @@ func TestWhatIsLeftOutDoesNotCount(t *testing.T) {
 		Class string
 		Env   map[string]string
 		Rules *struct{ Up float64 }
+		Key   string `json:"-"`
 	}
 	var o older
 	var n newer
 	o.Name, o.Spec.CPUs, o.Argv = "web", 0.5, []string{"echo", "", "0"}
-	n.Name, n.Spec.CPUs, n.Argv = "web", 0.5, []string{"echo", "", "0"}
-	first, err1 := said(o)
-	again, err2 := said(n)
-	if err := errors.Join(err1, err2); err != nil || string(first) != string(again) {
-		t.Errorf("%s, %s, %v", first, again, err)
+	n.Name, n.Spec.CPUs, n.Argv, n.Key = "web", 0.5, []string{"echo", "", "0"}, "k"
+	first := said(reflect.ValueOf(o))
+	if diff := cmp.Diff(first, said(reflect.ValueOf(n))); diff != "" {
+		t.Error(diff)
 	}
-	n.Argv = []string{"echo", "0"}
-	if other, err := said(n); err != nil || string(first) == string(other) {
-		t.Errorf("%s, %v", other, err)
+	for what, change := range map[string]func(*newer){
+		"an empty argument":    func(n *newer) { n.Argv = []string{"echo", "0"} },
+		"an empty variable":    func(n *newer) { n.Env = map[string]string{"A": ""} },
+		"0 in place of a rule": func(n *newer) { n.Rules = &struct{ Up float64 }{} },
+	} {
+		other := n
+		change(&other)
+		if cmp.Diff(first, said(reflect.ValueOf(other))) == "" {
+			t.Errorf("%s makes no difference", what)
+		}
+	}
+}
+
+// What an agent has stored that took the whole request for its body.
+func TestKeysOfAnEarlierAgent(t *testing.T) {
+	r := newIdleRig(t, policy.Idle{})
+	r.vm("web")
+	req := cloudlet.Submit{VM: "web", Argv: []string{"true"}, Key: "k"}
+	first, err := r.SubmitCloudlet(t.Context(), req)
+	r.ok(err)
+	key, err := askedWith("cloudlet", req.Key, req)
+	r.ok(err)
+	r.must(t, func(tx *state.Tx) {
+		old := *tx.Made(key.key)
+		old.Body = key.full
+		tx.PutMade(old)
+	})
+	if again, err := r.SubmitCloudlet(t.Context(), req); err != nil || again.ID != first.ID {
+		t.Errorf("%s, not %s: %v", again.ID, first.ID, err)
 	}
 }

@@ -51,10 +51,10 @@ func (a *Agent) watchIdle(now time.Time) {
 		}
 		return nil
 	})
-	a.startPlaced(placed)
 	if err != nil {
 		return // tried again: nobody is deleted without notice, and a VM that was told to be busy stays
 	}
+	a.startPlaced(placed)
 	for _, v := range gone {
 		a.spawn(func(ctx context.Context) { a.delete(ctx, v.VM, a.cfg.Grace) })
 	}

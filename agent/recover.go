@@ -171,12 +171,17 @@ func (a *Agent) recoverVM(ctx context.Context, v *vm.VM) {
 	switch {
 	case ctx.Err() != nil:
 	case err != nil && was == VMCreating: // nobody was told that there is such a VM
-		a.giveUp(ctx, l, err)
+		if a.unmake(v, err) {
+			a.spawn(func(ctx context.Context) { a.delete(ctx, v, 0) })
+		}
 	case err != nil:
 		a.fail(v, err)
 	case was == VMCreating:
-		_, _ = a.setState(v, VMRunning, "", Event{Level: LevelInfo, Kind: "vm.created", VM: v.ID,
-			Message: fmt.Sprintf("VM %s created; it was cut off half-way before", v.Name)})
+		a.surely(func() bool {
+			_, err := a.setState(v, VMRunning, "", Event{Level: LevelInfo, Kind: "vm.created", VM: v.ID,
+				Message: fmt.Sprintf("VM %s created; it was cut off half-way before", v.Name)})
+			return err == nil
+		})
 	case was == VMFailed:
 		_, _ = a.setState(v, VMRunning, "", Event{Level: LevelInfo, Kind: "vm.recovered", VM: v.ID, Message: "VM " + v.Name + " works again"})
 	}

@@ -185,10 +185,29 @@ func (a *Agent) admit(req VMCreate, key asked) (v *vm.VM, made string, err error
 	return v, made, err
 }
 
-// giveUp erases a VM whose creation failed. What cannot be erased now stays
-// in state deleting and is erased at the next start.
+// giveUp erases a VM whose creation failed. What cannot be done at once goes on afterwards.
 func (a *Agent) giveUp(ctx context.Context, l *vm.Lease, cause error) {
 	v := l.VM
+	if !a.unmake(v, cause) {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), kernelTimeout)
+	defer cancel()
+	err := l.Erase(ctx)
+	if err == nil {
+		err = a.state.UpdateAnyway(func(tx *state.Tx) error { a.forgetVM(tx, v); return nil })
+	}
+	if err != nil {
+		a.log.Error("undo create", "vm", v.Name, "err", err)
+		a.spawn(func(ctx context.Context) { a.delete(ctx, v, 0) })
+		return
+	}
+	a.forget(v)
+}
+
+// unmake stores that a VM could not be created and is to be erased. Where that cannot be
+// stored now, it returns false, and all of it is done later.
+func (a *Agent) unmake(v *vm.VM, cause error) bool {
 	mark := func() bool {
 		return a.updateAnyway(v, func(rec *vmRecord) {
 			rec.State, rec.Reason, rec.Unmade = VMDeleting, cause.Error(), true
@@ -199,22 +218,13 @@ func (a *Agent) giveUp(ctx context.Context, l *vm.Lease, cause error) {
 			Message: fmt.Sprintf("VM %s not created: %v", v.Name, cause),
 		}) == nil
 	}
-	if !mark() { // nothing can be stored now
-		a.spawn(func(ctx context.Context) {
-			if untilStored(ctx, mark) {
-				a.delete(ctx, v, 0)
-			}
-		})
-		return
+	if mark() {
+		return true
 	}
-
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), kernelTimeout)
-	defer cancel()
-	if err := l.Erase(ctx); err != nil {
-		a.log.Error("undo create", "vm", v.Name, "err", err)
-		return
-	}
-	if a.state.UpdateAnyway(func(tx *state.Tx) error { forgetVM(tx, v.ID); return nil }) == nil {
-		a.forget(v)
-	}
+	a.spawn(func(ctx context.Context) {
+		if untilStored(ctx, mark) {
+			a.delete(ctx, v, 0)
+		}
+	})
+	return false
 }

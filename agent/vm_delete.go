@@ -91,12 +91,7 @@ func (a *Agent) delete(ctx context.Context, v *vm.VM, grace time.Duration) {
 
 	gone := func(tx *state.Tx) error {
 		finish(tx, v.ID, nil)
-		forgetVM(tx, v.ID)
-		for _, c := range slices.Collect(tx.LiveIn(v.ID)) {
-			rec := cloudlet.Orphaned(c, v.Name, clock.Now())
-			tx.PutCloudlet(rec)
-			tx.Then(func() { a.over(&rec, false) })
-		}
+		a.forgetVM(tx, v)
 		tx.Tell(Event{Level: LevelInfo, Kind: "vm.deleted", VM: v.ID, Message: fmt.Sprintf("VM %s deleted", v.Name)})
 		return nil
 	}
@@ -105,6 +100,21 @@ func (a *Agent) delete(ctx context.Context, v *vm.VM, grace time.Duration) {
 	}
 	a.forget(v)
 	a.poke()
+}
+
+// forgetVM removes the record of a VM that is erased. The cloudlets that wait for it end
+// with it, and where it could not be created, the key of the request is free again.
+func (a *Agent) forgetVM(tx *state.Tx, v *vm.VM) {
+	r, m := tx.VM(v.ID), tx.MadeBy(v.ID)
+	if r != nil && r.Unmade && m != nil {
+		tx.DeleteMade(m.ID)
+	}
+	tx.DeleteVM(v.ID)
+	for _, c := range slices.Collect(tx.LiveIn(v.ID)) {
+		rec := cloudlet.Orphaned(c, v.Name, clock.Now())
+		tx.PutCloudlet(rec)
+		tx.Then(func() { a.over(&rec, false) })
+	}
 }
 
 // terminate sends SIGTERM to the cloudlets of a VM and waits until they have

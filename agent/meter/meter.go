@@ -57,7 +57,7 @@ func New(cfg Config) *Meter {
 
 // VM begins to meter a slice and to remember it under an id, in place of what was
 // metered under that id before; what that was told last holds until the new one is told
-// something. Close ends the first, Forget the second.
+// something. Close ends the first, Forget the second. One caller at a time for an id.
 func (m *Meter) VM(id string, o Opener) (*Probe, error) {
 	p, err := newProbe(o, phaseOf(m.seed, id))
 	if err != nil {
@@ -66,15 +66,14 @@ func (m *Meter) VM(id string, o Opener) (*Probe, error) {
 	p.id, p.meter = id, m
 	m.mu.Lock()
 	old := m.vms[id]
+	m.mu.Unlock()
+	p.given = old.told()
+
+	m.mu.Lock()
 	if m.past[id] == nil {
 		m.past[id] = newHistory(vmSeries)
 	}
 	p.past = m.past[id]
-	if old != nil {
-		old.mu.Lock()
-		p.given = old.given
-		old.mu.Unlock()
-	}
 	m.vms[id] = p
 	m.mu.Unlock()
 	if old != nil {

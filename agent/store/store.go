@@ -95,8 +95,8 @@ func Open(path string) (*Store, error) {
 	return s, nil
 }
 
-// Relax lets the kernel take back the memory that pages of the file are in, all of them
-// once everything was read. A page is read again when it is asked for.
+// Relax gives back the memory that what was read of the file is in: all of it, once
+// everything was read. A page is read again when it is asked for.
 func (s *Store) Relax() error {
 	return s.db.View(func(tx *bolt.Tx) error { // meanwhile the file stays mapped where it is
 		_, _, errno := unix.Syscall(unix.SYS_MADVISE, s.db.Info().Data, uintptr(tx.Size()), unix.MADV_DONTNEED)

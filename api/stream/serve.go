@@ -8,8 +8,9 @@ import (
 	"strings"
 	"time"
 
-	"cloudflash/api/problem"
 	"github.com/coder/websocket"
+
+	"cloudflash/api/problem"
 )
 
 const (

@@ -62,6 +62,7 @@ type Hub struct {
 
 	events    tail[agent.Event] // of Run alone
 	decisions tail[agent.Decision]
+	joined    chan struct{} // a client has come
 
 	mu      sync.Mutex
 	clients map[*client]struct{}
@@ -72,18 +73,23 @@ type Hub struct {
 
 // New makes a hub. Nothing is sent before Run.
 func New(source Source, log *slog.Logger) *Hub {
-	h := &Hub{source: source, log: log, clients: map[*client]struct{}{}, latest: map[string]message{}}
+	h := &Hub{source: source, log: log, clients: map[*client]struct{}{}, latest: map[string]message{}, joined: make(chan struct{}, 1)}
 	h.events = tail[agent.Event]{read: source.Events, seq: func(e agent.Event) uint64 { return e.Seq }}
 	h.decisions = tail[agent.Decision]{read: source.Decisions, seq: func(d agent.Decision) uint64 { return d.Seq }, open: awaitsEffect}
 	return h
 }
 
-// Run makes frames whenever something has changed, until ctx ends.
+// Run makes frames whenever something has changed and somebody is there, until ctx ends.
 func (h *Hub) Run(ctx context.Context) error {
 	defer h.closeAll()
+	first := true // of those that are there now, nobody has got anything yet
 	for {
 		changed := h.source.Updates()
-		h.publish(time.Now())
+		if !h.watched() {
+			first = true
+		} else if h.publish(time.Now(), first) {
+			first = false
+		}
 		select { // at most one round in every gap
 		case <-ctx.Done():
 			return nil
@@ -93,17 +99,37 @@ func (h *Hub) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-changed:
+		case <-h.joined:
 		}
 	}
 }
 
-// publish encodes every topic once and hands it to whoever subscribes to it.
-func (h *Hub) publish(now time.Time) {
+// watched reports whether there is a client. The pictures that the last one has seen are
+// dropped: they grow old.
+func (h *Hub) watched() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if len(h.clients) == 0 {
+		clear(h.latest)
+		return false
+	}
+	return true
+}
+
+// publish encodes every topic once and hands it to whoever subscribes to it. First is set
+// where everybody is a newcomer. It returns false while the agent is not ready.
+func (h *Hub) publish(now time.Time, first bool) bool {
 	snap := h.source.Snapshot()
 	if snap == nil {
-		return // the agent is not ready
+		return false
 	}
 	events, decisions := h.events.next(now), h.decisions.next(now)
+	for first && len(events) > 0 {
+		events = h.events.next(now)
+	}
+	for first && len(decisions) > 0 {
+		decisions = h.decisions.next(now)
+	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.set("host", "snapshot", now, snap.Host, true)
@@ -116,8 +142,9 @@ func (h *Hub) publish(now time.Time) {
 		h.set("decisions", "append", now, decisions, true)
 	}
 	// What a newcomer gets is the history, not the last addition to it.
-	h.set("events", "snapshot", now, h.events.recent, false)
-	h.set("decisions", "snapshot", now, h.decisions.recent, false)
+	h.set("events", "snapshot", now, h.events.recent, first)
+	h.set("decisions", "snapshot", now, h.decisions.recent, first)
+	return true
 }
 
 // set encodes a frame, keeps it for newcomers and sends it when told to. The
@@ -202,6 +229,10 @@ func (h *Hub) join(c *client) bool {
 		return false
 	}
 	h.clients[c] = struct{}{}
+	select {
+	case h.joined <- struct{}{}:
+	default:
+	}
 	return true
 }
 

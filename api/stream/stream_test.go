@@ -11,11 +11,13 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
-	"cloudflash/agent"
 	"github.com/coder/websocket"
 	"go.uber.org/goleak"
+
+	"cloudflash/agent"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -27,6 +29,7 @@ type source struct {
 	events    []agent.Event
 	decisions []agent.Decision
 	updates   chan struct{}
+	asked     int // for a snapshot
 }
 
 func newSource() *source {
@@ -36,6 +39,7 @@ func newSource() *source {
 func (s *source) Snapshot() *agent.Snapshot {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.asked++
 	snap := s.snap
 	return &snap
 }
@@ -204,10 +208,55 @@ func TestNewcomersGetTheLastDecisions(t *testing.T) {
 		s.decisions = append(s.decisions, agent.Decision{Seq: uint64(i + 1)})
 	}
 	h := New(s, slog.New(slog.DiscardHandler))
-	h.publish(time.Now())
+	h.publish(time.Now(), true)
 	if r := h.decisions.recent; len(r) != firstEvents || r[0].Seq != 2*firstEvents+1 {
 		t.Errorf("%d, from %d", len(r), r[0].Seq)
 	}
+}
+
+// An agent that nobody looks at is not asked for pictures; who comes gets one at once, with
+// the last of what has happened meanwhile.
+func TestNobodyIsThere(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSource()
+		h := New(s, slog.New(slog.DiscardHandler))
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error)
+		go func() { done <- h.Run(ctx) }()
+		happens := func(n int) {
+			for range n {
+				s.change(func() { s.events = append(s.events, agent.Event{Seq: uint64(len(s.events) + 1)}) })
+				time.Sleep(gap)
+			}
+		}
+
+		for round := range 2 {
+			before := s.asked
+			happens(firstEvents + 5)
+			if s.asked != before {
+				t.Errorf("round %d: a picture was made %d times for nobody", round, s.asked-before)
+			}
+			c := newClient()
+			h.join(c)
+			h.subscribe(c, "events")
+			time.Sleep(gap)
+			synctest.Wait()
+			var f struct {
+				Kind string
+				Data []agent.Event
+			}
+			got := c.take()
+			if len(got) != 1 || json.Unmarshal(got[0].text, &f) != nil || f.Kind != "snapshot" ||
+				len(f.Data) != firstEvents || f.Data[firstEvents-1].Seq != uint64(len(s.events)) {
+				t.Errorf("round %d: %d frames, %s with %d events", round, len(got), f.Kind, len(f.Data))
+			}
+			h.leave(c)
+		}
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 func TestNonsenseIsCutOff(t *testing.T) {

@@ -110,6 +110,7 @@ func TestSystemKilledCreateThatFailsLeavesNothing(t *testing.T) {
 	defer taken.Close()
 	port := taken.Addr().(*net.TCPAddr).Port
 	dirs := func() int { return len(systemtest.Dirs(t, filepath.Join(d.StateDir, "vms"))) }
+	cut := 0
 	for i := range 4 {
 		cmd, errOut := d.Command("vm", "create", "web", "--cpus", "0.2", "--memory", "64MiB",
 			"--publish", fmt.Sprintf("127.0.0.1:%d:80", port)), &bytes.Buffer{}
@@ -117,10 +118,15 @@ func TestSystemKilledCreateThatFailsLeavesNothing(t *testing.T) {
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
-		systemtest.Until(t, "the VM is being created", func() bool { return dirs() > 0 })
+		ended := make(chan error, 1)
+		go func() { ended <- cmd.Wait() }()
+		systemtest.Until(t, "the VM is being created", func() bool { return dirs() > 0 || len(ended) > 0 })
 		time.Sleep(time.Duration(i) * 30 * time.Millisecond)
 		d.Restart()
-		err := cmd.Wait()
+		err := <-ended
+		if strings.Contains(errOut.String(), "went away") {
+			cut++
+		}
 		t.Logf("round %d: %v: %s", i, err, strings.TrimSpace(errOut.String()))
 		if err == nil || !strings.Contains(errOut.String(), fmt.Sprintf("port %d/tcp", port)) {
 			t.Errorf("round %d: it is not told why: %v, %s", i, err, errOut)
@@ -128,5 +134,8 @@ func TestSystemKilledCreateThatFailsLeavesNothing(t *testing.T) {
 		systemtest.Until(t, "nothing is left", func() bool {
 			return dirs() == 0 && len(strings.Fields(d.Out("vm", "list", "-o", "name"))) == 0
 		})
+	}
+	if cut == 0 {
+		t.Error("no create was cut off")
 	}
 }

@@ -98,6 +98,10 @@ func TestSystemSecondServeIsRefused(t *testing.T) {
 	if said := second(other); !strings.Contains(said, "the network of this machine is another agent's, which has VMs in cgroup "+a.Parent) {
 		t.Errorf("while its VMs run: %s", said)
 	}
+	own := []string{"--state-dir", a.StateDir, "--run-dir", a.RunDir}
+	if said := second(other, own...); !strings.Contains(said, "that of an agent with this store, which has VMs in cgroup "+a.Parent) {
+		t.Errorf("with its store and another cgroup: %s", said)
+	}
 	if _, err := os.Stat(other); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("%s was made: %v", other, err)
 	}

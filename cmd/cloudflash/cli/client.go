@@ -259,14 +259,8 @@ func (c *client) create(ctx context.Context, path string, body, out any, warn io
 		err = c.call(ctx, http.MethodPost, path, nil, body, out, "Idempotency-Key", key)
 		var p *problemError
 		var u *unanswered
-		switch {
-		case cutOff(err): // it was there, and went away again
-			end = time.Now().Add(comeBack)
-		case errors.As(err, &u), errors.As(err, &p) && p.Status == http.StatusServiceUnavailable:
-			if time.Now().After(end) {
-				return err
-			}
-		default:
+		again := cutOff(err) || errors.As(err, &u) || errors.As(err, &p) && p.Status == http.StatusServiceUnavailable
+		if !again || time.Now().After(end) {
 			return err
 		}
 	}
