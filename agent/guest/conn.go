@@ -8,10 +8,12 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"sync"
 	"syscall"
 
-	"cloudflash/agent/guest/wire"
 	"golang.org/x/sys/unix"
+
+	"cloudflash/agent/guest/wire"
 )
 
 // reply is the answer to one request.
@@ -131,16 +133,14 @@ func (g *Guest) send(kind byte, fields func(*wire.Writer), fds []int) (uint32, <
 // read takes in answers and exits until the connection ends.
 func (g *Guest) read() {
 	defer close(g.done)
-	buf, oob := make([]byte, 64<<10), make([]byte, 64)
 	for {
-		n, oobn, _, _, err := g.conn.ReadMsgUnix(buf, oob) // close-on-exec (internal/poll)
-		fds := descriptors(oob[:oobn])
-		if err != nil || n == 0 { // an empty message reads as an end of file, and may still carry some
+		text, fds, err := g.receive()
+		if err != nil || len(text) == 0 { // an empty message reads as an end of file, and may still carry some
 			closeAll(fds)
 			g.hangUp(err)
 			return
 		}
-		r := wire.Reader{B: append([]byte(nil), buf[:n]...)}
+		r := wire.Reader{B: text}
 		kind, seq := r.Begin()
 		if kind == wire.Reply {
 			g.deliver(seq, r, fds)
@@ -157,6 +157,40 @@ func (g *Guest) read() {
 			}
 		}
 	}
+}
+
+// longest is the longest message, in bytes: what is beyond is cut off.
+const longest = 64 << 10
+
+// buffers are shared by all connections: those of a thousand VMs that are silent need none.
+var buffers = sync.Pool{New: func() any { return new([longest]byte) }}
+
+// receive waits for a message, and returns it with the files that it carries.
+func (g *Guest) receive() (text []byte, fds []int, err error) {
+	raw, err := g.conn.SyscallConn()
+	if err != nil {
+		return nil, nil, err
+	}
+	var failed error
+	err = raw.Read(func(fd uintptr) (done bool) {
+		buf, oob := buffers.Get().(*[longest]byte), [64]byte{}
+		defer buffers.Put(buf)
+		var n, oobn int
+		for {
+			n, oobn, _, _, failed = unix.Recvmsg(int(fd), buf[:], oob[:], unix.MSG_CMSG_CLOEXEC)
+			if failed != unix.EINTR {
+				break
+			}
+		}
+		if failed == unix.EAGAIN {
+			return false
+		}
+		if failed == nil {
+			text, fds = append([]byte(nil), buf[:n]...), descriptors(oob[:oobn])
+		}
+		return true
+	})
+	return text, fds, errors.Join(err, failed)
 }
 
 func (g *Guest) arrive() {
