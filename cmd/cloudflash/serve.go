@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"strconv"
 	"strings"
 	"time"
@@ -53,6 +54,9 @@ func serve(ctx context.Context, args []string, env func(string) string, out io.W
 	if err := raiseFileLimit(); err != nil {
 		log.Warn("raise limit of open files", "err", err)
 	}
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(gcPercent)
+	}
 	a, err := agent.New(cfg)
 	if err != nil {
 		return err
@@ -63,6 +67,10 @@ func serve(ctx context.Context, args []string, env func(string) string, out io.W
 	}
 	return o.run(ctx, a, log)
 }
+
+// gcPercent is how much garbage there may be beside what is in use, half of Go's default:
+// the agent keeps much for long and makes little garbage.
+const gcPercent = 50
 
 // run binds first, so that a busy address fails before anything is touched.
 func (o options) run(ctx context.Context, a *agent.Agent, log *slog.Logger) error {
