@@ -6,11 +6,14 @@
 // every step can be repeated or undone; nothing a cloudlet controls is followed
 // as root. What it refuses is a fault.Error.
 //
-// Its files: agent.go ties the parts together, recover.go brings kernel and store to
-// agree after a start, sample.go is what happens once a second, vm*.go and cloudlet*.go
-// are what is done to a VM and to a cloudlet, exec.go to a command of vm exec, idle*.go to
-// VMs in which nothing goes on. The packages below it are told of in the README, under
-// "How it is built".
+// Its files: agent.go ties the parts together, one_agent.go and no_database.go are why it
+// may not start, recover.go brings kernel and store to agree after a start, sample.go is
+// what happens once a second, queue.go what happens to cloudlets that wait or are due.
+// vm*.go and cloudlet*.go are what is done to a VM and to a cloudlet, exec.go to a command
+// of vm exec, idle*.go to VMs in which nothing goes on; scale*.go, advice.go and policies.go
+// are what the parts for these are given and asked, capacity.go what the host has to
+// promise; host*.go, health.go, events.go, history.go and records.go are what is shown.
+// The packages below it are told of in the README, under "How it is built".
 //
 // # Who owns what
 //
