@@ -185,7 +185,7 @@ func TestSystemScalingStep(t *testing.T) {
 
 // CLOUDFLASH_STEP_FROM is where the demand begins: an emulator beside other work is seldom at rest with more.
 func TestLongScalingStep(t *testing.T) {
-	d := demandStep{steps: 50, tries: 100, size: 0.5, base: 0.25, calm: 60}
+	d := demandStep{steps: 20, tries: 30, size: 0.5, base: 0.1, calm: 60}
 	if f, err := strconv.ParseFloat(os.Getenv("CLOUDFLASH_STEP_FROM"), 64); err == nil {
 		d.base = f
 	}
@@ -205,7 +205,7 @@ func step(t *testing.T, d demandStep) {
 	rng := rand.New(rand.NewPCG(seed(t), 1))
 	size, base := d.size, d.base
 	var larger, enough, inAgent []time.Duration
-	signals, restless := map[string]int{}, 0
+	signals, restless, starved := map[string]int{}, 0, 0
 	for i := 0; len(larger) < d.steps && i < d.tries; i++ {
 		name := fmt.Sprintf("step%d", i)
 		v := s.Create(name, size, 64, rules(agent.RuleChange{Mode: new("off")})) // until burn has started, which takes more
@@ -219,14 +219,23 @@ func step(t *testing.T, d demandStep) {
 		// All it may have is four times its size, or the host. What an emulator that is busy does not let
 		// it use, it does not get: a tenth is the dead band.
 		most := 0.9 * min(4*size, float64(hostCPUs(t)))
-		systemtest.Until(t, "the VM has all it may", func() bool { return quota.Now() >= most })
+		limit, since := 0.0, time.Now()
+		systemtest.Until(t, "the VM has all it may, or all that it is given", func() bool {
+			if now := quota.Now(); now != limit {
+				limit, since = now, time.Now()
+			}
+			return limit >= most || limit > size && time.Since(since) > 15*time.Second
+		})
 		s.Cancel("c" + name)
 		stepped := burntBy(s, "c"+name).Began.Add(time.Duration(before) * 100 * time.Millisecond)
 		first, ok := quota.When(time.Time{}, func(q float64) bool { return q > size })
 		full, all := quota.When(stepped, func(q float64) bool { return q >= most })
 		switch {
-		case !ok || quota.Now() < most:
+		case !ok:
 			t.Errorf("step %d was not answered: cpu.max %v%s", i, quota, told(s.Events(v.ID, "")))
+		case limit < most:
+			starved++ // on a busy machine the VM gets less than its limit, which needs no more then
+			t.Logf("step %d: its limit stays at %.2f", i, limit)
 		case first.Before(stepped) || !all:
 			restless++ // on a busy machine a quarter of a core does not get by with half of one
 			t.Logf("step %d: had grown %.1f s before", i, stepped.Sub(first).Seconds())
@@ -244,8 +253,8 @@ func step(t *testing.T, d demandStep) {
 		}
 		s.MustRemove(name)
 	}
-	t.Logf("%d steps of demand from %.2f to 2 cores at a limit of %.1f, load %s; %d more VMs had grown before",
-		len(larger), base, size, load1(), restless)
+	t.Logf("%d steps of demand from %.2f to 2 cores at a limit of %.1f, load %s; %d more VMs had grown before, %d did not get 2 cores",
+		len(larger), base, size, load1(), restless, starved)
 	t.Logf("from the step to a larger cpu.max: %s", spread(larger))
 	t.Logf("to what is wanted or allowed:      %s", spread(enough))
 	t.Logf("from the agent's look to the kernel: %s; first signal %v", spread(inAgent), signals)
