@@ -288,7 +288,7 @@ func steady(rng *rand.Rand, n int, mean, deviation float64) []float64 {
 func TestLongScalingSteady(t *testing.T) {
 	s := newScaled(t)
 	rng := rand.New(rand.NewPCG(seed(t), 2))
-	const length = 660 // seconds
+	const length = 330 // seconds
 	v := s.Create("steady", 0.5, 64, agent.PolicyLayer{})
 	quota := s.Follow(v, "cpu.max")
 	before := s.Counters(v, "cpu.stat")
@@ -301,7 +301,7 @@ func TestLongScalingSteady(t *testing.T) {
 	t.Logf("%d reversals, throttled in %.1f %% of the periods, %.2f of %.2f CPU seconds done, backlog at most %.2f s",
 		quota.Reversals(time.Time{}),
 		100*(after["nr_throttled"]-before["nr_throttled"])/(after["nr_periods"]-before["nr_periods"]), b.CPUSeconds, b.Wanted, b.BacklogPeak)
-	if most := length / 600; quota.Reversals(time.Time{}) > most {
-		t.Errorf("more than %d%s", most, told(s.Events(v.ID, "")))
+	if quota.Reversals(time.Time{}) > 1 {
+		t.Errorf("more than one%s", told(s.Events(v.ID, "")))
 	}
 }
