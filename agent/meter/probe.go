@@ -23,8 +23,9 @@ const (
 type Probe struct {
 	mu      sync.Mutex
 	r       *cgroup.Reader
-	tick    int // of this probe; its phase is its own
-	quiet   int // samples since something moved
+	since   func(time.Time) time.Duration // time.Since
+	tick    int                           // of this probe; its phase is its own
+	quiet   int                           // samples since something moved
 	full    time.Time
 	slow    time.Time
 	missing [features]bool // this kernel does not have it
@@ -65,7 +66,7 @@ func newProbe(o Opener, phase int) (*Probe, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Probe{r: r, tick: phase}, nil
+	return &Probe{r: r, since: time.Since, tick: phase}, nil
 }
 
 // phaseOf spreads what many VMs do only now and then.

@@ -19,7 +19,7 @@ func (p *Probe) readCPU(at time.Time) (time.Time, error) {
 		return at, err
 	}
 	// Who is preempted meanwhile would take the time of one second for the use of two.
-	if late := time.Since(began); late > lateBy {
+	if late := p.since(began); late > lateBy {
 		at = at.Add(late)
 	}
 	p.now.setCPU(cpu)
