@@ -102,7 +102,7 @@ func (a *Agent) follow(ctx context.Context, l *vm.Lease, from, to Spec, taken *A
 	said.Level, said.VM = LevelInfo, l.ID
 	said.Message += ": " + advice.Difference(from, to)
 	said.Data = map[string]any{"from": from, "to": to}
-	a.note(said)
+	a.state.Note(said)
 	return out, nil
 }
 

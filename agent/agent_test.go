@@ -280,3 +280,26 @@ func TestFullDisk(t *testing.T) {
 		}
 	})
 }
+
+// The scheduler is told of the VMs that are asked for, of all where any will do.
+func TestNodesAreThoseThatAreAskedFor(t *testing.T) {
+	a := bare(t)
+	for _, id := range []string{"a", "b", "c"} {
+		v := a.add(t, vmRecord{ID: id, Name: id, State: VMRunning})
+		v.runs(new(guest.Guest), nil)
+	}
+	for want, items := range map[string][]schedule.Item{
+		"b":   {{VM: "b"}},
+		"ac":  {{VM: "c"}, {VM: "a"}, {VM: "gone"}},
+		"abc": {{VM: "b"}, {}},
+		"":    nil,
+	} {
+		got := ""
+		for _, n := range a.nodes(a.state.View(), items) {
+			got += n.ID
+		}
+		if got != want {
+			t.Errorf("%v: %q, want %q", items, got, want)
+		}
+	}
+}

@@ -119,6 +119,7 @@ func pin(s state.View, req cloudlet.Submit) (string, error) {
 	if v.State == VMDeleting || v.State == VMFailed {
 		return "", wrongState(v, "given cloudlets")
 	}
+
 	var fields []fault.Field
 	if req.Request.CPUs > v.Spec.CPUs {
 		fields = append(fields, fault.Field{Pointer: "/request/cpus", Max: v.Spec.CPUs, Detail: "is more than the VM has"})
@@ -129,6 +130,7 @@ func pin(s state.View, req cloudlet.Submit) (string, error) {
 	if req.Request.GPUs > len(v.GPUs) {
 		fields = append(fields, fault.Field{Pointer: "/request/gpus", Max: len(v.GPUs), Detail: "is more than the VM has"})
 	}
+
 	if len(fields) > 0 {
 		return "", &fault.Error{Kind: fault.ErrCapacity, Code: "insufficient_vm", Fields: fields, Hint: "ask for less, or resize the VM",
 			Detail: fmt.Sprintf("VM %s has %s; the cloudlet asks for %.3g cpus, %d MiB, %d GPUs", v.Name, v.Spec, req.Request.CPUs, req.Request.MemoryBytes>>20, req.Request.GPUs)}
@@ -174,11 +176,13 @@ func (a *Agent) viewCloudlets(s state.View, ended int) []Cloudlet {
 		}
 		all = append(all, a.viewCloudlet(s, r, m))
 	}
+
 	a.held.Lock()
 	for r := range s.Live() {
 		all = append(all, a.viewCloudlet(s, r, m))
 	}
 	a.held.Unlock()
+
 	slices.SortFunc(all, func(x, y Cloudlet) int {
 		return cmp.Or(y.CreatedAt.Compare(x.CreatedAt), cmp.Compare(x.ID, y.ID))
 	})
@@ -264,6 +268,7 @@ func (a *Agent) OpenOutput(ref, stream string) (*output.Reader, error) {
 		f.Add("/stream", nil, nil, "must be stdout or stderr, not %s", fault.Quote(stream))
 		return nil, f.Err("invalid_stream")
 	}
+
 	c, err := a.Cloudlet(ref)
 	if err != nil {
 		return nil, err
@@ -271,14 +276,16 @@ func (a *Agent) OpenOutput(ref, stream string) (*output.Reader, error) {
 	if c.VM == "" || c.State == CloudletQueued {
 		return nil, noOutputYet(c)
 	}
+
 	r, err := a.outputs(c.VM).Open(c.ID, stream)
-	if errors.Is(err, os.ErrNotExist) && c.State == CloudletStarting {
+	switch {
+	case !errors.Is(err, os.ErrNotExist):
+		return r, err
+	case c.State == CloudletStarting:
 		return nil, noOutputYet(c)
 	}
-	if errors.Is(err, os.ErrNotExist) {
-		return nil, fault.Refuse(fault.ErrNotFound, "no_output", "output is kept as long as the VM", "cloudlet %s has no %s", c.Name, stream)
-	}
-	return r, err
+	return nil, fault.Refuse(fault.ErrNotFound, "no_output", "output is kept as long as the VM",
+		"cloudlet %s has no %s", c.Name, stream)
 }
 
 // outputs is where the cloudlets of a VM write to.

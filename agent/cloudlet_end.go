@@ -84,7 +84,7 @@ func (a *Agent) kill(c *cloudletRecord, now time.Duration) time.Duration {
 	}
 	scope := v.Scope(c.ID)
 	a.spawn(func(ctx context.Context) {
-		if err := ignoreGone(scope.Kill(ctx)); err != nil {
+		if err := cgroup.IgnoreGone(scope.Kill(ctx)); err != nil {
 			a.log.Error("kill cloudlet", "cloudlet", c.Name, "err", err)
 		}
 	})
@@ -156,7 +156,7 @@ func (a *Agent) sendTERM(ctx context.Context, g *guest.Guest, id string) {
 func (a *Agent) exited(ctx context.Context, v *vm.VM, g *guest.Guest, e guest.Exit) {
 	c := a.state.View().Cloudlet(e.ID)
 	scope := v.Scope(e.ID)
-	if err := ignoreGone(scope.Kill(ctx)); err != nil {
+	if err := cgroup.IgnoreGone(scope.Kill(ctx)); err != nil {
 		a.log.Warn("clear scope", "cloudlet", e.ID, "err", err)
 	}
 	if a.sessionEnded(e) {

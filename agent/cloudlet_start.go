@@ -139,7 +139,7 @@ func (a *Agent) started(id string, v *vm.VM, g *guest.Guest, run guest.Running) 
 // initGone or delete.
 func (a *Agent) startFailed(ctx context.Context, c *cloudletRecord, v *vm.VM, cause error) {
 	scope := v.Scope(c.ID)
-	if err := ignoreGone(scope.Kill(ctx)); err != nil {
+	if err := cgroup.IgnoreGone(scope.Kill(ctx)); err != nil {
 		a.log.Warn("clear scope", "cloudlet", c.Name, "err", err)
 	}
 	if err := scope.Remove(ctx); err != nil {
@@ -180,11 +180,4 @@ func startEnding(e *guest.StartError) cloudlet.End {
 		return cloudlet.End{Code: 126, Reason: fmt.Sprintf("cannot execute %s: %v", fault.Quote(e.Path), e.Errno)}
 	}
 	return cloudlet.End{Code: 125, Reason: e.Error()}
-}
-
-func ignoreGone(err error) error {
-	if errors.Is(err, cgroup.ErrGone) {
-		return nil
-	}
-	return err
 }

@@ -38,8 +38,8 @@
 // # In which order
 //
 // Locks are taken in this order: the lease of a VM, that of agent/scaling, Agent.showing,
-// that of a change, Agent.held, those of the other parts. A change may take held for a moment, so
-// nobody calls Update with it.
+// that of a change, Agent.held, those of the other parts. A change may take held for a
+// moment, so nobody calls Update with it.
 // What gives a VM work (a cloudlet placed or submitted, a session, a change of its
 // spec) and what takes an idle VM away are changes, even those that store nothing: so
 // one comes before the other, and the second sees the first.

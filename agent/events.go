@@ -6,7 +6,6 @@ import (
 	"log/slog"
 
 	"cloudflash/agent/fault"
-	"cloudflash/agent/state"
 )
 
 // logLevels are those of the log for those of events.
@@ -67,12 +66,4 @@ func (a *Agent) Decisions(since uint64, limit int) ([]Decision, error) {
 			"decisions after %d are gone, the oldest kept is %d", since, oldest)
 	}
 	return found, nil
-}
-
-// note records an event that changes nothing else.
-func (a *Agent) note(e Event) {
-	_ = a.state.Update(func(tx *state.Tx) error { // it has logged why
-		tx.Tell(e)
-		return nil
-	})
 }

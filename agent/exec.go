@@ -154,7 +154,7 @@ func (a *Agent) closeSession(v *vm.VM, id string) {
 	ctx, cancel := context.WithTimeout(context.Background(), kernelTimeout)
 	defer cancel()
 	if scope.Exists() {
-		if err := errors.Join(ignoreGone(scope.Kill(ctx)), scope.Remove(ctx)); err != nil {
+		if err := errors.Join(cgroup.IgnoreGone(scope.Kill(ctx)), scope.Remove(ctx)); err != nil {
 			a.log.Warn("clear scope", "session", id, "err", err)
 		}
 	}

@@ -114,6 +114,7 @@ func (a *Agent) guestsCheck(ctx context.Context) Check {
 			guests = append(guests, one{v.Name, g})
 		}
 	}
+
 	var wg sync.WaitGroup
 	var mu sync.Mutex
 	for _, o := range guests {
@@ -126,6 +127,7 @@ func (a *Agent) guestsCheck(ctx context.Context) Check {
 		})
 	}
 	wg.Wait()
+
 	if failed != "" {
 		return Check{Name: "guests", Detail: failed}
 	}

@@ -147,12 +147,14 @@ func (a *Agent) madeVM(ctx context.Context, k asked, id string) (VM, error) {
 		case r.State != VMCreating && r.State != VMDeleting:
 			return a.VM(id)
 		}
+
 		select {
 		case <-s.WatchVM(id):
 		case <-ctx.Done():
 			return VM{}, fault.Refuse(fault.ErrNotYet, "request_ended", "ask again", "the request ended before the VM was created")
 		case <-time.After(unpackTimeout + deleteTimeout): // nobody erases it any more
-			return VM{}, fault.Refuse(fault.ErrNotYet, "host_busy", "see the agent's log; delete the VM", "VM %s is still %s", r.Name, r.State)
+			return VM{}, fault.Refuse(fault.ErrNotYet, "host_busy", "see the agent's log; delete the VM",
+				"VM %s is still %s", r.Name, r.State)
 		}
 	}
 }

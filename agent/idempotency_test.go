@@ -9,13 +9,13 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
-
 	"cloudflash/agent/clock"
 	"cloudflash/agent/cloudlet"
 	"cloudflash/agent/fault"
 	"cloudflash/agent/policy"
 	"cloudflash/agent/state"
+
+	"github.com/google/go-cmp/cmp"
 )
 
 // refusalOf is the code of a refusal, or what else an error says.
@@ -186,7 +186,7 @@ func TestARequestThatFailedIsTriedAgain(t *testing.T) {
 	waits("being created")
 	r.ok(r.updateAnyway(v, func(rec *vmRecord) { rec.State, rec.Unmade = VMDeleting, true }))
 	waits("being erased")
-	r.must(t, func(tx *state.Tx) { r.forgetVM(tx, v) })
+	r.must(t, func(tx *state.Tx) { r.removeRecord(tx, v) })
 	r.forget(v)
 	err = <-got // there is no kernel here
 	if err == nil || !strings.Contains(err.Error(), "create VM web") || refusalOf(err) == "idempotency_key_spent" {

@@ -12,10 +12,10 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"cloudflash/agent/network"
 	"cloudflash/cgroup"
+
+	"golang.org/x/sys/unix"
 )
 
 // ErrOtherAgent means that the cgroup parent, or the network of the machine, is another
@@ -70,6 +70,7 @@ func checkOtherParent(cfg Config, parent string, own bool) error {
 	if err := checkOtherAgent(at); err != nil {
 		return err
 	}
+
 	entries, err := os.ReadDir(filepath.Join(parent, "vms"))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
@@ -77,6 +78,7 @@ func checkOtherParent(cfg Config, parent string, own bool) error {
 	if !slices.ContainsFunc(entries, fs.DirEntry.IsDir) {
 		return nil
 	}
+
 	whose := ErrOtherAgent
 	if own {
 		whose = errOwnParent
@@ -119,12 +121,14 @@ func takeLock(log *slog.Logger) (machineLock, error) {
 		log.Warn("cannot lock out a second agent", "err", err)
 		return machineLock{}, nil
 	}
+
 	path := fmt.Sprintf("/run/cloudflash-%d.lock", ns.Ino)
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR|unix.O_NOFOLLOW, 0o600)
 	if err != nil {
 		log.Warn("cannot lock out a second agent", "err", err)
 		return machineLock{}, nil
 	}
+
 	for end := time.Now().Add(otherAgentTime); ; time.Sleep(50 * time.Millisecond) {
 		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
 		switch {
@@ -135,8 +139,8 @@ func takeLock(log *slog.Logger) (machineLock, error) {
 			return machineLock{f}, nil
 		case time.Now().After(end):
 			_ = f.Close()
-			return machineLock{}, fmt.Errorf("the network of this machine is %w, which has locked %s: there is one for each machine",
-				ErrOtherAgent, path)
+			return machineLock{}, fmt.Errorf("the network of this machine is %w, which has locked %s: "+
+				"there is one for each machine", ErrOtherAgent, path)
 		}
 	}
 }

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"cloudflash/agent/clock"
@@ -58,7 +59,8 @@ type placement struct {
 // placeQueued stores who goes where. What waits learns why; that is shown, not stored:
 // it is worked out anew.
 func (a *Agent) placeQueued(tx *state.Tx) []placement {
-	plan := a.policy.Plan(queue(tx.View), a.nodes(tx.View))
+	items := queue(tx.View)
+	plan := a.policy.Plan(items, a.nodes(tx.View, items))
 	var placed []placement
 	a.held.Lock()
 	defer a.held.Unlock()
@@ -104,10 +106,20 @@ func queue(s state.View) []schedule.Item {
 	return items
 }
 
-// nodes are the running VMs by name, with what they have not promised.
-func (a *Agent) nodes(s state.View) []schedule.Node {
+// nodes are the running VMs that items may go to, by name, with what they have not
+// promised.
+func (a *Agent) nodes(s state.View, items []schedule.Item) []schedule.Node {
+	any := slices.ContainsFunc(items, func(it schedule.Item) bool { return it.VM == "" })
+	asked := map[string]bool{}
+	for _, it := range items {
+		asked[it.VM] = true
+	}
+
 	var nodes []schedule.Node
 	for r := range s.VMs() {
+		if !any && !asked[r.ID] {
+			continue
+		}
 		if v := a.known(r.ID); r.State != VMRunning || v == nil || v.Guest() == nil {
 			continue
 		}

@@ -223,7 +223,7 @@ func (a *Agent) restore(ctx context.Context, l *vm.Lease) error {
 // where the journal has it, else as lost.
 func (a *Agent) settleDead(ctx context.Context, v *vm.VM, past []guest.Exit) error {
 	if v.Slice().Exists() {
-		if err := ignoreGone(v.Slice().Kill(ctx)); err != nil {
+		if err := cgroup.IgnoreGone(v.Slice().Kill(ctx)); err != nil {
 			return err
 		}
 	}
@@ -324,7 +324,7 @@ func (a *Agent) settleLiving(ctx context.Context, l *vm.Lease, g *guest.Guest) e
 // requeue puts back a cloudlet whose process never came to be.
 func (a *Agent) requeue(ctx context.Context, id string, scope *cgroup.Scope) error {
 	if scope.Exists() {
-		if err := ignoreGone(scope.Kill(ctx)); err != nil {
+		if err := cgroup.IgnoreGone(scope.Kill(ctx)); err != nil {
 			return err
 		}
 		if err := scope.Remove(ctx); err != nil {

@@ -76,7 +76,7 @@ func (a *Agent) settle(ctx context.Context, l *vm.Lease) {
 	ctx, cancel := context.WithTimeout(ctx, kernelTimeout)
 	defer cancel()
 	if err := a.settleLimits(ctx, l); err != nil && !errors.Is(err, cgroup.ErrGone) {
-		a.note(Event{Level: LevelWarn, Kind: "autoscale.failed", VM: l.ID,
+		a.state.Note(Event{Level: LevelWarn, Kind: "autoscale.failed", VM: l.ID,
 			Message: fmt.Sprintf("the limits of VM %s stay as autoscaling has set them: %v", l.Name, err)})
 	}
 }
@@ -150,7 +150,7 @@ func (a *Agent) resume(ctx context.Context, l *vm.Lease) error {
 func (a *Agent) resumeMemory(ctx context.Context, l *vm.Lease, next *vmRecord) error {
 	err := l.ShrinkMemory(ctx, next.Size().MemoryBytes)
 	if !errors.Is(err, fault.ErrConflict) {
-		return ignoreGone(err)
+		return cgroup.IgnoreGone(err)
 	}
 	k, err := l.Slice().Limits()
 	if err != nil {

@@ -98,7 +98,7 @@ func (a *Agent) killThrashing(v *vm.VM, id string, size int64) {
 	a.held.Unlock()
 	scope := v.Scope(id)
 	a.spawn(func(ctx context.Context) {
-		if err := ignoreGone(scope.Kill(ctx)); err != nil {
+		if err := cgroup.IgnoreGone(scope.Kill(ctx)); err != nil {
 			a.log.Error("kill what thrashes", "vm", v.Name, "err", err)
 		}
 	})

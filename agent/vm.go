@@ -96,16 +96,12 @@ func (a *Agent) updateAnyway(v *vm.VM, change func(*vmRecord), events ...Event) 
 	return a.state.UpdateAnyway(changed(v.ID, change, events...))
 }
 
-// changed is a change of the record of a VM.
+// changed is a change of the record of a VM, with the events that tell of it.
 func changed(id string, change func(*vmRecord), events ...Event) func(*state.Tx) error {
 	return func(tx *state.Tx) error {
-		r := tx.VM(id)
-		if r == nil {
-			return state.NoVM(id)
+		if err := tx.EditVM(id, change); err != nil {
+			return err
 		}
-		next := *r
-		change(&next)
-		tx.PutVM(next)
 		tx.Tell(events...)
 		return nil
 	}

@@ -70,7 +70,7 @@ func (a *Agent) resize(work context.Context, l *vm.Lease, old, next vmRecord) er
 	}
 	a.expect(l.VM)
 	if old.Spec != next.Spec {
-		a.note(Event{Level: LevelInfo, Kind: "vm.resized", VM: l.ID,
+		a.state.Note(Event{Level: LevelInfo, Kind: "vm.resized", VM: l.ID,
 			Message: fmt.Sprintf("VM %s resized: %s → %s", l.Name, old.Spec, next.Spec),
 			Data:    map[string]any{"from": old.Spec, "to": next.Spec, "kernel_seconds": time.Since(began).Seconds()}})
 	}

@@ -24,6 +24,7 @@ func (a *Agent) CreateVM(ctx context.Context, req VMCreate) (VM, error) {
 	if err != nil {
 		return VM{}, err
 	}
+
 	for {
 		made, err := a.madeBy(a.state.View(), key)
 		if err != nil {
@@ -39,6 +40,7 @@ func (a *Agent) CreateVM(ctx context.Context, req VMCreate) (VM, error) {
 		case made == "":
 			return a.create(ctx, v)
 		}
+
 		out, err := a.madeVM(ctx, key, made)
 		if !errors.Is(err, errUnmade) {
 			return out, err
@@ -191,12 +193,14 @@ func (a *Agent) giveUp(ctx context.Context, l *vm.Lease, cause error) {
 	if !a.unmake(v, cause) {
 		return
 	}
+
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), kernelTimeout)
 	defer cancel()
 	err := l.Erase(ctx)
 	if err == nil {
-		err = a.state.UpdateAnyway(func(tx *state.Tx) error { a.forgetVM(tx, v); return nil })
+		err = a.state.UpdateAnyway(func(tx *state.Tx) error { a.removeRecord(tx, v); return nil })
 	}
+
 	if err != nil {
 		a.log.Error("undo create", "vm", v.Name, "err", err)
 		a.spawn(func(ctx context.Context) { a.delete(ctx, v, 0) })
@@ -218,6 +222,7 @@ func (a *Agent) unmake(v *vm.VM, cause error) bool {
 			Message: fmt.Sprintf("VM %s not created: %v", v.Name, cause),
 		}) == nil
 	}
+
 	if mark() {
 		return true
 	}

@@ -91,7 +91,7 @@ func (a *Agent) delete(ctx context.Context, v *vm.VM, grace time.Duration) {
 
 	gone := func(tx *state.Tx) error {
 		finish(tx, v.ID, nil)
-		a.forgetVM(tx, v)
+		a.removeRecord(tx, v)
 		tx.Tell(Event{Level: LevelInfo, Kind: "vm.deleted", VM: v.ID, Message: fmt.Sprintf("VM %s deleted", v.Name)})
 		return nil
 	}
@@ -102,9 +102,9 @@ func (a *Agent) delete(ctx context.Context, v *vm.VM, grace time.Duration) {
 	a.poke()
 }
 
-// forgetVM removes the record of a VM that is erased. The cloudlets that wait for it end
+// removeRecord removes the record of a VM that is erased. The cloudlets that wait for it end
 // with it, and where it could not be created, the key of the request is free again.
-func (a *Agent) forgetVM(tx *state.Tx, v *vm.VM) {
+func (a *Agent) removeRecord(tx *state.Tx, v *vm.VM) {
 	r, m := tx.VM(v.ID), tx.MadeBy(v.ID)
 	if r != nil && r.Unmade && m != nil {
 		tx.DeleteMade(m.ID)

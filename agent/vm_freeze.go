@@ -91,7 +91,7 @@ func (a *Agent) freezeLate(ctx context.Context, v *vm.VM, scope *cgroup.Scope) e
 	if a.record(v).State != VMFrozen {
 		return nil
 	}
-	return ignoreGone(scope.Freeze(ctx))
+	return cgroup.IgnoreGone(scope.Freeze(ctx))
 }
 
 // isStarting reports whether a cloudlet or a command of vm exec does not have its process

@@ -40,7 +40,7 @@ func (a *Agent) initGone(ctx context.Context, v *vm.VM, g *guest.Guest, cause er
 	if !l.Lost(g) || was != VMRunning && was != VMFrozen {
 		return // it is being deleted, or was replaced already
 	}
-	a.note(Event{Level: LevelError, Kind: "vm.init_died", VM: v.ID,
+	a.state.Note(Event{Level: LevelError, Kind: "vm.init_died", VM: v.ID,
 		Message: fmt.Sprintf("VM %s lost its init (%v); it is started again", v.Name, cause)})
 	if err := a.restore(ctx, l); err != nil {
 		a.fail(v, err)

@@ -47,3 +47,11 @@ func goneOr(err error) error {
 	}
 	return err
 }
+
+// IgnoreGone is nil where the cgroup is gone: what was to be done to it has come to pass.
+func IgnoreGone(err error) error {
+	if errors.Is(err, ErrGone) {
+		return nil
+	}
+	return err
+}

@@ -11,9 +11,9 @@ import (
 	"sync"
 	"syscall"
 
-	"golang.org/x/sys/unix"
-
 	"cloudflash/agent/guest/wire"
+
+	"golang.org/x/sys/unix"
 )
 
 // reply is the answer to one request.
@@ -171,6 +171,7 @@ func (g *Guest) receive() (text []byte, fds []int, err error) {
 	if err != nil {
 		return nil, nil, err
 	}
+
 	var failed error
 	err = raw.Read(func(fd uintptr) (done bool) {
 		buf, oob := buffers.Get().(*[longest]byte), [64]byte{}
@@ -190,6 +191,7 @@ func (g *Guest) receive() (text []byte, fds []int, err error) {
 		}
 		return true
 	})
+
 	return text, fds, errors.Join(err, failed)
 }
 

@@ -156,6 +156,15 @@ func (d *DB) Update(do func(*Tx) error) error { return d.update(&change{do: do})
 // the room in the file that is kept back for that.
 func (d *DB) UpdateAnyway(do func(*Tx) error) error { return d.update(&change{do: do, anyway: true}) }
 
+// Note records an event that changes nothing else. What is in the way of it has been told
+// to Config.Unstored.
+func (d *DB) Note(e Event) {
+	_ = d.Update(func(tx *Tx) error {
+		tx.Tell(e)
+		return nil
+	})
+}
+
 func (d *DB) update(c *change) error {
 	d.gate.Lock()
 	d.waiting = append(d.waiting, c)

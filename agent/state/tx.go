@@ -50,6 +50,18 @@ func (t *Tx) PutVM(r VM) {
 	t.store(store.VMs, r.ID, &r)
 }
 
+// EditVM changes what is stored of a VM.
+func (t *Tx) EditVM(id string, change func(*VM)) error {
+	r := t.VM(id)
+	if r == nil {
+		return NoVM(id)
+	}
+	next := *r
+	change(&next)
+	t.PutVM(next)
+	return nil
+}
+
 // DeleteVM forgets a VM.
 func (t *Tx) DeleteVM(id string) {
 	old := t.VM(id)

@@ -79,6 +79,7 @@ func (p *Platform) ReserveGPUs(s state.View, n int) ([]string, error) {
 			taken[id] = true
 		}
 	}
+
 	all, notes := p.GPUs()
 	units, err := gpu.Reserve(all, taken, n)
 	if err != nil {
@@ -98,6 +99,7 @@ func gpuRefusal(err error, notes []string) error {
 		Detail: "gpus: " + err.Error(),
 		Hint:   "ask for fewer, or delete a VM that has one",
 	}
+
 	var none *gpu.NoneError
 	if errors.As(err, &none) {
 		e.Fields = []fault.Field{{Pointer: "/gpus", Detail: none.Error(), Max: none.Free}}
@@ -181,6 +183,7 @@ func (p *Platform) runGPUs(ctx context.Context) {
 	if len(gpus.Units()) == 0 {
 		return
 	}
+
 	m := gpu.NewMeter(gpus)
 	defer func() { _ = m.Close() }() // one that hangs goes with the process
 	tick := time.NewTicker(gpuEvery)
@@ -194,6 +197,7 @@ func (p *Platform) runGPUs(ctx context.Context) {
 			p.cfg.Meter.Report("gpu", time.Since(began), err)
 		}
 		p.countGPUs(sample)
+
 		select {
 		case <-ctx.Done():
 			return

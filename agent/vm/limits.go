@@ -94,6 +94,7 @@ func (l *Lease) writeLimits(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+
 	if err := l.applyStorage(s.StorageBytes); err != nil {
 		return err
 	}
@@ -151,6 +152,7 @@ func (l *Lease) ShrinkMemory(ctx context.Context, target int64) error {
 	if use, err = l.MemoryInUse(); err != nil || use <= target {
 		return err
 	}
+
 	return &fault.Error{
 		Kind:   fault.ErrConflict,
 		Code:   "memory_in_use",
@@ -184,6 +186,7 @@ func (l *Lease) ReadLimits() error {
 	if err != nil {
 		return err
 	}
+
 	limits := limitsFrom(k)
 	limits.BandwidthBPS, limits.StorageBytes, limits.GPUs = bps, bytes, new(len(l.GPUs))
 	l.noteLimits(limits, used)
@@ -204,6 +207,7 @@ func limitsFrom(k cgroup.Limits) Limits {
 		SwapBytes:       k.SwapMax,
 		IO:              ioFrom(k.IO),
 	}
+
 	if k.CPU != nil && k.CPU.Quota > 0 {
 		l.CPUs = new(float64(k.CPU.Quota) / float64(k.CPU.Period))
 	}
@@ -223,6 +227,7 @@ func ioFrom(devices []cgroup.IODevice) *state.IO {
 		}
 		return n
 	}
+
 	var io state.IO
 	for _, d := range devices { // one device backs the state directory
 		io = state.IO{

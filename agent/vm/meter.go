@@ -57,6 +57,7 @@ func (t *traffic) count(all map[string]network.Counters, id string) {
 	if !ok {
 		return
 	}
+
 	now := state.Traffic{
 		ReceivedBytes:   c.RxBytes,
 		SentBytes:       c.TxBytes,
@@ -74,14 +75,7 @@ func (t *traffic) count(all map[string]network.Counters, id string) {
 // is tried again at the next sample.
 func (v *VM) keepTraffic(before state.Traffic) {
 	err := v.p.cfg.State.Update(func(tx *state.Tx) error {
-		r := tx.VM(v.ID)
-		if r == nil {
-			return state.NoVM(v.ID)
-		}
-		next := *r
-		next.Traffic = before
-		tx.PutVM(next)
-		return nil
+		return tx.EditVM(v.ID, func(rec *state.VM) { rec.Traffic = before })
 	})
 	if err != nil {
 		return // it has logged why

@@ -23,6 +23,7 @@ func (v *VM) link(bps int64, pid int) network.Link {
 		RateBPS: bps,
 		PID:     pid,
 	}
+
 	for _, p := range v.Network.Publish {
 		pub := network.Publish{
 			HostPort:  uint16(p.HostPort),
@@ -76,7 +77,7 @@ func (l *Lease) Connect(ctx context.Context, pid int) error {
 			return p == port.Publish
 		})
 		if !slices.Contains(without, port.Publish) {
-			l.p.note(state.Event{
+			l.p.cfg.State.Note(state.Event{
 				Level: state.LevelWarn,
 				Kind:  "vm.port_taken",
 				VM:    l.ID,
@@ -129,9 +130,10 @@ func (p *Platform) keepNetwork(ctx context.Context) {
 	p.mu.Lock()
 	lost, told := p.bridge != 0 && p.bridge != index, p.networkErr != nil
 	p.mu.Unlock()
+
 	if lost {
 		if !told {
-			p.note(state.Event{
+			p.cfg.State.Note(state.Event{
 				Level:   state.LevelWarn,
 				Kind:    "network.lost",
 				Message: "bridge " + p.cfg.Bridge + " was deleted; VMs are connected again",
@@ -141,6 +143,7 @@ func (p *Platform) keepNetwork(ctx context.Context) {
 			return // tried again
 		}
 	}
+
 	for _, v := range p.cfg.VMs() {
 		p.reconnect(ctx, v, lost)
 	}

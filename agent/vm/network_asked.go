@@ -46,6 +46,7 @@ func CheckNetwork(n state.Network) error {
 	if len(n.Publish) > maxPublish {
 		f.Add("/network/publish", 0, maxPublish, "has %d ports, at most %d are accepted", len(n.Publish), maxPublish)
 	}
+
 	seen := map[state.Port]bool{}
 	for i, p := range n.Publish {
 		at := fmt.Sprintf("/network/publish/%d", i)

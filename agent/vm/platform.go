@@ -14,7 +14,6 @@ package vm
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
@@ -85,6 +84,7 @@ func New(cfg Config) (*Platform, error) {
 	if err != nil {
 		return nil, fmt.Errorf("network ULA: %w", err)
 	}
+
 	net, err := network.New(network.Config{
 		Bridge: cfg.Bridge,
 		Pool:   pool,
@@ -94,6 +94,7 @@ func New(cfg Config) (*Platform, error) {
 	if err != nil {
 		return nil, err
 	}
+
 	return &Platform{
 		cfg:     cfg,
 		log:     cfg.Log,
@@ -127,19 +128,4 @@ func (p *Platform) Close() error {
 		return disk.Close()
 	}
 	return nil
-}
-
-// note records an event that changes nothing else.
-func (p *Platform) note(e state.Event) {
-	_ = p.cfg.State.Update(func(tx *state.Tx) error { // it has logged why
-		tx.Tell(e)
-		return nil
-	})
-}
-
-func ignoreGone(err error) error {
-	if errors.Is(err, cgroup.ErrGone) {
-		return nil
-	}
-	return err
 }

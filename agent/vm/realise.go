@@ -119,6 +119,7 @@ func (v *VM) guestConfig() guest.Config {
 	v.mu.Lock()
 	gpus := v.gpus
 	v.mu.Unlock()
+
 	return guest.Config{
 		ID:       v.ID,
 		Hostname: v.Name,
@@ -159,7 +160,7 @@ func (l *Lease) Erase(ctx context.Context) error {
 	p.Close()
 
 	if l.slice.Exists() {
-		if err := ignoreGone(l.slice.Kill(ctx)); err != nil {
+		if err := cgroup.IgnoreGone(l.slice.Kill(ctx)); err != nil {
 			return err
 		}
 	}

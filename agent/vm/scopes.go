@@ -58,7 +58,7 @@ func (l *Lease) EachScope(
 		if leave(id) {
 			continue
 		}
-		if err := ignoreGone(act(l.Scope(id), ctx)); err != nil {
+		if err := cgroup.IgnoreGone(act(l.Scope(id), ctx)); err != nil {
 			return err
 		}
 	}
@@ -76,6 +76,7 @@ func (v *VM) SweepScopes(ctx context.Context, lives func() map[string]bool) {
 		v.p.log.Error("sweep scopes", "vm", v.Name, "err", err)
 		return
 	}
+
 	live := lives()
 	for _, name := range names {
 		id, ours := strings.CutPrefix(name, scopePrefix)
@@ -83,7 +84,7 @@ func (v *VM) SweepScopes(ctx context.Context, lives func() map[string]bool) {
 			continue
 		}
 		s := v.slice.Scope(name)
-		if err := errors.Join(ignoreGone(s.Kill(ctx)), s.Remove(ctx)); err != nil {
+		if err := errors.Join(cgroup.IgnoreGone(s.Kill(ctx)), s.Remove(ctx)); err != nil {
 			v.p.log.Error("sweep scope", "vm", v.Name, "scope", name, "err", err)
 		}
 	}

@@ -32,6 +32,7 @@ func (p *Platform) openStorage(ctx context.Context) {
 		}
 		return
 	}
+
 	p.log.Info("opening the storage of VMs; making it takes a while the first time")
 	d, err := storage.Open(ctx, storage.Config{
 		StateDir:   p.cfg.StateDir,
@@ -108,6 +109,7 @@ func (l *Lease) makeDirs() error {
 			return storageRefusal(err)
 		}
 	}
+
 	for _, d := range []string{l.stateDir(), l.p.LogDir(l.ID), l.DataDir(), l.upperDir(), l.RunDir()} {
 		if err := os.MkdirAll(d, 0o700); err != nil {
 			return err
@@ -200,6 +202,7 @@ func (p *Platform) sweepStorage(ctx context.Context) error {
 	for _, v := range p.cfg.VMs() {
 		taken[storage.Project(v.Slot)] = true
 	}
+
 	busy, err := disk.Sweep(ctx, func(project uint32) bool { return taken[project] })
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -232,6 +235,7 @@ func (p *Platform) runTrim(ctx context.Context) {
 			return
 		case <-time.After(p.cfg.TrimAfter):
 		}
+
 		disk := p.storage()
 		if disk == nil {
 			continue
@@ -257,6 +261,7 @@ func (p *Platform) ioLimits(io state.IO) ([]cgroup.IODevice, error) {
 		}
 		return nil, nil
 	}
+
 	return []cgroup.IODevice{{
 		Major:     dev.Major,
 		Minor:     dev.Minor,

@@ -10,6 +10,7 @@ import (
 
 	"cloudflash/agent/guest"
 	"cloudflash/agent/state"
+	"cloudflash/cgroup"
 )
 
 // LostDir is where the data of VMs goes that no record knows, beside that of VMs: in
@@ -32,7 +33,7 @@ func (p *Platform) Sweep(ctx context.Context) error {
 			continue
 		}
 		s := p.cfg.Parent.Slice(id)
-		if err := errors.Join(ignoreGone(s.Kill(ctx)), s.Remove(ctx)); err != nil {
+		if err := errors.Join(cgroup.IgnoreGone(s.Kill(ctx)), s.Remove(ctx)); err != nil {
 			p.log.Error("sweep slice", "id", id, "err", err)
 		}
 	}
@@ -79,7 +80,7 @@ func (p *Platform) setAside(path string) error {
 	if err := os.Rename(path, to); err != nil {
 		return err
 	}
-	p.note(state.Event{
+	p.cfg.State.Note(state.Event{
 		Level:   state.LevelWarn,
 		Kind:    "data.set_aside",
 		Message: fmt.Sprintf("%s belongs to no VM and was moved to %s; delete it when nobody misses it", path, to),

@@ -8,9 +8,9 @@ import (
 	"strings"
 	"time"
 
-	"github.com/coder/websocket"
-
 	"cloudflash/api/problem"
+
+	"github.com/coder/websocket"
 )
 
 const (

@@ -90,6 +90,7 @@ func (h *Hub) Run(ctx context.Context) error {
 		} else if h.publish(time.Now(), first) {
 			first = false
 		}
+
 		select { // at most one round in every gap
 		case <-ctx.Done():
 			return nil
@@ -123,6 +124,7 @@ func (h *Hub) publish(now time.Time, first bool) bool {
 	if snap == nil {
 		return false
 	}
+
 	events, decisions := h.events.next(now), h.decisions.next(now)
 	for first && len(events) > 0 {
 		events = h.events.next(now)
@@ -130,6 +132,7 @@ func (h *Hub) publish(now time.Time, first bool) bool {
 	for first && len(decisions) > 0 {
 		decisions = h.decisions.next(now)
 	}
+
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.set("host", "snapshot", now, snap.Host, true)

@@ -14,10 +14,10 @@ import (
 	"testing/synctest"
 	"time"
 
+	"cloudflash/agent"
+
 	"github.com/coder/websocket"
 	"go.uber.org/goleak"
-
-	"cloudflash/agent"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }

@@ -155,6 +155,7 @@ func (c *client) send(ctx context.Context, method, target string, body io.Reader
 	if c.token != "" {
 		req.Header.Set("Authorization", "Bearer "+c.token)
 	}
+
 	var sent atomic.Bool
 	req = req.WithContext(httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{WroteHeaders: func() { sent.Store(true) }}))
 	resp, err := c.http.Do(req)
@@ -164,6 +165,7 @@ func (c *client) send(ctx context.Context, method, target string, body io.Reader
 		}
 		return nil, &unanswered{c.unreachable(ctx, err), sent.Load()}
 	}
+
 	if resp.StatusCode < 400 {
 		return resp, nil
 	}
