@@ -70,6 +70,32 @@ func TestKernelLimitMovesLive(t *testing.T) {
 	})
 }
 
+func TestKernelLentIsTakenBack(t *testing.T) {
+	backends(t, func(t *testing.T, s *Storage) {
+		dir := assign(t, s, "a", 0, 4*mib)
+		if _, err := fill(t, filepath.Join(dir, "f"), 8*mib); !full(err) {
+			t.Fatal(err)
+		}
+		refused := errors.New("refused")
+		err := s.Lend(Project(0), 4*mib, func() error {
+			mustFill(t, filepath.Join(dir, "g"), lentBytes/2)
+			return refused
+		})
+		if !errors.Is(err, refused) {
+			t.Errorf("the error is %v", err)
+		}
+		if u := usage(t, s, 0); u.LimitBytes != 4*mib || u.LimitInodes != 8192 || u.Bytes <= 4*mib {
+			t.Errorf("afterwards there are %+v", u)
+		}
+		if _, err := fill(t, filepath.Join(dir, "h"), mib); !full(err) {
+			t.Errorf("a full project takes more: %v", err)
+		}
+		if err := s.Lend(Project(0), 4*mib, func() error { return os.Mkdir(filepath.Join(dir, "more"), 0o700) }); err != nil {
+			t.Errorf("beyond its limit it has nothing lent: %v", err)
+		}
+	})
+}
+
 func TestSystemLimitsThatAreNoneAreRefused(t *testing.T) {
 	s := openPool(t, Config{})
 	for _, limit := range []int64{-1, 0, blockSize - 1} {

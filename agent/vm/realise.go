@@ -98,7 +98,14 @@ func (l *Lease) reach(ctx context.Context) (*guest.Guest, error) {
 	if err := l.slice.Kill(ctx); err != nil {
 		return nil, err
 	}
-	return guest.Start(ctx, cfg)
+	err = l.lendStorage(func() error {
+		g, err = guest.Start(ctx, cfg)
+		return err
+	})
+	if err != nil && g != nil {
+		err, g = errors.Join(err, g.Close()), nil
+	}
+	return g, err
 }
 
 // InitIsGone reports that no init of the VM lives.

@@ -153,6 +153,18 @@ func (l *Lease) applyStorage(bytes int64) error {
 	return storageRefusal(disk.SetLimit(storage.Project(l.Slot), bytes))
 }
 
+// lendStorage gives a VM that has used up its storage what it takes to start an init: the
+// kernel makes a few files to mount an overlay, and mounts it read-only without some, and
+// not at all without others (ovl_make_workdir in fs/overlayfs/super.c). Nobody else runs in
+// the VM meanwhile.
+func (l *Lease) lendStorage(start func() error) error {
+	disk := l.p.storage()
+	if disk == nil {
+		return start()
+	}
+	return disk.Lend(storage.Project(l.Slot), l.record().Size().StorageBytes, start)
+}
+
 // storageLimit reads the limit and the use that the kernel has; nil where it is not
 // enforced.
 func (l *Lease) storageLimit() (limit *int64, used int64, err error) {
