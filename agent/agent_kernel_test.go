@@ -388,6 +388,50 @@ func TestSystemDeadlines(t *testing.T) {
 	}
 }
 
+// TestSystemDeleteKeepsItsGrace deletes a VM with a cloudlet that needs its time and one that
+// has only just begun, while others on the host come and go.
+func TestSystemDeleteKeepsItsGrace(t *testing.T) {
+	l := newLive(t)
+	l.create("other", small())
+	l.create("d", small())
+	slow := l.sh("d", "trap 'sleep 3; exit 7' TERM; echo ready; while :; do sleep 0.1; done")
+	l.state(slow.ID, CloudletRunning)
+	l.until(func() bool { return l.output(slow.ID, "stdout") == "ready\n" }, "it is ready")
+	young := l.submit(cloudlet.Submit{VM: "d", Argv: []string{"/bin/sleep", "600"}})
+
+	op, err := l.DeleteVM(t.Context(), "d", time.Minute)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for !l.finalNow(slow.ID) {
+		l.ended(l.submit(cloudlet.Submit{VM: "other", Argv: []string{"/bin/true"}}).ID)
+	}
+	if c := l.ended(slow.ID); c.State != CloudletCancelled || c.ExitCode == nil || *c.ExitCode != 7 {
+		t.Errorf("slow: %s, exit code %v, signal %q", c.State, c.ExitCode, c.Signal)
+	}
+	l.until(func() bool { op, err = l.Operation(op.ID); return err != nil || op.State != OperationRunning }, "delete d")
+	if c := l.ended(young.ID); c.State != CloudletCancelled || c.Signal != "SIGTERM" {
+		t.Errorf("young: %s %q", c.State, c.Signal)
+	}
+}
+
+// TestSystemCancelledAtOnce cancels cloudlets in the moment in which they begin: SIGTERM
+// reaches each that has begun.
+func TestSystemCancelledAtOnce(t *testing.T) {
+	l := newLive(t)
+	l.create("c", small())
+	for i := range 20 {
+		c := l.submit(cloudlet.Submit{VM: "c", Argv: []string{"/bin/sleep", "600"}})
+		time.Sleep(time.Duration(i) * 10 * time.Millisecond)
+		if _, err := l.CancelCloudlet(t.Context(), c.ID); err != nil {
+			t.Fatal(err)
+		}
+		if c := l.ended(c.ID); c.State != CloudletCancelled || c.Signal != "SIGTERM" && c.StartedAt != nil {
+			t.Errorf("%d: %s %q", i, c.State, c.Signal)
+		}
+	}
+}
+
 func TestSystemDaemonsGoDownWithTheirCloudlet(t *testing.T) {
 	l := newLive(t)
 	v := l.create("daemons", small())

@@ -130,7 +130,7 @@ func (a *Agent) stop(why string, which func(state.View) ([]*cloudletRecord, erro
 			hold.termed = clock.SinceBoot()
 		}
 		a.held.Unlock()
-		if v := a.known(c.VM); v != nil {
+		if v := a.known(c.VM); v != nil && c.State != CloudletStarting { // else started sends it
 			if g := v.Guest(); g != nil {
 				a.spawn(func(ctx context.Context) { a.sendTERM(ctx, g, c.ID) })
 			}
@@ -152,7 +152,7 @@ func (a *Agent) sendTERM(ctx context.Context, g *guest.Guest, id string) {
 }
 
 // exited is called for every exit in a VM's journal, perhaps more than once for
-// the same. What the command left running goes down with it.
+// the same, and for several at once. What the command left running goes down with it.
 func (a *Agent) exited(ctx context.Context, v *vm.VM, g *guest.Guest, e guest.Exit) {
 	c := a.state.View().Cloudlet(e.ID)
 	scope := v.Scope(e.ID)
@@ -224,6 +224,7 @@ func (a *Agent) end(id string, v *vm.VM, end cloudlet.End, use Usage, at clock.M
 			t := startedAt[0].UTC()
 			rec.StartedAt = &t
 			rec.StartedBoot = at.BootOf(t, rec.SubmittedBoot)
+			tx.Tell(cloudlet.Started(&rec))
 		}
 		cloudlet.Conclude(&rec, end, use, at)
 		tx.PutCloudlet(rec)

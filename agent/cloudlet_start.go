@@ -16,8 +16,8 @@ import (
 	"cloudflash/cgroup"
 )
 
-// start makes the scope of a cloudlet and its process. When the agent dies in
-// it, recovery asks the init whether the process came to be.
+// start makes the scope of a cloudlet and its process, and stores that it runs. When the
+// agent dies in it, recovery asks the init whether the process came to be.
 func (a *Agent) start(ctx context.Context, id string, v *vm.VM) {
 	rec := a.state.View().Cloudlet(id)
 	if rec == nil || rec.State != CloudletStarting || rec.VM != v.ID {
@@ -31,7 +31,34 @@ func (a *Agent) start(ctx context.Context, id string, v *vm.VM) {
 		}
 		return
 	}
-	a.started(id, v, g, run)
+	if a.lasts(ctx, id, v, g) {
+		a.started(id, v, g, run)
+	}
+}
+
+// briefly is how long a cloudlet may run for its start to be stored with its end: that is
+// a commit fewer, and no meter that nobody would read.
+const briefly = 100 * time.Millisecond
+
+// lasts reports whether a cloudlet that was started is to be stored as one that runs: it
+// goes on, is told to stop, or its VM is changed. One that ends before is stored by exited,
+// one of an init or an agent that ends by restore.
+func (a *Agent) lasts(ctx context.Context, id string, v *vm.VM, g *guest.Guest) bool {
+	s := a.state.View()
+	c := s.Cloudlet(id)
+	if c != nil && c.State == CloudletStarting && c.Stop == "" && v.Record(s).State == VMRunning {
+		timer := time.NewTimer(briefly)
+		defer timer.Stop()
+		select {
+		case <-ctx.Done():
+			return false
+		case <-s.WatchCloudlet(id):
+		case <-s.WatchVM(v.ID):
+		case <-timer.C:
+		}
+	}
+	c = a.state.View().Cloudlet(id)
+	return c != nil && c.State == CloudletStarting && v.Guest() == g
 }
 
 func (a *Agent) launch(ctx context.Context, rec *cloudletRecord, v *vm.VM, g *guest.Guest) (guest.Running, error) {
@@ -76,7 +103,7 @@ func (a *Agent) started(id string, v *vm.VM, g *guest.Guest, run guest.Running) 
 	began, over := false, false
 	err = a.state.UpdateAnyway(func(tx *state.Tx) error {
 		c := tx.Cloudlet(id)
-		if over = c == nil || c.State.Final(); over { // it ended before this line
+		if over = c == nil || !c.Holds() || c.VM != v.ID; over { // it ended before this line, or is to start again
 			return nil
 		}
 		rec, began = *c, c.State == CloudletStarting // else it was found again
@@ -86,8 +113,7 @@ func (a *Agent) started(id string, v *vm.VM, g *guest.Guest, run guest.Running) 
 		}
 		if began {
 			rec.StartedBoot = clock.Now().BootOf(*rec.StartedAt, rec.SubmittedBoot)
-			tx.Tell(Event{Level: LevelInfo, Kind: "cloudlet.started", VM: v.ID, Cloudlet: rec.ID,
-				Message: fmt.Sprintf("cloudlet %s started in VM %s", rec.Name, v.Name)})
+			tx.Tell(cloudlet.Started(&rec))
 		}
 		tx.PutCloudlet(rec)
 		tx.Then(func() {
@@ -101,7 +127,11 @@ func (a *Agent) started(id string, v *vm.VM, g *guest.Guest, run guest.Running) 
 		a.held.Lock() // before its end can be stored: that closes the probe
 		defer a.held.Unlock()
 		a.unmeter(id) // it may have been known before
-		a.cloudlets[id] = &heldCloudlet{probe: p}
+		hold := &heldCloudlet{probe: p}
+		if began && rec.Stop != "" {
+			hold.termed = clock.SinceBoot()
+		}
+		a.cloudlets[id] = hold
 		return nil
 	})
 	switch {
@@ -116,7 +146,9 @@ func (a *Agent) started(id string, v *vm.VM, g *guest.Guest, run guest.Running) 
 			select {
 			case <-ctx.Done():
 			case <-time.After(queueAgain):
-				a.started(id, v, g, run)
+				if v.Guest() == g {
+					a.started(id, v, g, run)
+				}
 			}
 		})
 		return
@@ -129,7 +161,7 @@ func (a *Agent) started(id string, v *vm.VM, g *guest.Guest, run guest.Running) 
 			}
 		})
 	}
-	if rec.Stop != "" { // it was told to stop before there was anybody to tell
+	if rec.Stop != "" { // it was told to stop while it started: stop leaves that to this
 		a.spawn(func(ctx context.Context) { a.sendTERM(ctx, g, rec.ID) })
 	}
 	a.poke()

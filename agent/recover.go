@@ -307,10 +307,11 @@ func (a *Agent) settleLiving(ctx context.Context, l *vm.Lease, g *guest.Guest) e
 		case lives:
 			a.started(c.ID, l.VM, g, run)
 		case ended[c.ID]: // Guest.Run delivers it
-		case c.State == CloudletStarting:
+		case c.State == CloudletStarting && !hasRun(scope):
 			if err := a.requeue(ctx, c.ID, scope); err != nil {
 				return err
 			}
+		case c.State == CloudletStarting && a.exitFollows(ctx, l, c.ID):
 		default:
 			a.lose(c.ID, usageOf(meter.Read(scope)))
 		}
@@ -319,6 +320,30 @@ func (a *Agent) settleLiving(ctx context.Context, l *vm.Lease, g *guest.Guest) e
 		return l.EachScope(ctx, (*cgroup.Scope).Freeze, a.isStarting)
 	}
 	return l.EachScope(ctx, (*cgroup.Scope).Thaw, a.isStarting)
+}
+
+// hasRun reports whether anything was executed in a scope.
+func hasRun(scope *cgroup.Scope) bool { return meter.Read(scope).Counters[meter.CPUTime] > 0 }
+
+// exitFollows waits a moment for the end of a process that has run, and that its init does
+// not list any more, to appear in the journal.
+func (a *Agent) exitFollows(ctx context.Context, l *vm.Lease, id string) bool {
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	for {
+		exits, err := guest.ReadJournal(l.RunDir())
+		if err != nil {
+			a.log.Warn("read journal", "vm", l.Name, "err", err)
+		}
+		if slices.ContainsFunc(exits, func(e guest.Exit) bool { return e.ID == id }) {
+			return true
+		}
+		select {
+		case <-ctx.Done():
+			return false
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
 }
 
 // requeue puts back a cloudlet whose process never came to be.

@@ -118,22 +118,24 @@ func (a *Agent) removeRecord(tx *state.Tx, v *vm.VM) {
 }
 
 // terminate sends SIGTERM to the cloudlets of a VM and waits until they have
-// ended or grace is over.
+// ended or grace is over. Those that are starting get theirs from started.
 func (a *Agent) terminate(ctx context.Context, v *vm.VM, grace time.Duration) {
 	g := v.Guest()
-	var ids []string
-	for c := range a.state.View().HoldIn(v.ID) {
-		if c.State == CloudletRunning {
-			ids = append(ids, c.ID)
-		}
-	}
-	if g == nil || len(ids) == 0 || grace == 0 {
+	if g == nil || grace == 0 {
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, grace)
 	defer cancel()
-	for _, id := range ids {
-		_ = g.Signal(ctx, id, syscall.SIGTERM) // one that has just ended is fine
+
+	waits := false
+	for c := range a.state.View().HoldIn(v.ID) {
+		waits = waits || c.State != CloudletFrozen
+		if c.State == CloudletRunning && !a.termed(c.ID) {
+			_ = g.Signal(ctx, c.ID, syscall.SIGTERM) // one that has just ended is fine
+		}
+	}
+	if !waits {
+		return
 	}
 	for ctx.Err() == nil {
 		s := a.state.View()
@@ -145,6 +147,14 @@ func (a *Agent) terminate(ctx context.Context, v *vm.VM, grace time.Duration) {
 		case <-ctx.Done():
 		}
 	}
+}
+
+// termed reports whether a cloudlet has had SIGTERM.
+func (a *Agent) termed(id string) bool {
+	a.held.Lock()
+	defer a.held.Unlock()
+	c := a.cloudlets[id]
+	return c != nil && c.termed != 0
 }
 
 func (a *Agent) deleteFailed(v *vm.VM, cause error) {

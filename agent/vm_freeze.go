@@ -11,8 +11,8 @@ import (
 )
 
 // FreezeVM stops every cloudlet of a VM where it stands and returns once the
-// kernel says that they are frozen. The VM's init is not frozen: it goes on
-// recording what is killed meanwhile.
+// kernel says that they are frozen; one that is starting follows at once. The VM's init is
+// not frozen: it goes on recording what is killed meanwhile.
 func (a *Agent) FreezeVM(ctx context.Context, ref string) (VM, error) {
 	return a.switchFreezer(ctx, ref, VMRunning, VMFrozen, "frozen", (*cgroup.Scope).Freeze)
 }
@@ -94,7 +94,7 @@ func (a *Agent) freezeLate(ctx context.Context, v *vm.VM, scope *cgroup.Scope) e
 	return cgroup.IgnoreGone(scope.Freeze(ctx))
 }
 
-// isStarting reports whether a cloudlet or a command of vm exec does not have its process
+// isStarting reports whether a cloudlet or a command of vm exec may not have its process
 // yet, or one that the init waits for: that must not be frozen. started and sessionStarted
 // freeze it as soon as it may be.
 func (a *Agent) isStarting(id string) bool {

@@ -6,6 +6,8 @@ import (
 
 	"cloudflash/agent/guest"
 	"cloudflash/agent/vm"
+
+	"golang.org/x/sync/errgroup"
 )
 
 // adopt keeps what a VM has that runs, and lets cloudlets be placed in it, what was queued
@@ -16,10 +18,22 @@ func (a *Agent) adopt(l *vm.Lease, r vm.Running) {
 	a.poke()
 }
 
+// exitsAtOnce is how many ends of cloudlets of one VM are dealt with at the same time: what
+// waits together is stored together.
+const exitsAtOnce = 8
+
 // watchInit hears of every cloudlet that ends in the VM, and of the end of its init.
 func (a *Agent) watchInit(v *vm.VM, g *guest.Guest) {
 	a.spawn(func(ctx context.Context) {
-		err := g.Run(ctx, func(e guest.Exit) { a.exited(ctx, v, g, e) })
+		var ends errgroup.Group
+		ends.SetLimit(exitsAtOnce)
+		err := g.Run(ctx, func(e guest.Exit) {
+			ends.Go(func() error {
+				a.exited(ctx, v, g, e)
+				return nil
+			})
+		})
+		_ = ends.Wait()
 		if ctx.Err() != nil {
 			_ = g.Close()
 			return

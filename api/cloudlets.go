@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"time"
 
 	"cloudflash/agent"
 	"cloudflash/agent/cloudlet"
@@ -38,7 +39,16 @@ func cloudletAnswer(c agent.Cloudlet) *cloudletOutput {
 	return &cloudletOutput{Location: base + "/cloudlets/" + c.ID, Body: c}
 }
 
-func (s *server) submitCloudlet(ctx context.Context, in *Keyed, b *submitBody) (*cloudletOutput, error) {
+type submitInput struct {
+	Keyed
+	Waiting
+}
+
+func (s *server) submitCloudlet(ctx context.Context, in *submitInput, b *submitBody) (*cloudletOutput, error) {
+	wait, err := duration("wait", in.Wait, maxWait)
+	if err != nil {
+		return nil, err
+	}
 	if err := refuseZeroes(map[string]bool{"/sla": isZero(b.SLA), "/duration_seconds": isZero(b.DurationSeconds)}); err != nil {
 		return nil, err
 	}
@@ -50,7 +60,7 @@ func (s *server) submitCloudlet(ctx context.Context, in *Keyed, b *submitBody) (
 	if err != nil {
 		return nil, err
 	}
-	return cloudletAnswer(c), nil
+	return s.endedCloudlet(ctx, c, wait)
 }
 
 type listCloudletsInput struct {
@@ -72,7 +82,7 @@ func (s *server) listCloudlets(_ context.Context, in *listCloudletsInput) (*list
 
 type showCloudletInput struct {
 	Target
-	Wait string `query:"wait" default:"0s" doc:"Answer when it has ended, at latest after this long, such as 30s"`
+	Waiting
 }
 
 func (s *server) showCloudlet(ctx context.Context, in *showCloudletInput) (*cloudletOutput, error) {
@@ -84,9 +94,18 @@ func (s *server) showCloudlet(ctx context.Context, in *showCloudletInput) (*clou
 	if err != nil {
 		return nil, err
 	}
+	return s.endedCloudlet(ctx, c, wait)
+}
+
+// endedCloudlet answers with a cloudlet that has ended, or with what it is after the wait.
+func (s *server) endedCloudlet(ctx context.Context, c agent.Cloudlet, wait time.Duration) (*cloudletOutput, error) {
+	if wait == 0 || c.State.Final() {
+		return cloudletAnswer(c), nil
+	}
+
 	id := c.ID // a name may be taken by a newer one while we wait
 	watch := func() <-chan struct{} { return s.parts.Cloudlets.WatchCloudlet(id) }
-	err = until(ctx, wait, watch, func() (bool, error) {
+	err := until(ctx, wait, watch, func() (_ bool, err error) {
 		c, err = s.parts.Cloudlets.Cloudlet(id)
 		return c.State.Final(), err
 	})

@@ -62,6 +62,7 @@ func TestEveryError(t *testing.T) {
 		"list state":            {"GET", "/api/v1/vms?state=dead", "", 422, "", "state", "?state"},
 		"unknown parameter":     {"GET", "/api/v1/vms?stat=running", "", 422, "", "stat", "?stat"},
 		"wait no duration":      {"GET", "/api/v1/cloudlets/run?wait=abc", "", 422, "", "wait", "?wait"},
+		"submit wait no time":   {"POST", "/api/v1/cloudlets?wait=soon", `{"argv":["true"]}`, 422, "", "wait", "?wait"},
 		"wait negative":         {"GET", "/api/v1/cloudlets/run?wait=-1s", "", 422, "", "wait", "?wait"},
 		"grace too long":        {"DELETE", "/api/v1/vms/web?grace=2h", "", 422, "", "grace", "?grace"},
 		"no body":               {"POST", "/api/v1/vms", "", 400, "", "body", ""},

@@ -24,8 +24,8 @@ func (s *server) listOperations(_ context.Context, in *Paging) (*listOutput[agen
 }
 
 type showOperationInput struct {
-	ID   string `path:"id" maxLength:"128"`
-	Wait string `query:"wait" default:"0s" doc:"Answer when it has ended, at latest after this long, such as 30s"`
+	ID string `path:"id" maxLength:"128"`
+	Waiting
 }
 
 func (s *server) showOperation(ctx context.Context, in *showOperationInput) (*operationOutput, error) {

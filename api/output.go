@@ -95,6 +95,7 @@ func (s *server) openOutput(ctx context.Context, id string, in *outputInput) (*o
 		}
 		select {
 		case <-changed:
+		case <-time.After(followEvery): // it has a file before it is stored that it runs
 		case <-ctx.Done():
 			return nil, ctx.Err()
 		}

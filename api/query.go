@@ -45,6 +45,11 @@ func refuseZeroes(zero map[string]bool) error {
 // maxWait bounds ?wait: proxies and clients give up soon after.
 const maxWait = 10 * time.Minute
 
+// Waiting is a request that may wait for an end.
+type Waiting struct {
+	Wait string `query:"wait" default:"0s" doc:"Answer when it has ended, at latest after this long, such as 30s"`
+}
+
 // until polls done at every change that watch tells of, until it says yes, the wait is
 // over or the client has gone.
 func until(ctx context.Context, wait time.Duration, watch func() <-chan struct{}, done func() (bool, error)) error {

@@ -242,6 +242,21 @@ func TestWaitEndsWithTheCloudlet(t *testing.T) {
 	}
 }
 
+func TestSubmitWaitsForTheEnd(t *testing.T) {
+	f := newFake(t)
+	f.OnSubmit = func(*agent.Cloudlet) { go setState(f, "c7", "v0", agent.CloudletSucceeded) }
+	w := ask(New(partsOf(f), options()), "POST", "/api/v1/cloudlets?wait=5m", `{"argv":["true"]}`)
+	if w.Code != 201 || !strings.Contains(w.Body.String(), `"state":"succeeded"`) {
+		t.Errorf("status %d: %s", w.Code, w.Body)
+	}
+	for _, query := range []string{"?wait=20ms", ""} {
+		w := ask(New(partsOf(newFake(t)), options()), "POST", "/api/v1/cloudlets"+query, `{"argv":["true"]}`)
+		if w.Code != 201 || !strings.Contains(w.Body.String(), `"state":"running"`) {
+			t.Errorf("%s: status %d: %s", query, w.Code, w.Body)
+		}
+	}
+}
+
 func TestWaitEndsWithTheOperation(t *testing.T) {
 	f := newFake(t)
 	go f.Change(func() { f.Has.Operations[0].State = agent.OperationSucceeded })

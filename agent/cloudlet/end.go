@@ -87,6 +87,12 @@ func TellTimes(r *state.Cloudlet, m clock.Moment) {
 	}
 }
 
+// Started tells of a cloudlet that has begun to run.
+func Started(r *state.Cloudlet) state.Event {
+	return state.Event{Level: state.LevelInfo, Kind: "cloudlet.started", VM: r.VM, Cloudlet: r.ID,
+		Message: fmt.Sprintf("cloudlet %s started in VM %s", r.Name, r.VMName)}
+}
+
 // Finished tells of a cloudlet that has ended.
 func Finished(r *state.Cloudlet) state.Event {
 	e := state.Event{Level: state.LevelInfo, Kind: "cloudlet.finished", VM: r.VM, Cloudlet: r.ID,

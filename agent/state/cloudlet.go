@@ -80,7 +80,7 @@ type Cloudlet struct {
 	// Stop is why the agent is ending it: a constant above, or empty.
 	Stop string `json:"stop,omitempty"`
 	// Times on CLOCK_BOOTTIME, for what must happen within a time, and the id of the boot
-	// that they are of. Stopping is when SIGTERM was sent; cgroup.kill follows a grace later.
+	// that they are of. Stopping is when it was told to stop; cgroup.kill follows a grace after SIGTERM.
 	Boot          string        `json:"boot,omitempty"`
 	SubmittedBoot time.Duration `json:"submitted_boot,omitempty"`
 	StartedBoot   time.Duration `json:"started_boot,omitempty"`

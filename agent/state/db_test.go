@@ -260,7 +260,8 @@ func TestQueueAndDeadlinesComeInOrder(t *testing.T) {
 			"second":   {State: CloudletQueued, SubmittedBoot: 2 * time.Second},
 			"soon":     {State: CloudletRunning, DeadlineAt: &at, DeadlineBoot: time.Second, OnDeadline: OnDeadlineKill},
 			"patient":  {State: CloudletRunning, DeadlineAt: &at, DeadlineBoot: time.Second, OnDeadline: OnDeadlineContinue},
-			"nobody":   {State: CloudletStarting, DeadlineAt: &at, DeadlineBoot: time.Second, OnDeadline: OnDeadlineKill},
+			"starting": {State: CloudletStarting, DeadlineAt: &at, DeadlineBoot: 2 * time.Second, OnDeadline: OnDeadlineKill},
+			"deleted":  {State: CloudletRunning, DeadlineAt: &at, DeadlineBoot: time.Second, OnDeadline: OnDeadlineKill, Stop: StopDelete},
 			"stopping": {State: CloudletRunning, DeadlineAt: &at, DeadlineBoot: time.Second, OnDeadline: OnDeadlineKill, Stop: StopCancel, StoppingBoot: 5 * time.Second},
 			"before":   {State: CloudletRunning, Stop: StopCancel, StoppingBoot: 4 * time.Second},
 		} {
@@ -275,7 +276,7 @@ func TestQueueAndDeadlinesComeInOrder(t *testing.T) {
 		want []string
 	}{
 		"queue":     {ids(slices.Collect(v.LiveAs(CloudletQueued))), []string{"first", "second", "third"}},
-		"deadlines": {ids(slices.Collect(v.Deadlines())), []string{"soon", "first"}},
+		"deadlines": {ids(slices.Collect(v.Deadlines())), []string{"soon", "starting", "first"}},
 		"stopping":  {ids(slices.Collect(v.Stopping())), []string{"before", "stopping"}},
 	} {
 		if !slices.Equal(c.got, c.want) {

@@ -46,7 +46,7 @@ type rest struct {
 	made      int
 	madeSeq   uint64 // of the last one
 
-	ended     []*Cloudlet // in the order of their ends
+	ended     []*Cloudlet // in the order in which their ends were stored
 	events    []Event     // by Seq
 	decisions []*Decision // by Seq; a change of one replaces the slice
 }
@@ -61,7 +61,7 @@ func DefaultName(id string) string { return "cl-" + id }
 
 // What cloudlets are due for, the first byte of their key in byDue.
 const (
-	dueKill = 'k' // SIGTERM was sent
+	dueKill = 'k' // they were told to stop
 	dueStop = 's' // they have a deadline
 )
 
@@ -119,11 +119,11 @@ func schema() *memdb.DBSchema {
 	return s
 }
 
-// dueKey sorts what the agent has to act on by when. One that is starting is left
-// out: there is nobody to act on.
+// dueKey sorts what the agent has to act on by when. One whose VM is deleted is left out:
+// the deletion has a grace of its own.
 func dueKey(r *Cloudlet) string {
 	switch {
-	case r.State == CloudletStarting:
+	case r.Stop == StopDelete:
 		return ""
 	case r.Stop != "":
 		return string(dueKill) + instant(r.StoppingBoot)

@@ -77,34 +77,52 @@ func shortOnes(b *testing.B) {
 			b.Error(err)
 		}
 	}
+	ask := func(method, path string, body any) agent.Cloudlet {
+		c, err := systemtest.Call[agent.Cloudlet](s, method, "/api/v1/cloudlets"+path, body)
+		if err != nil {
+			b.Error(err)
+		}
+		return c
+	}
+	submit := func(query string) agent.Cloudlet {
+		return ask("POST", query, map[string]any{"vm": "bench", "argv": []string{"/bin/true"},
+			"request": map[string]any{"cpus": 0.001, "memory_bytes": 1 << 20}})
+	}
+	succeeded := func(c agent.Cloudlet) {
+		if c.State != agent.CloudletSucceeded {
+			b.Errorf("%s %s", c.State, c.Reason)
+		}
+	}
+	cloudlet := func() { succeeded(submit("?wait=60s")) }
+
 	var mu sync.Mutex
 	var submits []time.Duration
-	cloudlet := func() {
+	askedTwice := func() { // to submit, and to wait
 		began := time.Now()
-		c, err := systemtest.Call[agent.Cloudlet](s, "POST", "/api/v1/cloudlets", map[string]any{"vm": "bench", "argv": []string{"/bin/true"},
-			"request": map[string]any{"cpus": 0.001, "memory_bytes": 1 << 20}})
+		c := submit("")
 		mu.Lock()
 		submits = append(submits, time.Since(began))
 		mu.Unlock()
-		if err == nil && !c.State.Final() {
-			c, err = systemtest.Call[agent.Cloudlet](s, "GET", "/api/v1/cloudlets/"+c.ID+"?wait=60s", nil)
+
+		if !c.State.Final() {
+			c = ask("GET", "/"+c.ID+"?wait=60s", nil)
 		}
-		if err != nil || c.State != agent.CloudletSucceeded {
-			b.Errorf("%s %s %v", c.State, c.Reason, err)
-		}
+		succeeded(c)
 	}
 	cloudlet() // what is made at the first
 
 	oneBare, _ := asMany(1, alone, bare)
-	submits = nil
 	oneCloudlet, _ := asMany(1, alone, cloudlet)
-	slices.Sort(submits)
-	oneSubmit := median(submits)
 	_, bareAll := asMany(clients, many, bare)
-	submits = nil
 	used := s.ProcessTime()
 	_, cloudletAll := asMany(clients, many, cloudlet)
 	used = s.ProcessTime() - used
+
+	asMany(1, alone, askedTwice)
+	slices.Sort(submits)
+	oneSubmit := median(submits)
+	submits = nil
+	_, twiceAll := asMany(clients, many/2, askedTwice)
 	slices.Sort(submits)
 
 	row("bare fork, exec, wait, one at a time", "%.1f ms", ms(median(oneBare)))
@@ -113,6 +131,7 @@ func shortOnes(b *testing.B) {
 	row(fmt.Sprintf("%d x true, %d workers, bare", many, clients), "%.1f per second", many/bareAll.Seconds())
 	row(fmt.Sprintf("%d x true, %d clients, one VM", many, clients), "%.1f per second, %.2f x bare (aim 0.6)",
 		many/cloudletAll.Seconds(), bareAll.Seconds()/cloudletAll.Seconds())
+	row("the same, submit and wait as two requests", "%.1f per second", many/2/twiceAll.Seconds())
 	row("CPU time of the agent for each", "%.1f ms", 1000*used/many)
 	row("submit with 1 client, median", "%.1f ms", ms(oneSubmit))
 	row(fmt.Sprintf("submit with %d clients, median, p99", clients), "%.1f ms, %.1f ms, p99 %.1f x the median of one (aim 10)",
