@@ -68,7 +68,7 @@ type Cloudlet struct {
 	OnDeadline      string            `json:"on_deadline"`
 	OverrunSeconds  float64           `json:"overrun_seconds"`
 	Request         Request           `json:"request"`
-	Usage           Usage             `json:"usage,omitzero"` // in all, once it has ended
+	Usage           Usage             `json:"usage"` // in all, once it has ended
 	CreatedAt       time.Time         `json:"created_at"`
 	StartedAt       *time.Time        `json:"started_at"`
 	FinishedAt      *time.Time        `json:"finished_at"`

@@ -25,14 +25,14 @@ type DB struct {
 	gate    sync.Mutex // guards waiting
 	waiting []*change
 
-	writing sync.Mutex // of who runs and stores a group of changes
+	turn chan struct{} // is full while somebody runs and stores a group of changes
 }
 
 // change is one call of Update.
 type change struct {
 	do       func(*Tx) error
 	anyway   bool // it may use the room that is kept back
-	answered bool
+	answered chan struct{} // closed then
 	err      error
 	panicked any
 }
@@ -61,7 +61,14 @@ func Load(disk *store.Store, cfg Config) (*DB, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &DB{mem: mem, keep: disk.Commit, room: disk.Room, heard: cfg.Heard, tell: cfg.Unstored}
+	d := &DB{
+		mem:   mem,
+		keep:  disk.Commit,
+		room:  disk.Room,
+		heard: cfg.Heard,
+		tell:  cfg.Unstored,
+		turn:  make(chan struct{}, 1),
+	}
 	if cfg.Commit != nil {
 		d.keep = cfg.Commit
 	}
@@ -166,6 +173,7 @@ func (d *DB) Note(e Event) {
 }
 
 func (d *DB) update(c *change) error {
+	c.answered = make(chan struct{})
 	d.gate.Lock()
 	d.waiting = append(d.waiting, c)
 	d.gate.Unlock()
@@ -182,19 +190,32 @@ func (d *DB) update(c *change) error {
 }
 
 // answer returns once a change has its answer. Who comes first commits for all that
-// wait; they find it done.
+// wait; they go on as soon as that is done, and need no turn of their own.
 func (d *DB) answer(c *change) {
-	d.writing.Lock()
-	defer d.writing.Unlock()
-	if !c.answered {
+	select {
+	case <-c.answered:
+		return
+	case d.turn <- struct{}{}:
+	}
+	defer func() { <-d.turn }()
+	if !c.done() {
 		d.commit()
 	}
-	if !c.answered { // it was taken along by one who panicked in what was to be done then
+	if !c.done() { // it was taken along by one who panicked in what was to be done then
 		c.err = errors.New("it is not known whether the change is stored")
 	}
 }
 
-// commit runs, stores and publishes what is waiting. The caller holds d.writing.
+func (c *change) done() bool {
+	select {
+	case <-c.answered:
+		return true
+	default:
+		return false
+	}
+}
+
+// commit runs, stores and publishes what is waiting. It is the caller's turn.
 func (d *DB) commit() {
 	d.gate.Lock()
 	group := d.waiting
@@ -224,10 +245,10 @@ func (d *DB) commit() {
 		}
 	}
 	for _, c := range group {
-		c.answered = true
 		if c.err == nil {
 			c.err = err
 		}
+		close(c.answered)
 	}
 }
 
