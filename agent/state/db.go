@@ -31,7 +31,7 @@ type DB struct {
 // change is one call of Update.
 type change struct {
 	do       func(*Tx) error
-	anyway   bool // it may use the room that is kept back
+	anyway   bool          // it may use the room that is kept back
 	answered chan struct{} // closed then
 	err      error
 	panicked any
