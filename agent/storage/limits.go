@@ -1,6 +1,7 @@
 package storage
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -21,8 +22,8 @@ func inodeLimit(bytes int64) int64 { return max(bytes/(16<<10), 8192) }
 
 // Assign makes the directory <Dir>/<name>, where it is not there, and puts it
 // and all that is or will be in it under a project with a limit in bytes. It may
-// be repeated. A tree from before is put under the project whole; where it is
-// larger than the limit, that is ErrBelowUse and it can only shrink.
+// be repeated. A tree from before is put under the project whole. Where use is
+// beyond the limit, that is ErrBelowUse: the limit holds, and it can only shrink.
 func (s *Storage) Assign(name string, project uint32, limit int64) error {
 	if name == "" || name == "." || name == ".." || name != filepath.Base(name) {
 		return fmt.Errorf("%q is not the name of a directory", name)
@@ -34,9 +35,15 @@ func (s *Storage) Assign(name string, project uint32, limit int64) error {
 }
 
 func (s *Storage) assign(name string, id uint32, limit int64) error {
-	if err := s.SetLimit(id, limit); err != nil {
-		return err
+	beyond := s.SetLimit(id, limit)
+	if errors.Is(beyond, ErrBelowUse) {
+		if err := s.force(id, limit); err != nil {
+			return err
+		}
+	} else if beyond != nil {
+		return beyond
 	}
+
 	if err := unix.Mkdirat(int(s.dir.Fd()), name, 0o700); err != nil && !errors.Is(err, unix.EEXIST) {
 		return err
 	}
@@ -48,7 +55,7 @@ func (s *Storage) assign(name string, id uint32, limit int64) error {
 	defer dir.Close()
 	have, inherits, err := project(fd)
 	if err != nil || have == id && inherits {
-		return err
+		return cmp.Or(err, beyond)
 	}
 	if err := tagTree(dir, id); err != nil {
 		return err
@@ -126,7 +133,28 @@ func (s *Storage) Lend(project uint32, limit int64, do func() error) error {
 		return err
 	}
 	err = do()
-	return errors.Join(err, s.set(project, limit, inodes))
+	return errors.Join(err, s.force(project, limit))
+}
+
+// force sets a limit in bytes also where use is beyond it.
+func (s *Storage) force(project uint32, limit int64) error {
+	limit = limit / blockSize * blockSize
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.set(project, limit, inodeLimit(limit)); err != nil {
+		return err
+	}
+	s.limits[project] = limit
+	return nil
+}
+
+// Unlimit lifts the limits of a project that is to be erased. What it was promised stays its
+// own until Release.
+func (s *Storage) Unlimit(project uint32) error {
+	if err := ours(project); err != nil {
+		return err
+	}
+	return s.set(project, 0, 0)
 }
 
 func below(project uint32, u Usage, limit int64) error {

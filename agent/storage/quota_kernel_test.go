@@ -70,6 +70,22 @@ func TestKernelLimitMovesLive(t *testing.T) {
 	})
 }
 
+func TestKernelAssignBelowUse(t *testing.T) {
+	backends(t, func(t *testing.T, s *Storage) {
+		dir := assign(t, s, "a", 0, 8*mib)
+		mustFill(t, filepath.Join(dir, "f"), 6*mib)
+		if err := s.Assign("a", Project(0), 4*mib); !errors.Is(err, ErrBelowUse) {
+			t.Errorf("assign: %v", err)
+		}
+		if err := s.SetLimit(Project(0), 4*mib); err != nil || usage(t, s, 0).LimitBytes != 4*mib {
+			t.Errorf("the same again: %v, %+v", err, usage(t, s, 0))
+		}
+		if _, err := fill(t, filepath.Join(dir, "g"), mib); !full(err) {
+			t.Errorf("it still grows: %v", err)
+		}
+	})
+}
+
 func TestKernelLentIsTakenBack(t *testing.T) {
 	backends(t, func(t *testing.T, s *Storage) {
 		dir := assign(t, s, "a", 0, 4*mib)

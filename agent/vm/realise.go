@@ -183,6 +183,7 @@ func (l *Lease) Erase(ctx context.Context) error {
 	if err := guest.Remove(l.RunDir()); err != nil {
 		return err
 	}
+	l.unlimitStorage()
 	if err := errors.Join(os.RemoveAll(l.RunDir()), guest.RemoveTree(l.stateDir())); err != nil {
 		return err
 	}

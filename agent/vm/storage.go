@@ -182,6 +182,19 @@ func (l *Lease) storageLimit() (limit *int64, used int64, err error) {
 	return limit, u.Bytes, nil
 }
 
+// unlimitStorage lifts the limit of a VM in which nothing runs any more, so that it can be
+// erased: XFS moves no directory where a quota is used up, and that is how deep trees are
+// removed.
+func (l *Lease) unlimitStorage() {
+	disk := l.p.storage()
+	if disk == nil {
+		return
+	}
+	if err := disk.Unlimit(storage.Project(l.Slot)); err != nil {
+		l.p.log.Warn("lift storage limit", "vm", l.Name, "err", err)
+	}
+}
+
 // releaseStorage gives back what an erased VM had. An id that files still count
 // for is not used again by this agent.
 func (l *Lease) releaseStorage(ctx context.Context) {

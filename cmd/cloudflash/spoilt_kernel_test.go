@@ -62,6 +62,28 @@ func TestSystemSpoiltImage(t *testing.T) {
 	}
 }
 
+// TestSystemFullVMIsErased deletes a VM whose storage is used up by a deep tree.
+func TestSystemFullVMIsErased(t *testing.T) {
+	s := systemtest.Start(t)
+	s.Out("vm", "create", "full", "--memory", "128MiB", "--storage", "64MiB")
+	data := filepath.Join(s.StateDir, "vms", s.VM("full").ID, "data")
+	for i := range 900 {
+		dir := filepath.Join(data, strconv.Itoa(i%30), strconv.Itoa(i/30), "d")
+		if err := firstError(os.MkdirAll(dir, 0o755), os.WriteFile(filepath.Join(dir, "f"), nil, 0o600)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := fill(filepath.Join(data, "29", "29", "d", "big")); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Remove("full"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Lstat(filepath.Dir(data)); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("there is something left: %v", err)
+	}
+}
+
 // endInit kills the init of the VM web, and waits until it has another.
 func endInit(t *testing.T, s *systemtest.Agent) {
 	t.Helper()
