@@ -36,13 +36,13 @@ func (a *Agent) start(ctx context.Context, id string, v *vm.VM) {
 	}
 }
 
-// briefly is how long a cloudlet may run for its start to be stored with its end: that is
-// a commit fewer, and no meter that nobody would read.
+// briefly is how soon a cloudlet has to end for its start to be stored together with its
+// end. That saves a commit, and a meter that nobody would read.
 const briefly = 100 * time.Millisecond
 
-// lasts reports whether a cloudlet that was started is to be stored as one that runs: it
-// goes on, is told to stop, or its VM is changed. One that ends before is stored by exited,
-// one of an init or an agent that ends by restore.
+// lasts waits that long, unless the cloudlet is told to stop or its VM changes, and reports
+// whether it still has to be stored that the cloudlet runs. If it has ended, exited stores
+// that; if its init or this agent ends first, restore finds out what became of it.
 func (a *Agent) lasts(ctx context.Context, id string, v *vm.VM, g *guest.Guest) bool {
 	s := a.state.View()
 	c := s.Cloudlet(id)
@@ -103,7 +103,8 @@ func (a *Agent) started(id string, v *vm.VM, g *guest.Guest, run guest.Running) 
 	began, over := false, false
 	err = a.state.UpdateAnyway(func(tx *state.Tx) error {
 		c := tx.Cloudlet(id)
-		if over = c == nil || !c.Holds() || c.VM != v.ID; over { // it ended before this line, or is to start again
+		over = c == nil || !c.Holds() || c.VM != v.ID // it has ended, or is queued again
+		if over {
 			return nil
 		}
 		rec, began = *c, c.State == CloudletStarting // else it was found again
@@ -161,7 +162,7 @@ func (a *Agent) started(id string, v *vm.VM, g *guest.Guest, run guest.Running) 
 			}
 		})
 	}
-	if rec.Stop != "" { // it was told to stop while it started: stop leaves that to this
+	if rec.Stop != "" { // it was told to stop while it started: stop leaves SIGTERM to us
 		a.spawn(func(ctx context.Context) { a.sendTERM(ctx, g, rec.ID) })
 	}
 	a.poke()

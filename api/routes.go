@@ -27,7 +27,7 @@ func (s *server) routes() {
 	add(s, "POST", base+"/vms/{ref}/actions/thaw", "Let a frozen VM run on", 200, s.thawVM)
 
 	add(s, "GET", base+"/cloudlets", "List cloudlets, newest first", 200, s.listCloudlets)
-	withBody(s, "POST", base+"/cloudlets", "Submit a cloudlet, and wait until it has ended where wait asks for that", 201, s.submitCloudlet)
+	withBody(s, "POST", base+"/cloudlets", "Submit a cloudlet, or submit it and wait until it has ended", 201, s.submitCloudlet)
 	add(s, "GET", base+"/cloudlets/{ref}", "Show a cloudlet, or wait until it has ended", 200, s.showCloudlet)
 	add(s, "DELETE", base+"/cloudlets/{ref}", "Cancel a cloudlet", 202, s.cancelCloudlet)
 	add(s, "GET", base+"/cloudlets/{ref}/output", "Read or follow what a cloudlet writes", 200, s.readOutput)

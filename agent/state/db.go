@@ -25,14 +25,14 @@ type DB struct {
 	gate    sync.Mutex // guards waiting
 	waiting []*change
 
-	turn chan struct{} // is full while somebody runs and stores a group of changes
+	turn chan struct{} // holds a token while somebody runs and stores a group of changes
 }
 
 // change is one call of Update.
 type change struct {
 	do       func(*Tx) error
 	anyway   bool          // it may use the room that is kept back
-	answered chan struct{} // closed then
+	answered chan struct{} // closed once err is what the caller is told
 	err      error
 	panicked any
 }

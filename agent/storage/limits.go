@@ -111,17 +111,16 @@ func (s *Storage) SetLimit(project uint32, limit int64) error {
 	return nil
 }
 
-// What Lend adds to a limit. XFS makes no file where a quota lacks the blocks that this
-// could take at worst, more than 100 KiB of them (xfs_mkdir_space_res), most of which it
-// gives back.
+// What Lend adds to a limit. To make a directory, XFS reserves the blocks that this takes in
+// the worst case, more than 100 KiB (xfs_mkdir_space_res), and gives most of them back.
 const (
 	lentBytes  = 1 << 20
 	lentInodes = 16
 )
 
-// Lend lets a project have a little more than its limit in bytes, or than what it uses where
-// that is more, as long as do runs. An agent that is killed meanwhile sets the limit again
-// with Assign.
+// Lend raises the limit of a project, or what it uses where that is more, by a little while
+// do runs, and then sets the limit in bytes again. An agent that is killed meanwhile does
+// so at its next start, with Assign.
 func (s *Storage) Lend(project uint32, limit int64, do func() error) error {
 	u, err := s.Usage(project)
 	if err != nil {

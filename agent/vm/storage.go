@@ -153,10 +153,10 @@ func (l *Lease) applyStorage(bytes int64) error {
 	return storageRefusal(disk.SetLimit(storage.Project(l.Slot), bytes))
 }
 
-// lendStorage gives a VM that has used up its storage what it takes to start an init: the
-// kernel makes a few files to mount an overlay, and mounts it read-only without some, and
-// not at all without others (ovl_make_workdir in fs/overlayfs/super.c). Nobody else runs in
-// the VM meanwhile.
+// lendStorage starts an init in a VM that may have used up its storage. To mount an overlay
+// the kernel makes a few files: where there is no room for the first it mounts read-only, and
+// where there is none for the next, not at all (ovl_make_workdir in fs/overlayfs/super.c).
+// Nothing else runs in the VM meanwhile.
 func (l *Lease) lendStorage(start func() error) error {
 	disk := l.p.storage()
 	if disk == nil {
