@@ -79,10 +79,11 @@ type Agent struct {
 type heldVM struct {
 	*vm.VM
 
+	thrash thrash.Watch // the sampler's alone
+
 	// Agent.held guards these.
-	usage  Usage
-	idle   idle.Watch
-	thrash thrash.Watch // of the sampler alone
+	usage Usage
+	idle  idle.Watch
 }
 
 // record is what is stored of a VM now.

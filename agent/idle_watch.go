@@ -79,7 +79,7 @@ func (a *Agent) lookForLife(s state.View, now time.Time) (decide bool) {
 }
 
 // slept reports whether the machine was suspended since the last call. The
-// monotonic clock stands still meanwhile, CLOCK_BOOTTIME does not.
+// monotonic clock stands still meanwhile, CLOCK_BOOTTIME does not. The caller has a.held.
 func (a *Agent) slept(now time.Time) bool {
 	boot := clock.SinceBoot()
 	before := a.woke
@@ -175,17 +175,25 @@ func (a *Agent) idleDue(s state.View, c policy.Idle, now time.Time) []*heldVM {
 
 // endNotices takes the notice of every VM back that is not due any more.
 func (a *Agent) endNotices(tx *state.Tx, c policy.Idle, due []*heldVM, now time.Time) {
+	var ended []*heldVM
 	for _, v := range a.vms {
 		if v.idle.Announced.IsZero() || slices.Contains(due, v) {
 			continue
 		}
-		v.idle.Announced, v.idle.DeleteAt = time.Time{}, time.Time{}
+		ended = append(ended, v)
 		if r := v.Record(tx.View); r.State != VMDeleting {
 			why := v.stays(r, c, now)
 			tx.Tell(Event{Level: LevelInfo, Kind: "vm.busy", VM: v.ID,
 				Message: fmt.Sprintf("VM %s is not deleted: %s", v.Name, why), Data: map[string]any{"activity": why}})
 		}
 	}
+	tx.Then(func() {
+		a.held.Lock()
+		defer a.held.Unlock()
+		for _, v := range ended {
+			v.idle.Announced, v.idle.DeleteAt = time.Time{}, time.Time{}
+		}
+	})
 }
 
 // stays is why a VM that was announced is not deleted.

@@ -189,10 +189,7 @@ func (a *Agent) recoverVM(ctx context.Context, v *vm.VM) {
 
 // restore realises a VM and settles what became of its cloudlets.
 func (a *Agent) restore(ctx context.Context, l *vm.Lease) error {
-	past, err := guest.ReadJournal(l.RunDir())
-	if err != nil {
-		a.log.Warn("read journal", "vm", l.Name, "err", err)
-	}
+	past := a.journal(l)
 	// An init that lives delivers its exits itself; one that is gone has left
 	// them in its journal, and its scopes still hold what was used.
 	if l.InitIsGone(ctx) {
@@ -217,6 +214,15 @@ func (a *Agent) restore(ctx context.Context, l *vm.Lease) error {
 	}
 	a.adopt(l, running)
 	return nil
+}
+
+// journal is what the init of a VM has recorded, as far as that can be read.
+func (a *Agent) journal(l *vm.Lease) []guest.Exit {
+	exits, err := guest.ReadJournal(l.RunDir())
+	if err != nil {
+		a.log.Warn("read journal", "vm", l.Name, "err", err)
+	}
+	return exits
 }
 
 // settleDead ends the cloudlets of an init that is gone: with their real result
@@ -292,12 +298,8 @@ func (a *Agent) settleLiving(ctx context.Context, l *vm.Lease, g *guest.Guest) e
 	for _, p := range processes {
 		running[p.ID] = p
 	}
-	exits, err := guest.ReadJournal(l.RunDir())
-	if err != nil {
-		return err
-	}
 	ended := map[string]bool{}
-	for _, e := range exits {
+	for _, e := range a.journal(l) {
 		ended[e.ID] = true
 	}
 	for _, c := range a.cloudletsOf(l.VM) {
@@ -331,11 +333,7 @@ func (a *Agent) exitFollows(ctx context.Context, l *vm.Lease, id string) bool {
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
 	for {
-		exits, err := guest.ReadJournal(l.RunDir())
-		if err != nil {
-			a.log.Warn("read journal", "vm", l.Name, "err", err)
-		}
-		if slices.ContainsFunc(exits, func(e guest.Exit) bool { return e.ID == id }) {
+		if slices.ContainsFunc(a.journal(l), func(e guest.Exit) bool { return e.ID == id }) {
 			return true
 		}
 		select {

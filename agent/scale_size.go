@@ -142,7 +142,7 @@ func (a *Agent) resume(ctx context.Context, l *vm.Lease) error {
 	if maps.Equal(next.Sized, old.Sized) {
 		return nil
 	}
-	return a.update(l.VM, func(rec *vmRecord) { rec.Sized = next.Sized })
+	return a.updateAnyway(l.VM, func(rec *vmRecord) { rec.Sized = next.Sized })
 }
 
 // resumeMemory leaves a VM the memory.max that it has where it uses more than it

@@ -76,7 +76,11 @@ func (a *Agent) killThrashing(v *vm.VM, id string, size int64) {
 			tx.PutCloudlet(rec)
 			e.Cloudlet, e.Message = id, fmt.Sprintf(said, v.Name, "cloudlet "+c.Name, size>>20)
 		case s != nil:
-			s.oom = true
+			tx.Then(func() {
+				a.held.Lock()
+				defer a.held.Unlock()
+				s.oom = true
+			})
 			e.Message = fmt.Sprintf(said, v.Name, "a command of vm exec", size>>20)
 		default:
 			ending = true

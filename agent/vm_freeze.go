@@ -88,6 +88,8 @@ func (a *Agent) freezeLate(ctx context.Context, v *vm.VM, scope *cgroup.Scope) e
 	}
 	l := v.Work() // or it could be thawed between the look and the act
 	defer l.Release()
+	ctx, cancel := context.WithTimeout(ctx, kernelTimeout)
+	defer cancel()
 	if a.record(v).State != VMFrozen {
 		return nil
 	}

@@ -56,7 +56,9 @@ func (a *Agent) initGone(ctx context.Context, v *vm.VM, g *guest.Guest, cause er
 	}
 	a.state.Note(Event{Level: LevelError, Kind: "vm.init_died", VM: v.ID,
 		Message: fmt.Sprintf("VM %s lost its init (%v); it is started again", v.Name, cause)})
-	if err := a.restore(ctx, l); err != nil {
+	work, cancel := context.WithTimeout(ctx, recoverTimeout)
+	defer cancel()
+	if err := a.restore(work, l); err != nil && ctx.Err() == nil {
 		a.fail(v, err)
 	}
 }

@@ -23,7 +23,8 @@ func TestParseJournal(t *testing.T) {
 		"a line cut off by a power cut": {whole + "ef 0 0 1", want, false},
 		"too few fields":                {"ab 0 0 1 2\n", nil, true},
 		"no number":                     {"ab x 0 1 2 3\n", nil, true},
-		"good lines before a bad one":   {whole + "\x00\x00\x00\n", want, true},
+		"good lines around a bad one":   {whole[:13] + "\x00\x00\x00\n" + whole[13:], want, true},
+		"a line cut off by a full disk": {"ef 3 9 10 20 30 4?\n" + whole, want, true},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {

@@ -13,7 +13,8 @@ import (
 
 // ReadJournal reads the exits that an init has recorded and nobody has
 // acknowledged. No journal is no exits. A last line without its end was being
-// written when the machine stopped, and is left out.
+// written when the machine stopped, and is left out, as are lines that the error names:
+// /run was full.
 func ReadJournal(runDir string) ([]Exit, error) {
 	b, err := os.ReadFile(filepath.Join(runDir, journalName))
 	if errors.Is(err, os.ErrNotExist) {
@@ -27,17 +28,19 @@ func ReadJournal(runDir string) ([]Exit, error) {
 
 func parseJournal(b []byte) ([]Exit, error) {
 	var exits []Exit
+	var bad []error
 	for line := range bytes.Lines(b) {
 		if line[len(line)-1] != '\n' {
 			break
 		}
 		e, err := parseExit(line)
 		if err != nil {
-			return exits, err
+			bad = append(bad, err)
+			continue
 		}
 		exits = append(exits, e)
 	}
-	return exits, nil
+	return exits, errors.Join(bad...)
 }
 
 func parseExit(line []byte) (Exit, error) {

@@ -13,8 +13,8 @@ import (
 // is cgroup.ErrGone when the cgroup is, os.ErrClosed after Close.
 func (p *Probe) Look(stat bool) (Sample, error) {
 	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.closed {
+	defer p.unlock()
+	if p.closed.Load() {
 		return Sample{}, fmt.Errorf("look at %s: %w", p.id, os.ErrClosed)
 	}
 	kept := p.now
@@ -43,8 +43,8 @@ func (p *Probe) Look(stat bool) (Sample, error) {
 // counters. It is the cheapest of looks.
 func (p *Probe) Throttled() (uint64, error) {
 	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.closed {
+	defer p.unlock()
+	if p.closed.Load() {
 		return 0, fmt.Errorf("look at %s: %w", p.id, os.ErrClosed)
 	}
 	cpu, err := p.r.CPU()

@@ -175,8 +175,8 @@ func (m *Meter) probes() []*Probe {
 // owns it is about to say so.
 func (p *Probe) pass(from, to int64, scratch *[]byte) error {
 	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.closed {
+	defer p.unlock()
+	if p.closed.Load() {
 		return nil
 	}
 	if err := p.sample(time.Now()); err != nil {
@@ -196,7 +196,7 @@ func (p *Probe) pass(from, to int64, scratch *[]byte) error {
 
 func (p *Probe) lacks(feature int) bool {
 	p.mu.Lock()
-	defer p.mu.Unlock()
+	defer p.unlock()
 	return p.missing[feature]
 }
 

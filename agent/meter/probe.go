@@ -4,6 +4,7 @@ import (
 	"hash/maphash"
 	"math"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"cloudflash/cgroup"
@@ -21,7 +22,7 @@ const (
 // A Probe reads one slice or scope through kept files. It is safe for concurrent
 // use.
 type Probe struct {
-	mu      sync.Mutex
+	mu      sync.Mutex // held while the kernel's files are read
 	r       *cgroup.Reader
 	since   func(time.Time) time.Duration // time.Since
 	tick    int                           // of this probe; its phase is its own
@@ -31,9 +32,12 @@ type Probe struct {
 	missing [features]bool // this kernel does not have it
 	raw     Counters       // as the kernel has them, at the last sample
 	now     Counters
-	given   Given
-	closed  bool
-	last    Sample
+
+	// Who asks or tells waits for no file: seen is held for a moment only, and taken after mu.
+	seen   sync.Mutex
+	given  Given
+	last   Sample // written with mu too, so that who reads files need not lock it to look
+	closed atomic.Bool
 
 	id     string
 	meter  *Meter   // nil for one that is read once
@@ -74,15 +78,15 @@ func phaseOf(seed maphash.Seed, id string) int { return int(maphash.String(seed,
 
 // Last is the newest sample, zero before the first.
 func (p *Probe) Last() Sample {
-	p.mu.Lock()
-	defer p.mu.Unlock()
+	p.seen.Lock()
+	defer p.seen.Unlock()
 	return p.last
 }
 
 // Tell takes what the next sample shall say of what the slice's files do not.
 func (p *Probe) Tell(g Given) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
+	p.seen.Lock()
+	defer p.seen.Unlock()
 	p.given = g
 }
 
@@ -91,13 +95,13 @@ func (p *Probe) told() Given {
 	if p == nil {
 		return Given{}
 	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
+	p.seen.Lock()
+	defer p.seen.Unlock()
 	return p.given
 }
 
-// Close ends the metering and closes the kept files. What is remembered of a VM
-// stays. A nil Probe is fine.
+// Close ends the metering and closes the kept files, or leaves that to who is reading
+// them. What is remembered of a VM stays. A nil Probe is fine.
 func (p *Probe) Close() {
 	if p == nil {
 		return
@@ -107,10 +111,19 @@ func (p *Probe) Close() {
 }
 
 func (p *Probe) release() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.closed = true
-	_ = p.r.Close()
+	p.closed.Store(true)
+	if p.mu.TryLock() {
+		_ = p.r.Close()
+		p.mu.Unlock()
+	}
+}
+
+// unlock ends a read. Who closed the probe meanwhile did not wait for it.
+func (p *Probe) unlock() {
+	p.mu.Unlock()
+	if p.closed.Load() {
+		p.release()
+	}
 }
 
 // sample reads what is due. The caller holds p.mu, or has the probe to itself.
@@ -135,7 +148,8 @@ func (p *Probe) sample(at time.Time) error {
 			return err
 		}
 	}
-	p.now.setTraffic(p.given.Traffic)
+	next.given = p.told()
+	p.now.setTraffic(next.given.Traffic)
 	p.conclude(&next, at, full, slow)
 	return nil
 }
@@ -154,7 +168,7 @@ func (p *Probe) conclude(s *Sample, at time.Time, full, slow bool) {
 		return at.Sub(since).Seconds()
 	}
 	grown := func(c Count) float64 { return float64(s.Counters[c] - had[c]) }
-	s.At, s.given = at, p.given
+	s.At = at
 	tick := seconds(before)
 	s.CPUs = rate(grown(CPUTime)/1e6, tick)
 	s.throttled = math.NaN() // no period, no data
@@ -180,6 +194,9 @@ func (p *Probe) conclude(s *Sample, at time.Time, full, slow bool) {
 	}
 	p.derive(s)
 	p.settle(s, &had)
+
+	p.seen.Lock()
+	defer p.seen.Unlock()
 	p.last = *s
 }
 

@@ -256,6 +256,32 @@ func TestVMVanishesAndIsSpoilt(t *testing.T) {
 	}
 }
 
+// Nobody waits for the kernel to answer a read, and what is closed meanwhile is closed after it.
+func TestNobodyWaitsForARead(t *testing.T) {
+	r := newRig(t)
+	r.probe.mu.Lock() // as a read does
+	done := make(chan Sample)
+	go func() {
+		r.probe.Tell(Given{})
+		s := r.probe.Last()
+		r.probe.Close()
+		done <- s
+	}()
+	select {
+	case <-done:
+	case <-time.After(10 * time.Second):
+		t.Fatal("they wait for the read")
+	}
+
+	if _, err := r.probe.r.CPU(); err != nil {
+		t.Errorf("the files were closed under the read: %v", err)
+	}
+	r.probe.unlock()
+	if _, err := r.probe.r.CPU(); err == nil {
+		t.Error("the files are left open")
+	}
+}
+
 func TestNewProbeReplacesTheOld(t *testing.T) {
 	r := newRig(t)
 	r.probe.Tell(Given{Traffic: Traffic{ReceivedBytes: 34056}})
@@ -264,7 +290,7 @@ func TestNewProbeReplacesTheOld(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !r.probe.closed || len(r.meter.vms) != 1 {
+	if !r.probe.closed.Load() || len(r.meter.vms) != 1 {
 		t.Error("the old probe keeps its files")
 	}
 	r.meter.Pass(time.Now()) // before the new one is told anything

@@ -23,7 +23,8 @@ type server struct {
 	seccomp    []unix.SockFilter
 	out        wire.Writer
 	line       []byte
-	garbage    int // bytes allocated since the last collection, about
+	torn       bool // the journal ends in a part of a line
+	garbage    int  // bytes allocated since the last collection, about
 
 	forked chan struct{} // there may be children to wait for
 }
@@ -224,6 +225,7 @@ func (s *server) acknowledge(id string) {
 	delete(s.exits, id)
 	if len(s.exits) == 0 {
 		_ = unix.Ftruncate(wire.JournalFD, 0)
+		s.torn = false
 	}
 }
 
@@ -278,7 +280,13 @@ func sinceBoot() int64 {
 func (s *server) ended(e wire.Exit) {
 	delete(s.procs, e.ID)
 	s.exits[e.ID] = e
-	s.line = e.AppendLine(s.line[:0])
-	_, _ = unix.Write(wire.JournalFD, s.line) // when /run is full the agent still hears of it, as long as this init lives
+	s.line = s.line[:0]
+	if s.torn {
+		s.line = append(s.line, "?\n"...) // nothing cut off may pass for a number
+	}
+	s.line = e.AppendLine(s.line)
+	// When /run is full the agent still hears of it, as long as this init lives.
+	n, _ := unix.Write(wire.JournalFD, s.line)
+	s.torn = n < len(s.line) && (s.torn || n > 0)
 	s.tell(e)
 }
