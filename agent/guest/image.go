@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"math"
 	"os"
 	"path"
 	"path/filepath"
@@ -52,7 +53,7 @@ func unpackFile(ctx context.Context, archive, dir string, limit int64) error {
 		return err
 	}
 	defer func() { _ = root.Close() }()
-	buffered := bufio.NewReader(f)
+	buffered := bufio.NewReader(&until{ctx, f})
 	var stream io.Reader = buffered
 	if magic, _ := buffered.Peek(2); string(magic) == "\x1f\x8b" {
 		if stream, err = gzip.NewReader(buffered); err != nil {
@@ -60,10 +61,42 @@ func unpackFile(ctx context.Context, archive, dir string, limit int64) error {
 		}
 	}
 	u := &unpacker{root: root, left: limit}
-	if err := u.all(ctx, tar.NewReader(stream)); err != nil {
+	if err := u.all(tar.NewReader(&atMost{stream, most(limit)})); err != nil {
 		return err
 	}
 	return u.finish()
+}
+
+// most is how long the archive of so many bytes may be, padding and long names included:
+// what is left out has to be read all the same.
+func most(limit int64) int64 { return 3*min(limit, math.MaxInt64/4) + 1<<20 }
+
+// until reads until ctx is done.
+type until struct {
+	ctx context.Context
+	r   io.Reader
+}
+
+func (u *until) Read(b []byte) (int, error) {
+	if err := u.ctx.Err(); err != nil {
+		return 0, err
+	}
+	return u.r.Read(b)
+}
+
+// atMost reads so much, and then fails.
+type atMost struct {
+	r    io.Reader
+	left int64
+}
+
+func (a *atMost) Read(b []byte) (int, error) {
+	if a.left <= 0 {
+		return 0, errTooLarge
+	}
+	n, err := a.r.Read(b[:min(int64(len(b)), a.left)])
+	a.left -= int64(n)
+	return n, err
 }
 
 // unpacker writes the entries of one archive. Modes of directories are set last:
@@ -76,7 +109,7 @@ type unpacker struct {
 
 var errTooLarge = errors.New("it holds more than the VM's storage")
 
-func (u *unpacker) all(ctx context.Context, r *tar.Reader) error {
+func (u *unpacker) all(r *tar.Reader) error {
 	u.dirs = map[string]*tar.Header{}
 	const perEntry = 512 // what a file costs even when it is empty, so that their number is bounded too
 	for n := 0; ; n++ {
@@ -87,11 +120,11 @@ func (u *unpacker) all(ctx context.Context, r *tar.Reader) error {
 			}
 			return nil
 		}
+		if errors.Is(err, errTooLarge) || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+			return err
+		}
 		if err != nil {
 			return fmt.Errorf("it is no tar archive, plain or gzipped: %w", err)
-		}
-		if err := ctx.Err(); err != nil {
-			return err
 		}
 		if u.left -= perEntry; u.left < 0 {
 			return errTooLarge
@@ -160,7 +193,7 @@ func (u *unpacker) file(name string, h *tar.Header, r io.Reader) error {
 	return errors.Join(err, f.Close())
 }
 
-// own gives an entry its owner and mode: ids of the VM, which its mount maps.
+// own gives an entry its owner, mode and time: ids of the VM, which its mount maps.
 func (u *unpacker) own(name string, h *tar.Header) error {
 	if h.Uid < 0 || h.Uid >= idCount || h.Gid < 0 || h.Gid >= idCount {
 		return fmt.Errorf("owner %d:%d is beyond the ids of a VM, 0 to %d", h.Uid, h.Gid, idCount-1)
@@ -169,9 +202,12 @@ func (u *unpacker) own(name string, h *tar.Header) error {
 		return err
 	}
 	if h.Typeflag == tar.TypeSymlink {
-		return nil
+		return nil // its time stays that of its making: os.Root sets no link's
 	}
-	return u.root.Chmod(name, h.FileInfo().Mode()&(fs.ModePerm|fs.ModeSetuid|fs.ModeSetgid|fs.ModeSticky))
+	if err := u.root.Chmod(name, h.FileInfo().Mode()&(fs.ModePerm|fs.ModeSetuid|fs.ModeSetgid|fs.ModeSticky)); err != nil {
+		return err
+	}
+	return u.root.Chtimes(name, h.ModTime, h.ModTime)
 }
 
 func (u *unpacker) finish() error {

@@ -5,10 +5,13 @@ import (
 	"bytes"
 	"compress/gzip"
 	"context"
+	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
 
 // archive writes headers with a body "x" for files, as whoever runs the test.
@@ -128,6 +131,73 @@ func TestUnpackStaysInside(t *testing.T) {
 				t.Errorf("left behind: %v", left)
 			}
 		})
+	}
+}
+
+// What is left out counts too, as does what describes no file: it has to be read.
+func TestUnpackReadsNoMoreThanItMayWrite(t *testing.T) {
+	var long bytes.Buffer
+	w := tar.NewWriter(&long)
+	for range 20 {
+		if err := w.WriteHeader(&tar.Header{Typeflag: tar.TypeXGlobalHeader, PAXRecords: map[string]string{"comment": strings.Repeat("x", 500<<10)}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	odd := archive(t, tar.Header{Name: "f", Typeflag: tar.TypeReg, Size: 5 << 20})
+	copy(odd[156:], "Z")           // typeflag
+	copy(odd[148:156], "        ") // the checksum counts itself as spaces
+	sum := 0
+	for _, c := range odd[:512] {
+		sum += int(c)
+	}
+	copy(odd[148:], fmt.Sprintf("%06o\x00 ", sum))
+
+	for name, b := range map[string][]byte{"an unknown type": odd, "global headers": long.Bytes()} {
+		if _, err := unpackBytes(t, b); !errors.Is(err, errTooLarge) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// doneAfter is done after it was asked so often.
+type doneAfter struct {
+	context.Context
+	left int
+}
+
+func (d *doneAfter) Err() error {
+	if d.left--; d.left < 0 {
+		return context.Canceled
+	}
+	return nil
+}
+
+func TestUnpackEndsWithinAnEntry(t *testing.T) {
+	at := t.TempDir()
+	path := filepath.Join(at, "a.tar")
+	if err := os.WriteFile(path, archive(t, tar.Header{Name: "f", Typeflag: tar.TypeReg, Size: 1 << 20}), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	err := Unpack(&doneAfter{t.Context(), 20}, path, filepath.Join(at, "image"), 4<<20)
+	if !errors.Is(err, context.Canceled) || strings.Contains(err.Error(), "no tar archive") {
+		t.Error(err)
+	}
+	if left, _ := os.ReadDir(at); len(left) != 1 {
+		t.Errorf("left behind: %v", left)
+	}
+}
+
+func TestUnpackKeepsTimes(t *testing.T) {
+	then := time.Date(2019, 3, 7, 12, 30, 5, 0, time.UTC)
+	dir, err := unpackBytes(t, archive(t, tar.Header{Name: "d", Typeflag: tar.TypeDir, ModTime: then},
+		tar.Header{Name: "d/f", Typeflag: tar.TypeReg, ModTime: then}, tar.Header{Name: "h", Typeflag: tar.TypeLink, Linkname: "d/f"}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"d", "d/f", "h"} {
+		if info, err := os.Stat(filepath.Join(dir, name)); err != nil || !info.ModTime().Equal(then) {
+			t.Errorf("%s: %v, %v", name, info.ModTime(), err)
+		}
 	}
 }
 

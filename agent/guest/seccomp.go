@@ -17,7 +17,11 @@ var (
 	allow  = bpf.RetConstant{Val: unix.SECCOMP_RET_ALLOW}
 	eperm  = bpf.RetConstant{Val: unix.SECCOMP_RET_ERRNO | uint32(unix.EPERM)}
 	enosys = bpf.RetConstant{Val: unix.SECCOMP_RET_ERRNO | uint32(unix.ENOSYS)}
-	noFam  = bpf.RetConstant{Val: unix.SECCOMP_RET_ERRNO | uint32(unix.EAFNOSUPPORT)}
+	enomem = bpf.RetConstant{Val: unix.SECCOMP_RET_ERRNO | uint32(unix.ENOMEM)}
+
+	noFamily   = bpf.RetConstant{Val: unix.SECCOMP_RET_ERRNO | uint32(unix.EAFNOSUPPORT)}
+	noProtocol = bpf.RetConstant{Val: unix.SECCOMP_RET_ERRNO | uint32(unix.EPROTONOSUPPORT)}
+	noOption   = bpf.RetConstant{Val: unix.SECCOMP_RET_ERRNO | uint32(unix.ENOPROTOOPT)}
 )
 
 // Where a filter finds what it decides on: struct seccomp_data, little-endian.
@@ -27,28 +31,84 @@ var (
 	loadArch   = bpf.LoadAbsolute{Off: 4, Size: 4}
 	loadArg0   = bpf.LoadAbsolute{Off: 16, Size: 4}
 	loadArg1   = bpf.LoadAbsolute{Off: 24, Size: 4}
+	loadArg2   = bpf.LoadAbsolute{Off: 32, Size: 4}
+	loadArg3   = bpf.LoadAbsolute{Off: 40, Size: 4}
 )
 
 const x32Bit = 0x40000000 // marks calls of the x32 ABI, which share amd64's AUDIT_ARCH
 
 // filtered are the calls that are judged by an argument.
 func filtered() map[string][]bpf.Instruction {
-	families := oneOf(loadArg0, allow, noFam, unix.AF_UNIX, unix.AF_INET, unix.AF_INET6, unix.AF_NETLINK, unix.AF_PACKET)
 	return map[string][]bpf.Instruction{
-		"clone": {loadArg0, bpf.JumpIf{Cond: bpf.JumpBitsSet, Val: namespaceFlags, SkipFalse: 1}, eperm, allow},
+		"clone": anyBit(loadArg0, namespaceFlags, eperm),
 		// Its flags are out of a filter's reach; libraries fall back to clone.
-		"clone3": {enosys},
-		// Other families load kernel modules at anybody's word, and AF_VSOCK leaves the machine.
-		"socket":     families,
-		"socketpair": families,
+		"clone3":     {enosys},
+		"socket":     socket(),
+		"socketpair": oneOf(loadArg0, allow, noFamily, unix.AF_UNIX),
+		// TCP-AO takes the name of an algorithm, and the kernel loads the module of that name.
+		"setsockopt": append(
+			when(loadArg1, unix.SOL_TCP, oneOf(loadArg2, noOption, allow, tcpAOAddKey)...),
+			allow,
+		),
+		// Huge pages are the host's, set apart for somebody, and no cgroup's memory.
+		"mmap":         anyBit(loadArg3, unix.MAP_HUGETLB, enomem),
+		"memfd_create": anyBit(loadArg1, unix.MFD_HUGETLB, enomem),
 		// PER_LINUX, PER_LINUX32, both with UNAME26, and the question what it is.
 		"personality": oneOf(loadArg0, allow, eperm, 0, 8, 0x20000, 0x20008, 0xffffffff),
 		// Of oneself only: the VM's root has the init's user id, and could leave the init no
 		// descriptor, process or CPU time to serve the agent with.
 		"prlimit64": oneOf(loadArg0, allow, eperm, 0),
-		// Both type on a terminal in somebody else's name.
-		"ioctl": oneOf(loadArg1, eperm, allow, unix.TIOCSTI, unix.TIOCLINUX),
+		"ioctl": oneOf(loadArg1, eperm, allow,
+			// These type on a terminal in somebody else's name.
+			unix.TIOCSTI, unix.TIOCLINUX,
+			// And these have the kernel load a module: line disciplines, VLANs, bridges.
+			unix.TIOCSETD, unix.SIOCGIFVLAN, unix.SIOCSIFVLAN, unix.SIOCGIFBR, unix.SIOCSIFBR, unix.SIOCBRADDBR, unix.SIOCBRDELBR),
 	}
+}
+
+// tcpAOAddKey is TCP_AO_ADD_KEY of linux/tcp.h (Linux 6.7).
+const tcpAOAddKey = 38
+
+// socket lets a VM make the sockets that programs need: UNIX, TCP, UDP and ICMP, and netlink
+// to ask for its own addresses and routes. For any other family, type or protocol the
+// kernel loads a module at anybody's word (__sock_create, inet_create, netlink_create), and
+// what packet, raw and other netlink sockets hold is charged to nobody.
+func socket() []bpf.Instruction {
+	const typeMask = 0xf // SOCK_TYPE_MASK of linux/net.h: the rest are flags
+	typed := bpf.ALUOpConstant{Op: bpf.ALUOpAnd, Val: typeMask}
+	internet := func(icmp uint32) []bpf.Instruction {
+		stream := oneOf(loadArg2, allow, noProtocol, 0, unix.IPPROTO_TCP)
+		datagram := oneOf(loadArg2, allow, noProtocol, 0, unix.IPPROTO_UDP, icmp)
+		return slices.Concat(
+			[]bpf.Instruction{loadArg1, typed},
+			is(unix.SOCK_STREAM, stream...),
+			is(unix.SOCK_DGRAM, datagram...),
+			is(unix.SOCK_RAW, eperm), // as for everybody without CAP_NET_RAW
+			[]bpf.Instruction{noProtocol},
+		)
+	}
+	return slices.Concat(
+		when(loadArg0, unix.AF_UNIX, allow),
+		is(unix.AF_INET, internet(unix.IPPROTO_ICMP)...),
+		is(unix.AF_INET6, internet(unix.IPPROTO_ICMPV6)...),
+		is(unix.AF_NETLINK, oneOf(loadArg2, allow, noProtocol, unix.NETLINK_ROUTE)...),
+		[]bpf.Instruction{noFamily},
+	)
+}
+
+// is goes through then, which has to end with an answer, where what was loaded is a value.
+func is(value uint32, then ...bpf.Instruction) []bpf.Instruction {
+	return append([]bpf.Instruction{bpf.JumpIf{Cond: bpf.JumpEqual, Val: value, SkipFalse: uint8(len(then))}}, then...)
+}
+
+// when is is of an argument.
+func when(load bpf.LoadAbsolute, value uint32, then ...bpf.Instruction) []bpf.Instruction {
+	return append([]bpf.Instruction{load}, is(value, then...)...)
+}
+
+// anyBit answers no when the argument has one of the bits.
+func anyBit(load bpf.LoadAbsolute, bits uint32, no bpf.RetConstant) []bpf.Instruction {
+	return []bpf.Instruction{load, bpf.JumpIf{Cond: bpf.JumpBitsSet, Val: bits, SkipFalse: 1}, no, allow}
 }
 
 // oneOf answers yes when the argument is one of the values, else no.

@@ -26,7 +26,7 @@ var allowed = []string{
 	// The clock may be asked; changing it takes CAP_SYS_TIME.
 	"adjtimex", "clock_adjtime", "clock_getres", "clock_gettime", "clock_nanosleep",
 	// Memory.
-	"cachestat", "madvise", "map_shadow_stack", "memfd_create", "memfd_secret", "mincore", "mlock", "mlock2", "mlockall", "mmap", "mprotect",
+	"cachestat", "madvise", "map_shadow_stack", "memfd_secret", "mincore", "mlock", "mlock2", "mlockall", "mprotect",
 	"mremap", "mseal", "msync", "munlock", "munlockall", "munmap", "pkey_alloc", "pkey_free", "pkey_mprotect", "remap_file_pages",
 	// Files. mknod makes fifos; devices take CAP_MKNOD.
 	"access", "chdir", "chmod", "chown", "chroot", "close", "close_range", "copy_file_range", "creat", "dup", "dup2", "dup3", "faccessat",
@@ -45,5 +45,5 @@ var allowed = []string{
 	// Sockets and IPC.
 	"accept", "accept4", "bind", "connect", "getpeername", "getsockname", "getsockopt", "listen", "mq_getsetattr", "mq_notify", "mq_open",
 	"mq_timedreceive", "mq_timedsend", "mq_unlink", "msgctl", "msgget", "msgrcv", "msgsnd", "recvfrom", "recvmmsg", "recvmsg", "semctl",
-	"semget", "semop", "semtimedop", "sendmmsg", "sendmsg", "sendto", "setsockopt", "shmat", "shmctl", "shmdt", "shmget", "shutdown",
+	"semget", "semop", "semtimedop", "sendmmsg", "sendmsg", "sendto", "shmat", "shmctl", "shmdt", "shmget", "shutdown",
 }

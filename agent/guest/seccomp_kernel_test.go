@@ -32,6 +32,8 @@ func TestKernelSeccompLetsProgramsRun(t *testing.T) {
 		"a terminal":       {"socat -u EXEC:'echo on a terminal',pty,stderr - | tr -d '\\r'", "on a terminal"},
 		"curl":             {"echo body >w; curl -s file:///data/w; curl -s http://127.0.0.1:1/; echo $?", "body\n7"},
 		"ip":               {"ip -o -4 addr show lo | awk '{print $4}'", "127.0.0.1/8"},
+		"ss":               {"nc -l 127.0.0.1 4445 & until ss -ltnH | grep -q 127.0.0.1:4445; do sleep 0.1; done; kill $!; echo listens", "listens"},
+		"names":            {"getent hosts localhost | awk '{print $2}'", "localhost"},
 		"ps":               {"ps -o comm= -p 1", "cloudflash-init"},
 		"a fifo":           {"mkfifo p; (echo through >p &); cat p", "through"},
 		"links and modes":  {"echo x >l1; ln l1 l2; ln -s l1 l3; chmod 600 l3; chown 7:8 l1; cp -a l1 l4; stat -c '%a %u %g %h' l4 l2 | tr '\\n' ' '", "600 7 8 1 600 7 8 2 "},

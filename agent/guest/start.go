@@ -230,18 +230,34 @@ func (g *Guest) setup(ctx context.Context, m *mounts) error {
 	return err
 }
 
-// setLimits sets the resource limits that every process of the VM inherits,
-// whatever the agent itself runs with.
+// limits are the resource limits that every process of a VM inherits, whatever the agent
+// itself was started with. What has none here is the slice's to limit.
+var limits = [...]unix.Rlimit{
+	unix.RLIMIT_CORE:   {Cur: 1, Max: 1}, // 1: no core dump, not even to a pipe of the host (do_coredump in fs/coredump.c)
+	unix.RLIMIT_NOFILE: {Cur: 1024, Max: 512 << 10},
+	unix.RLIMIT_STACK:  {Cur: 8 << 20, Max: unix.RLIM_INFINITY},
+	// No priority over the host.
+	unix.RLIMIT_RTPRIO: {},
+	unix.RLIMIT_NICE:   {},
+	// The kernel's own defaults for what stays in memory; it counts them for each VM.
+	unix.RLIMIT_MEMLOCK:    {Cur: 8 << 20, Max: 8 << 20},
+	unix.RLIMIT_MSGQUEUE:   {Cur: 819200, Max: 819200},
+	unix.RLIMIT_SIGPENDING: {Cur: 65536, Max: 65536},
+
+	unix.RLIMIT_AS:     none,
+	unix.RLIMIT_CPU:    none,
+	unix.RLIMIT_DATA:   none,
+	unix.RLIMIT_FSIZE:  none,
+	unix.RLIMIT_LOCKS:  none,
+	unix.RLIMIT_NPROC:  none,
+	unix.RLIMIT_RSS:    none,
+	unix.RLIMIT_RTTIME: none,
+}
+
+var none = unix.Rlimit{Cur: unix.RLIM_INFINITY, Max: unix.RLIM_INFINITY}
+
 func setLimits(pid int) error {
-	for resource, limit := range map[int]unix.Rlimit{
-		unix.RLIMIT_CORE:   {Cur: 1, Max: 1}, // 1: no core dump, not even to a pipe of the host (do_coredump in fs/coredump.c)
-		unix.RLIMIT_NOFILE: {Cur: 1024, Max: 512 << 10},
-		// No priority over the host, and the kernel's own defaults for what stays in memory.
-		unix.RLIMIT_RTPRIO:   {},
-		unix.RLIMIT_NICE:     {},
-		unix.RLIMIT_MEMLOCK:  {Cur: 8 << 20, Max: 8 << 20},
-		unix.RLIMIT_MSGQUEUE: {Cur: 819200, Max: 819200},
-	} {
+	for resource, limit := range limits {
 		if err := unix.Prlimit(pid, resource, &limit, nil); err != nil {
 			return fmt.Errorf("set rlimit %d of init: %w", resource, err)
 		}

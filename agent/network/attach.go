@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"slices"
 	"strconv"
@@ -66,6 +67,7 @@ type attaching struct {
 	addr      Address
 	ns        *os.File
 	veth, ifb netlink.Link
+	elements  []element      // that came or went
 	undone    []func() error // how to take back what was done, oldest first
 }
 
@@ -80,6 +82,7 @@ type step struct {
 func (at *attaching) steps() []step {
 	return []step{
 		{"elements", at.admit},
+		{"flows", func() error { return at.forgetFlows(at.changed()) }},
 		{"veth", at.makeVeth},
 		{"ifb", at.makeIFB},
 		{"shape", func() error { return at.shape(at.veth, at.ifb, at.link.RateBPS) }},
@@ -102,16 +105,25 @@ func (at *attaching) admit() error {
 	if at.table == nil {
 		return errNotOpen
 	}
-	undo, err := at.table.admit(at.link, at.addr)
+	add, del, err := at.table.admit(at.link, at.addr)
 	if err != nil {
 		return err
 	}
+	undo := func() error { return at.table.change(del, add) }
+	at.elements = append(add, del...)
 	at.undone = append(at.undone, func() error {
 		at.mu.Lock()
 		defer at.mu.Unlock()
 		return undo()
 	})
 	return nil
+}
+
+// changed are the addresses and UDP ports that the VM has only now, or not any more. What
+// was tracked before of the first is of who had them, and was killed before that was
+// forgotten.
+func (at *attaching) changed() ([]netip.Addr, []uint16) {
+	return at.table.addresses(at.elements), at.table.ports(at.elements)
 }
 
 // makeVeth makes the pair, its far end in the VM's namespace, unless it is there.

@@ -75,18 +75,15 @@ func port(p uint16) string { return string(binary.BigEndian.AppendUint16(nil, p)
 // raw is an address as keys have it.
 func raw(a netip.Addr) string { return string(a.AsSlice()) }
 
-// admit makes the elements of a VM what its link needs, and returns how to take
-// that back. The caller holds n.mu.
-func (t *table) admit(l Link, a Address) (undo func() error, err error) {
+// admit makes the elements of a VM what its link needs, and returns what it added and
+// removed for that. The caller holds n.mu.
+func (t *table) admit(l Link, a Address) (add, del []element, err error) {
 	old, want := t.of(l.ID), t.elements(l, a)
 	if err := t.free(l, want); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	add, del := diff(old, want)
-	if err := t.change(add, del); err != nil {
-		return nil, err
-	}
-	return func() error { return t.change(del, add) }, nil
+	add, del = diff(old, want)
+	return add, del, t.change(add, del)
 }
 
 // diff is what to add and to remove to get from one list to the other.

@@ -16,7 +16,7 @@ import (
 )
 
 // steps are those of Attach.
-var steps = []string{"elements", "veth", "ifb", "shape", "port", "inside"}
+var steps = []string{"elements", "flows", "veth", "ifb", "shape", "port", "inside"}
 
 func TestSystemFailedAttachLeavesNothing(t *testing.T) {
 	h := newHost(t, nil)
@@ -112,7 +112,7 @@ func TestSystemKilledBetweenSteps(t *testing.T) {
 					t.Errorf("killed at %s: %v", at, err)
 				}
 				v.reaches("tcp", "192.0.2.2:80")
-				for _, part := range []string{"links", "elements"} { // and killed while it is removed
+				for _, part := range []string{"links", "elements", "flows"} { // and killed while it is removed
 					n := h.restart()
 					killed(n, part, func() { _ = n.Detach(l.ID) })
 					n.Close()

@@ -49,6 +49,7 @@ func (b *builder) build(p plan) {
 		b.mount("sysfs", "/sys", "sysfs", unix.MS_RDONLY|unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "")
 		b.mount("proc", "/proc", "proc", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "")
 		b.noNamespaces()
+		b.pings()
 		b.mask()
 		for i, name := range p.binaries {
 			b.show(p.binaryFDs[i], "/opt/cloudflash/bin/"+name)
@@ -236,7 +237,7 @@ func (b *builder) devices(nodes []int) {
 	b.dir("/dev/shm")
 	b.mount("shm", "/dev/shm", "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=1777")
 	b.dir("/dev/pts")
-	// The host has 3072 terminals for all VMs (kernel.pty.max less kernel.pty.reserve).
+	// The host has a number of terminals for all VMs (kernel.pty.max, see agent/host/limits.go).
 	b.mount("devpts", "/dev/pts", "devpts", unix.MS_NOSUID|unix.MS_NOEXEC, "newinstance,ptmxmode=0666,mode=0620,gid=5,max=128")
 	b.link("pts/ptmx", "/dev/ptmx")
 	b.link("/proc/self/fd", "/dev/fd")
@@ -256,6 +257,10 @@ func (b *builder) noNamespaces() {
 		}
 	}
 }
+
+// pings lets everybody send echo requests, from sockets that are for nothing else: there are
+// no raw ones.
+func (b *builder) pings() { b.write("/proc/sys/net/ipv4/ping_group_range", "0 65535", 0) }
 
 // mask hides what tells of the host or reaches it, as container runtimes do.
 func (b *builder) mask() {

@@ -25,6 +25,8 @@ var attacks = map[string]func(args []string) string{
 	"priorities":        priorities,
 	"limits of its own": raiseLimits,
 	"sockets":           sockets,
+	"modules":           modules,
+	"uncharged memory":  uncharged,
 	"setuid":            setuid,
 	"mount flags":       mountFlags,
 	"files of the host": filesOfTheHost,
@@ -40,6 +42,7 @@ var attacks = map[string]func(args []string) string{
 	"descriptors": func(_ []string) string {
 		return exhaust(func() error { _, err := unix.Open("/dev/null", unix.O_RDWR, 0); return err }, 250000, false)
 	},
+	"asynchronous IO": func(_ []string) string { return exhaust(asynchronousIO, 1<<20, false) },
 	"shared memory":   func(_ []string) string { return exhaust(sharedMemory, 1<<20, false) },
 	"message queues":  func(_ []string) string { return exhaust(messageQueue(), 1<<20, true) },
 	"files in memory": filesInMemory,
@@ -292,6 +295,86 @@ func raiseLimits([]string) string {
 		t.must("memory.max", os.WriteFile(dir+"/memory.max", []byte("max"), 0))
 	}
 	return t.String()
+}
+
+// modules asks for what the kernel may have a module for. The host sees which it was asked for.
+func modules([]string) string {
+	for family := range 50 {
+		for kind := range 11 {
+			for _, protocol := range []int{0, 1, 6, 17, 31, 33, 58, 132, 136, 262, 4711} {
+				tryClose(unix.Socket(family, kind, protocol))
+				if fds, err := unix.Socketpair(family, kind, protocol); err == nil {
+					_, _ = unix.Close(fds[0]), unix.Close(fds[1])
+				}
+			}
+		}
+	}
+	for protocol := range 40 {
+		tryClose(unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW, protocol))
+	}
+
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM, 0)
+	if err != nil {
+		return "no socket: " + err.Error()
+	}
+	request := keep(&[64]byte{'n', 'o', 's', 'u', 'c', 'h'})
+	for _, nr := range []uintptr{unix.SIOCGIFVLAN, unix.SIOCSIFVLAN, unix.SIOCGIFBR, unix.SIOCSIFBR, unix.SIOCBRADDBR, unix.SIOCBRDELBR, unix.SIOCGIFINDEX} {
+		_, _, _ = unix.Syscall(unix.SYS_IOCTL, uintptr(fd), nr, request)
+	}
+	_ = unix.SetsockoptString(fd, unix.SOL_TCP, unix.TCP_CONGESTION, "nosuchcontrol")
+	_ = unix.SetsockoptString(fd, unix.SOL_TCP, unix.TCP_ULP, "nosuchulp")
+	key := make([]byte, 0xa8) // struct tcp_ao_add of linux/tcp.h
+	key[0] = unix.AF_INET
+	copy(key[128:], "nosuchhash")
+	_ = unix.SetsockoptString(fd, unix.SOL_TCP, 38, string(key))
+
+	if pty, err := unix.Open("/dev/ptmx", unix.O_RDWR|unix.O_NOCTTY, 0); err == nil {
+		for discipline := range 31 {
+			_, _, _ = unix.Syscall(unix.SYS_IOCTL, uintptr(pty), unix.TIOCSETD, keep(&discipline))
+		}
+	}
+	return ""
+}
+
+func tryClose(fd int, err error) {
+	if err == nil {
+		_ = unix.Close(fd)
+	}
+}
+
+// uncharged opens what holds memory of the kernel that no cgroup is charged for.
+func uncharged([]string) string {
+	var t try
+	for name, s := range map[string][3]int{
+		"a packet socket":          {unix.AF_PACKET, unix.SOCK_RAW, 0},
+		"a packet socket, cooked":  {unix.AF_PACKET, unix.SOCK_DGRAM, 0},
+		"a raw socket":             {unix.AF_INET, unix.SOCK_RAW, unix.IPPROTO_ICMP},
+		"a raw socket, IPv6":       {unix.AF_INET6, unix.SOCK_RAW, unix.IPPROTO_ICMPV6},
+		"a socket to other users":  {unix.AF_NETLINK, unix.SOCK_DGRAM, unix.NETLINK_USERSOCK},
+		"one for socket diagnosis": {unix.AF_NETLINK, unix.SOCK_DGRAM, unix.NETLINK_SOCK_DIAG},
+		"one for events":           {unix.AF_NETLINK, unix.SOCK_DGRAM, unix.NETLINK_KOBJECT_UEVENT},
+	} {
+		_, err := unix.Socket(s[0], s[1], s[2])
+		t.must(name, err)
+	}
+	_, err := unix.Mmap(-1, 0, 2<<20, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON|unix.MAP_HUGETLB)
+	t.must("a huge page", err)
+	_, err = unix.MemfdCreate("huge", unix.MFD_HUGETLB)
+	t.must("a file of huge pages", err)
+	_, err = unix.SysvShmGet(unix.IPC_PRIVATE, 2<<20, 0o600|shmHugeTLB)
+	t.must("shared huge pages", err)
+	return t.String()
+}
+
+const shmHugeTLB = 0o4000 // SHM_HUGETLB of linux/shm.h
+
+// asynchronousIO takes a share of fs.aio-max-nr.
+func asynchronousIO() error {
+	var ctx uintptr
+	if _, _, errno := unix.RawSyscall(unix.SYS_IO_SETUP, 8192, keep(&ctx), 0); errno != 0 {
+		return errno
+	}
+	return nil
 }
 
 // sockets gets the addresses that the host listens on.

@@ -194,7 +194,8 @@ func TestKernelHostileCalls(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f.attacks(t, "forbidden calls", "namespaces", "priorities", "limits of its own")
+	f.attacks(t, "forbidden calls", "namespaces", "priorities", "limits of its own", "uncharged memory")
+	t.Run("modules", f.modules)
 	f.scripts(t, map[string]string{
 		"unshare":      "unshare -U true && echo BREACH; unshare -m true && echo BREACH; unshare -n true && echo BREACH; true",
 		"frozen clock": "date -s 2001-01-01 && echo BREACH; hostname owned && echo BREACH; true",
@@ -203,6 +204,40 @@ func TestKernelHostileCalls(t *testing.T) {
 		t.Errorf("the host is called %s at %v, %v", now, time.Now(), err)
 	}
 	f.holds(t)
+}
+
+// modules has the kernel ask a program of the test for its modules.
+func (f *fortress) modules(t *testing.T) {
+	const modprobe = "/proc/sys/kernel/modprobe"
+	loader, err := os.ReadFile(modprobe)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	asked := filepath.Join(dir, "asked")
+	script := fmt.Sprintf("#!/bin/sh\necho \"$*\" >>%s\nexec %s \"$@\"\n", asked, strings.TrimSpace(string(loader)))
+	if err := os.WriteFile(filepath.Join(dir, "modprobe"), []byte(script), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(modprobe, []byte(filepath.Join(dir, "modprobe")), 0); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := os.WriteFile(modprobe, loader, 0); err != nil {
+			t.Error(err)
+		}
+	}()
+
+	// It is asked at all: by the host, for a family that nobody has.
+	_, _ = unix.Socket(unix.AF_MAX-1, unix.SOCK_STREAM, 0)
+	b, err := os.ReadFile(asked)
+	if err != nil || len(b) == 0 {
+		t.Fatalf("the kernel asks for no module: %q, %v", b, err)
+	}
+	f.attack(t, "evil", false, "modules")
+	if after, err := os.ReadFile(asked); err != nil || len(after) != len(b) {
+		t.Errorf("the VM had the kernel look for modules: %.2000s, %v", after[len(b):], err)
+	}
 }
 
 // The init, and processes of others and of its own.

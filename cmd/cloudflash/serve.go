@@ -7,17 +7,16 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"math"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
 	"runtime/debug"
-	"strconv"
 	"strings"
 	"time"
 
 	"cloudflash/agent"
+	"cloudflash/agent/host"
 	"cloudflash/api"
 	"cloudflash/api/access"
 	"cloudflash/api/metrics"
@@ -27,7 +26,6 @@ import (
 
 	flag "github.com/spf13/pflag"
 	"golang.org/x/sync/errgroup"
-	"golang.org/x/sys/unix"
 )
 
 // serve is `cloudflash serve`: it runs the agent until ctx ends. VMs and their
@@ -51,8 +49,11 @@ func serve(ctx context.Context, args []string, env func(string) string, out io.W
 	if os.Geteuid() != 0 {
 		return errors.New("serve needs root: it makes cgroups, namespaces and mounts")
 	}
-	if err := raiseFileLimit(); err != nil {
-		log.Warn("raise limit of open files", "err", err)
+	if err := host.RaiseLimits(); err != nil {
+		log.Warn("raise limits that VMs have in common", "err", err)
+	}
+	if err := host.DieLast(); err != nil {
+		log.Warn("ask the OOM killer to spare the agent", "err", err)
 	}
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(gcPercent)
@@ -178,14 +179,4 @@ func (o options) tlsConfig() (*tls.Config, error) {
 		c, err := tls.LoadX509KeyPair(o.TLSCert, o.TLSKey)
 		return &c, err
 	}}, nil
-}
-
-// raiseFileLimit makes room for the files that are kept open of every VM. The
-// limit of the whole system goes, as systemd has it at boot: what a VM opens is
-// charged to its memory, while under a common limit one VM could leave all others
-// none.
-func raiseFileLimit() error {
-	const want = 1 << 20
-	err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: want, Max: want})
-	return errors.Join(err, os.WriteFile("/proc/sys/fs/file-max", []byte(strconv.FormatInt(math.MaxInt64, 10)), 0))
 }
