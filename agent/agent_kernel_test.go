@@ -3,6 +3,7 @@ package agent
 import (
 	"bytes"
 	"context"
+	"errors"
 	"log/slog"
 	"net"
 	"os"
@@ -16,6 +17,7 @@ import (
 
 	"cloudflash/agent/clock"
 	"cloudflash/agent/cloudlet"
+	"cloudflash/agent/fault"
 	"cloudflash/agent/guest"
 	"cloudflash/agent/policy"
 	"cloudflash/agent/state"
@@ -656,12 +658,16 @@ func TestSystemFailedCreateLeavesNothing(t *testing.T) {
 	l := newLive(t)
 	small := small()
 	small.StorageBytes = 64 * mib
-	for _, image := range []string{"/no/such/image", "/etc/passwd", "/proc", "/dev/null"} {
-		if _, err := l.CreateVM(t.Context(), VMCreate{Name: "ghost", Image: image, Spec: small}); err == nil {
-			t.Fatalf("a VM with %s for its root file system was made", image)
-		} else {
-			t.Log(err)
+	link := filepath.Join(t.TempDir(), "link")
+	if err := os.Symlink("/usr", link); err != nil {
+		t.Fatal(err)
+	}
+	for _, image := range []string{"/no/such/image", "/etc/passwd", "/proc", "/sys", "/dev/null", link} {
+		_, err := l.CreateVM(t.Context(), VMCreate{Name: "ghost", Image: image, Spec: small})
+		if !errors.Is(err, fault.ErrInvalid) {
+			t.Errorf("a VM with %s for its root file system: %v", image, err)
 		}
+		t.Log(err)
 	}
 	if len(l.VMs()) != 0 {
 		t.Errorf("left: %+v", l.VMs())

@@ -18,11 +18,15 @@ func (a *Agent) unstored(err error) error {
 	a.outcomes.Unstored++
 	a.held.Unlock()
 	if errors.Is(err, fault.ErrFull) {
-		return fault.Refuse(fault.ErrFull, "disk_full",
-			"free space on the disk of "+a.cfg.StateDir+"; what ends meanwhile is stored as soon as there is some",
-			"%v: nothing was changed", fault.ErrFull)
+		return a.diskFull()
 	}
 	return err
+}
+
+func (a *Agent) diskFull() error {
+	return fault.Refuse(fault.ErrFull, "disk_full",
+		"free space on the disk of "+a.cfg.StateDir+"; what ends meanwhile is stored as soon as there is some",
+		"%v: nothing was changed", fault.ErrFull)
 }
 
 // heard counts and logs events that have been stored, and tells the waiters of

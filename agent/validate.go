@@ -44,6 +44,8 @@ func checkImage(image string) error {
 		f.Add("/image", nil, nil, "cannot be used: %v", err)
 	} else if !info.IsDir() && !info.Mode().IsRegular() {
 		f.Add("/image", nil, nil, "must be a directory or a tar archive, %s is neither", fault.Quote(image))
+	} else if target, err := os.Readlink(image); err == nil && info.IsDir() {
+		f.Add("/image", nil, nil, "must be the directory itself, %s is a link to %s", fault.Quote(image), fault.Quote(target))
 	}
 	return f.Err("invalid_image")
 }

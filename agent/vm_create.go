@@ -10,6 +10,8 @@ import (
 	"cloudflash/agent/fault"
 	"cloudflash/agent/state"
 	"cloudflash/agent/vm"
+
+	"golang.org/x/sys/unix"
 )
 
 const (
@@ -78,7 +80,10 @@ func (a *Agent) create(ctx context.Context, v *vm.VM) (VM, error) {
 func (a *Agent) build(ctx context.Context, l *vm.Lease) error {
 	unpacking, cancel := context.WithTimeout(ctx, unpackTimeout)
 	defer cancel()
-	if err := l.Furnish(unpacking); err != nil {
+	switch err := l.Furnish(unpacking); {
+	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT):
+		return a.diskFull()
+	case err != nil:
 		return err
 	}
 	work, cancel := context.WithTimeout(context.WithoutCancel(ctx), kernelTimeout)

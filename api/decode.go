@@ -11,20 +11,22 @@ import (
 	"net/http"
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
+	"unicode/utf16"
+	"unicode/utf8"
 
 	"cloudflash/api/problem"
 
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/danielgtaylor/huma/v2/adapters/humagin"
+	"github.com/gin-gonic/gin"
 )
 
 const (
 	// maxBody is the largest request body, in bytes.
 	maxBody = 1 << 20
-	// bodyTimeout is how long a client may take to send one.
-	bodyTimeout = 30 * time.Second
 	// maxDepth bounds nesting, so that no body can exhaust the stack.
 	maxDepth = 16
 )
@@ -37,19 +39,39 @@ func bodyOf(ctx context.Context) []byte {
 	return b
 }
 
-// takeBody reads the request's JSON body into its context. The read deadline
-// is lifted afterwards: left in place it would cancel the request's context
-// while the agent works (net/http's background read fails).
+// whole lifts the server's ReadTimeout from a request that has no body and is whole, as
+// takeBody does from one whose body it has read: left in place it would cancel the request's
+// context while the agent works (net/http's background read fails). What is answered without reading a body that was announced is the last on its connection: net/http
+// would wait for the rest, in most cases before it sends the answer.
+func whole(c *gin.Context) {
+	control := http.NewResponseController(c.Writer) // not every writer has deadlines
+	if c.Request.ContentLength == 0 {
+		_ = control.SetReadDeadline(time.Time{})
+		c.Next()
+		return
+	}
+	c.Header("Connection", "close")
+	c.Next()
+	if !isWhole(c) {
+		_ = control.SetReadDeadline(time.Now())
+	}
+}
+
+const wholeKey = "whole"
+
+func isWhole(c *gin.Context) bool { return c.GetBool(wholeKey) }
+
+// takeBody reads the request's JSON body into its context.
 func takeBody(hc huma.Context, next func(huma.Context)) {
 	c := humagin.Unwrap(hc)
-	control := http.NewResponseController(c.Writer)
-	_ = control.SetReadDeadline(time.Now().Add(bodyTimeout)) // not every writer has one
 	body, err := readBody(c.Writer, c.Request)
-	_ = control.SetReadDeadline(time.Time{})
 	if err != nil {
 		problem.Write(c.Writer, c.Request, problem.From(err))
 		return
 	}
+	c.Set(wholeKey, true)
+	c.Writer.Header().Del("Connection")
+	_ = http.NewResponseController(c.Writer).SetReadDeadline(time.Time{})
 	c.Request = c.Request.WithContext(context.WithValue(c.Request.Context(), bodyKey{}, body))
 	next(hc)
 }
@@ -80,6 +102,9 @@ func decode(body []byte, v any) error {
 	if len(bytes.TrimSpace(body)) == 0 {
 		return badJSON("body is empty, a JSON object is expected")
 	}
+	if err := isText(body); err != nil {
+		return err
+	}
 	var whole json.RawMessage
 	if err := json.Unmarshal(body, &whole); err != nil {
 		return syntaxProblem(err)
@@ -94,6 +119,46 @@ func decode(body []byte, v any) error {
 		return refuseFields("invalid_body", c.fields)
 	}
 	return typeProblem(json.Unmarshal(body, v), t, body)
+}
+
+// isText refuses what encoding/json would silently replace: bytes that are not UTF-8, and
+// halves of surrogate pairs (RFC 8259, section 8).
+func isText(body []byte) error {
+	for i := 0; i < len(body); {
+		r, n := utf8.DecodeRune(body[i:])
+		if r == utf8.RuneError && n <= 1 {
+			return badJSON("body is not UTF-8 at byte %d", i)
+		}
+		if r != '\\' {
+			i += n
+			continue
+		}
+		first, second := escaped(body[i:]), rune(-1)
+		if i+6 <= len(body) {
+			second = escaped(body[i+6:])
+		}
+		switch {
+		case !utf16.IsSurrogate(first):
+			i += 2
+		case utf16.DecodeRune(first, second) != utf8.RuneError:
+			i += 12
+		default:
+			return badJSON("body has half of a surrogate pair, %.6s, at byte %d", body[i:], i)
+		}
+	}
+	return nil
+}
+
+// escaped is the code unit that b begins with as \uXXXX, or -1.
+func escaped(b []byte) rune {
+	if len(b) < 6 || b[0] != '\\' || b[1] != 'u' {
+		return -1
+	}
+	n, err := strconv.ParseUint(string(b[2:6]), 16, 16)
+	if err != nil {
+		return -1
+	}
+	return rune(n)
 }
 
 func badJSON(format string, args ...any) *problem.Problem {

@@ -66,7 +66,6 @@ func (s *server) exec(c *gin.Context) {
 		return // Accept has answered
 	}
 	defer func() { _ = conn.CloseNow() }()
-	conn.SetReadLimit(maxExecMessage)
 	ctx, cancel := context.WithCancel(c.Request.Context())
 	defer cancel()
 	var start execStart
@@ -98,8 +97,13 @@ func (s *server) exec(c *gin.Context) {
 func readStart(ctx context.Context, conn *websocket.Conn, start *execStart) error {
 	ctx, cancel := context.WithTimeout(ctx, execStartTimeout)
 	defer cancel()
+	conn.SetReadLimit(maxBody)
 	_, b, err := conn.Read(ctx)
 	if err != nil {
+		return err
+	}
+	conn.SetReadLimit(maxExecMessage)
+	if err := isText(b); err != nil {
 		return err
 	}
 	return json.Unmarshal(b, start)

@@ -45,7 +45,8 @@ type server struct {
 	gin   *gin.Engine
 }
 
-// New makes the handler of the whole API.
+// New makes the handler of the whole API. The http.Server's ReadTimeout is the time that a
+// request may take to arrive.
 func New(parts Parts, opts Options) http.Handler {
 	s := newServer(parts, opts)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -69,7 +70,7 @@ func newServer(parts Parts, opts Options) *server {
 	engine.RedirectTrailingSlash = false
 	_ = engine.SetTrustedProxies(nil) // nil is always accepted
 	s := &server{parts: parts, opts: opts, gin: engine}
-	engine.Use(s.requestID, s.observe, s.recover, s.guard, s.awaitReady)
+	engine.Use(whole, s.requestID, s.observe, s.recover, s.guard, s.awaitReady)
 	engine.NoRoute(s.noRoute)
 	engine.NoMethod(s.noMethod)
 	s.huma = humagin.New(engine, s.config())

@@ -3,10 +3,15 @@ package api
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -15,6 +20,7 @@ import (
 	"cloudflash/api/apitest"
 	"cloudflash/api/problem"
 
+	"github.com/gin-gonic/gin"
 	"github.com/google/go-cmp/cmp"
 )
 
@@ -190,6 +196,59 @@ func TestReadDeadlineIsLifted(t *testing.T) {
 	if resp.StatusCode != 201 || a.seen != nil {
 		t.Errorf("status %d, context ended with %v", resp.StatusCode, a.seen)
 	}
+}
+
+// TestUnfinishedRequestsAreCut: whoever announces a body and does not send it gets an answer or is cut, by every route
+// and also where nobody wants the body.
+func TestUnfinishedRequestsAreCut(t *testing.T) {
+	opts := options()
+	opts.Guard = func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.Header.Get("Authorization") == "" {
+				problem.Write(w, r, problem.New(http.StatusUnauthorized, "unauthorized", "log in", ""))
+				return
+			}
+			next.ServeHTTP(w, r)
+		})
+	}
+	s := newServer(partsOf(newFake(t)), opts)
+	srv := httptest.NewUnstartedServer(s.gin)
+	srv.Config.ReadTimeout = 300 * time.Millisecond
+	srv.Start()
+	defer srv.Close()
+
+	forms := map[string]string{
+		"no body at all": "Content-Length: 50\r\n\r\n",
+		"half a body":    "Content-Length: 50\r\n\r\n{\"name\":",
+		"no chunk":       "Transfer-Encoding: chunked\r\n\r\n",
+		"half a chunk":   "Transfer-Encoding: chunked\r\n\r\n50\r\n{\"name\":",
+		"an expectation": "Content-Length: 50\r\nExpect: 100-continue\r\n\r\n",
+	}
+	var asked sync.WaitGroup
+	for _, route := range append(s.gin.Routes(), gin.RouteInfo{Method: "GET", Path: "/nowhere"}, gin.RouteInfo{Method: "TRACE", Path: "/api/v1/vms"}) {
+		path := strings.NewReplacer(":ref", "web", ":id", "op1").Replace(route.Path)
+		for form, rest := range forms {
+			for _, token := range []string{"", "Authorization: Bearer x\r\n"} {
+				asked.Go(func() {
+					head := route.Method + " " + path + " HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n" + token
+					c, err := net.Dial("tcp", srv.Listener.Addr().String())
+					if err != nil {
+						t.Error(err)
+						return
+					}
+					defer c.Close()
+					_ = c.SetDeadline(time.Now().Add(patience))
+					if _, err := io.WriteString(c, head+rest); err != nil {
+						t.Error(err)
+					}
+					if answer, err := io.ReadAll(c); err != nil && !errors.Is(err, syscall.ECONNRESET) {
+						t.Errorf("%s %s, %s, with %q: %.100q, %v", route.Method, path, form, token, answer, err)
+					}
+				})
+			}
+		}
+	}
+	asked.Wait()
 }
 
 func TestSwitchedOffPartsAre404(t *testing.T) {

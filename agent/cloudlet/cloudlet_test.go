@@ -17,6 +17,19 @@ import (
 
 var noon = time.Date(2026, 11, 29, 12, 0, 0, 0, time.UTC)
 
+func TestSignalsHaveNamesAndNumbers(t *testing.T) {
+	for n := syscall.Signal(1); n <= 64; n++ {
+		if got := SignalNumber(SignalName(n)); got != n {
+			t.Errorf("%d is %s, which is %d", n, SignalName(n), got)
+		}
+	}
+	for _, name := range []string{"", "SIG", "SIGFOO", "34", "SIG0", "SIG9", "SIG65", "SIG-1", "SIG034", "sigterm"} {
+		if got := SignalNumber(name); got != 0 {
+			t.Errorf("%q is %d", name, got)
+		}
+	}
+}
+
 func TestSubmitChecksNameTheField(t *testing.T) {
 	tests := map[string]struct {
 		req     Submit

@@ -3,6 +3,7 @@ package cloudlet
 import (
 	"fmt"
 	"strconv"
+	"strings"
 	"syscall"
 
 	"cloudflash/agent/clock"
@@ -25,6 +26,18 @@ func SignalName(sig syscall.Signal) string {
 		return name
 	}
 	return "SIG" + strconv.Itoa(int(sig)) // the real-time ones have no name
+}
+
+// SignalNumber is the signal that SignalName gives that name, 0 for none.
+func SignalNumber(name string) syscall.Signal {
+	if sig := unix.SignalNum(name); sig != 0 {
+		return sig
+	}
+	digits, _ := strings.CutPrefix(name, "SIG")
+	if n, err := strconv.Atoi(digits); err == nil && n >= 1 && n <= 64 && SignalName(syscall.Signal(n)) == name {
+		return syscall.Signal(n)
+	}
+	return 0
 }
 
 // Conclude works out the final state. What the agent did on purpose comes

@@ -67,10 +67,16 @@ func (m *mounts) addImage(path string, initPID int) error {
 	err = m.add(path, unix.MountAttr{Userns_fd: uint64(userns),
 		Attr_set: unix.MOUNT_ATTR_IDMAP | unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOSUID})
 	if errors.Is(err, unix.EINVAL) {
-		return fmt.Errorf("%w: its file system has no idmapped mounts on this kernel (ext4, xfs and btrfs have since Linux 5.15, tmpfs since 6.3)", err)
+		err = fmt.Errorf("%w: its file system has no idmapped mounts on this kernel (ext4, xfs and btrfs have since Linux 5.15, tmpfs since 6.3)", err)
 	}
-	return err
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrImage, err)
+	}
+	return nil
 }
+
+// ErrImage means that an image cannot be mounted.
+var ErrImage = errors.New("the image cannot be used")
 
 // addDevices makes nodes of the VM's own, named 0, 1 and so on, on a file system
 // of their own: the host's would belong to nobody inside.

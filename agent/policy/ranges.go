@@ -29,9 +29,23 @@ func (r Ranges) Check(s state.Spec) error {
 	fault.Within(&f, "/bandwidth_bps", s.BandwidthBPS, r.BandwidthBPS.Min, r.BandwidthBPS.Max)
 	fault.Within(&f, "/gpus", s.GPUs, r.GPUs.Min, r.GPUs.Max)
 	fault.Within(&f, "/pids", s.PIDs, r.PIDs.Min, r.PIDs.Max)
-	fault.Within(&f, "/io/rbps", s.IO.ReadBPS, 0, math.MaxInt64)
-	fault.Within(&f, "/io/wbps", s.IO.WriteBPS, 0, math.MaxInt64)
-	fault.Within(&f, "/io/riops", s.IO.ReadIOPS, 0, math.MaxInt64)
-	fault.Within(&f, "/io/wiops", s.IO.WriteIOPS, 0, math.MaxInt64)
+	unlessNone(&f, "/io/rbps", s.IO.ReadBPS, math.MaxInt64)
+	unlessNone(&f, "/io/wbps", s.IO.WriteBPS, math.MaxInt64)
+	unlessNone(&f, "/io/riops", s.IO.ReadIOPS, MaxIOPS)
+	unlessNone(&f, "/io/wiops", s.IO.WriteIOPS, MaxIOPS)
 	return f.Err("out_of_range")
+}
+
+// MinIO is the least that io.max takes, and MaxIOPS the most: it refuses 1, and takes what
+// 32 bits can have for no limit (tg_set_limit in block/blk-throttle.c).
+const (
+	MinIO   = 2
+	MaxIOPS = math.MaxUint32 - 1
+)
+
+// unlessNone checks a rate of IO; 0 is no limit.
+func unlessNone(f *fault.List, pointer string, n, most int64) {
+	if n != 0 {
+		fault.Within(f, pointer, n, MinIO, most)
+	}
 }

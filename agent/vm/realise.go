@@ -38,6 +38,9 @@ func (l *Lease) Realise(ctx context.Context) (Running, error) {
 		return Running{}, err
 	}
 	g, err := l.reach(ctx)
+	if errors.Is(err, guest.ErrImage) {
+		return Running{}, badImage(err)
+	}
 	if err != nil {
 		return Running{}, err
 	}
@@ -151,11 +154,15 @@ func (l *Lease) unpack(ctx context.Context) error {
 		return nil
 	}
 	if err := guest.Unpack(ctx, l.Image, l.unpackedDir(), l.record().Spec.StorageBytes); err != nil {
-		var f fault.List
-		f.Add("/image", nil, nil, "cannot be used: %v", err)
-		return f.Err("invalid_image")
+		return badImage(err)
 	}
 	return nil
+}
+
+func badImage(err error) error {
+	var f fault.List
+	f.Add("/image", nil, nil, "cannot be used: %v", err)
+	return f.Err("invalid_image")
 }
 
 // Erase removes everything the VM has in the kernel and on disk. It may be repeated.

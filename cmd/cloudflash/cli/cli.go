@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+	"unicode/utf8"
 
 	"cloudflash/agent"
 	"github.com/spf13/cobra"
@@ -67,11 +68,24 @@ func Main(ctx context.Context, p Process) int {
 	root.SetIn(p.In)
 	root.SetOut(a.Out)
 	root.SetErr(p.Err)
-	err := root.ExecuteContext(ctx)
+	err := areText(p.Args)
+	if err == nil {
+		err = root.ExecuteContext(ctx)
+	}
 	if err == nil {
 		err = out.failure()
 	}
 	return a.report(err)
+}
+
+// areText refuses what JSON, and with it the API, could not carry unchanged.
+func areText(args []string) error {
+	for i, arg := range args {
+		if !utf8.ValidString(arg) {
+			return usage("argument %d, %.100q, is not UTF-8: names, commands and variables are text", i+1, arg)
+		}
+	}
+	return nil
 }
 
 // output remembers that something could not be written, so that a full disk

@@ -14,9 +14,9 @@ import (
 	"time"
 
 	"cloudflash/agent"
+	"cloudflash/agent/cloudlet"
 	"cloudflash/cmd/quantity"
 	"github.com/spf13/cobra"
-	"golang.org/x/sys/unix"
 )
 
 func (a *app) cloudletCommand() *cobra.Command {
@@ -254,8 +254,8 @@ func (a *app) runCode(c agent.Cloudlet) error {
 	switch {
 	case c.State == agent.CloudletDeadlineExceeded:
 		return &exit{ExitDeadline, ""}
-	case unix.SignalNum(c.Signal) != 0:
-		return &exit{128 + int(unix.SignalNum(c.Signal)), ""}
+	case cloudlet.SignalNumber(c.Signal) != 0:
+		return &exit{128 + int(cloudlet.SignalNumber(c.Signal)), ""}
 	case c.ExitCode != nil && *c.ExitCode != 0:
 		return &exit{*c.ExitCode, ""}
 	case c.State != agent.CloudletSucceeded:

@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -10,6 +11,7 @@ import (
 	"os/signal"
 
 	"cloudflash/agent"
+	"cloudflash/agent/cloudlet"
 	"github.com/coder/websocket"
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
@@ -74,7 +76,10 @@ type execNews struct {
 	Problem *problemError     `json:"problem"`
 }
 
-const execPiece = 32 << 10
+const (
+	execPiece    = 32 << 10
+	maxExecStart = 1 << 20 // what the API takes of any request
+)
 
 func sizeOf(f *os.File) (agent.TerminalSize, error) {
 	cols, rows, err := term.GetSize(int(f.Fd()))
@@ -83,6 +88,13 @@ func sizeOf(f *os.File) (agent.TerminalSize, error) {
 
 // exec runs one command. The terminal in, where there is one, is raw meanwhile.
 func (a *app) exec(ctx context.Context, vm string, start execStart, in *os.File) error {
+	text, err := json.Marshal(start)
+	if err != nil {
+		return err
+	}
+	if len(text) > maxExecStart {
+		return usage("the command and its variables are %d bytes as JSON, the agent takes %d", len(text), maxExecStart)
+	}
 	client := a.client()
 	conn, err := client.webSocket(ctx, "/vms/"+ref(vm)+"/exec")
 	if err != nil {
@@ -91,7 +103,7 @@ func (a *app) exec(ctx context.Context, vm string, start execStart, in *os.File)
 	defer func() { _ = conn.CloseNow() }()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	if err := sendJSON(ctx, conn, start); err != nil {
+	if err := conn.Write(ctx, websocket.MessageText, text); err != nil {
 		return client.unreachable(ctx, err)
 	}
 	if start.Terminal {
@@ -105,7 +117,10 @@ func (a *app) exec(ctx context.Context, vm string, start execStart, in *os.File)
 	taken := make(chan struct{}, 1)
 	go sendInput(ctx, conn, a.In, taken) // may be stuck in a read for ever: it ends with the process
 	news, err := a.receive(ctx, conn, taken)
+	var unwritten *unwrittenError
 	switch {
+	case errors.As(err, &unwritten):
+		return unwritten.error
 	case err != nil:
 		return client.unreachable(ctx, err)
 	case news.Problem != nil:
@@ -144,10 +159,13 @@ func (a *app) receive(ctx context.Context, conn *websocket.Conn, taken chan<- st
 			to = a.Err
 		}
 		if _, err := to.Write(b[1:]); err != nil {
-			return execNews{}, err
+			return execNews{}, &unwrittenError{err}
 		}
 	}
 }
+
+// unwrittenError is output that this side cannot write.
+type unwrittenError struct{ error }
 
 // sendInput sends what is typed, a piece whenever the last was taken.
 func sendInput(ctx context.Context, conn *websocket.Conn, in io.Reader, taken <-chan struct{}) {
@@ -210,7 +228,10 @@ func execExit(r agent.ExecResult) error {
 	if text == "" {
 		text = "killed by " + r.Signal
 	}
-	return &exit{128 + int(unix.SignalNum(r.Signal)), text}
+	if sig := cloudlet.SignalNumber(r.Signal); sig != 0 {
+		return &exit{128 + int(sig), text}
+	}
+	return &exit{ExitFailure, text}
 }
 
 // webSocket connects, or returns the problem that the agent has with it.
