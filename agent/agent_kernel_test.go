@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"os"
@@ -417,6 +418,53 @@ func TestSystemDeleteKeepsItsGrace(t *testing.T) {
 	}
 }
 
+// TestSystemGraceIsTheWholeScopes ends commands under a shell, which does not pass a signal on
+// to what it waits for.
+func TestSystemGraceIsTheWholeScopes(t *testing.T) {
+	l := newLive(t)
+	l.create("g", small())
+	const under = `sh -c '%s; echo up; while :; do sleep 0.1; done'; :`
+	polite := fmt.Sprintf(under, `trap "sleep 1; echo bye; exit 0" TERM`)
+	up := func(script string, deadline float64) Cloudlet {
+		c := l.submit(cloudlet.Submit{VM: "g", Argv: []string{"sh", "-c", script}, DeadlineSeconds: deadline})
+		l.until(func() bool { return l.output(c.ID, "stdout") == "up\n" }, "it is up")
+		return c
+	}
+	cancel := func(c Cloudlet) {
+		if _, err := l.CancelCloudlet(t.Context(), c.ID); err != nil {
+			t.Fatal(err)
+		}
+	}
+
+	cancelled := up(polite, 0)
+	cancel(cancelled)
+	late := up(polite, 6)
+	for c, state := range map[string]CloudletState{cancelled.ID: CloudletCancelled, late.ID: CloudletDeadlineExceeded} {
+		end := l.ended(c)
+		if out := l.output(c, "stdout"); end.State != state || end.Signal != "SIGTERM" || out != "up\nbye\n" || end.LeftRunning != 0 {
+			t.Errorf("%s, %q, %d left running, after %q", end.State, end.Signal, end.LeftRunning, out)
+		}
+	}
+
+	restarted := up(polite, 0)
+	cancel(restarted)
+	l.stop()
+	l.start()
+	l.ended(restarted.ID)
+	if out := l.output(restarted.ID, "stdout"); out != "up\nbye\n" {
+		t.Errorf("with another agent: %q", out)
+	}
+
+	l.cfg.Grace = time.Second
+	l.stop()
+	l.start()
+	deaf := up(fmt.Sprintf(under, `trap "" TERM`), 0)
+	cancel(deaf)
+	if c := l.ended(deaf.ID); c.State != CloudletCancelled || c.Signal != "SIGTERM" {
+		t.Errorf("deaf: %s %q", c.State, c.Signal)
+	}
+}
+
 // TestSystemCancelledAtOnce cancels cloudlets in the moment in which they begin: SIGTERM
 // reaches each that has begun.
 func TestSystemCancelledAtOnce(t *testing.T) {
@@ -438,8 +486,11 @@ func TestSystemDaemonsGoDownWithTheirCloudlet(t *testing.T) {
 	l := newLive(t)
 	v := l.create("daemons", small())
 	c := l.ended(l.sh("daemons", "setsid sleep 987 & setsid sleep 988 & sleep 0.2; exit 0").ID)
-	if c.State != CloudletSucceeded {
-		t.Errorf("%s %s", c.State, c.Reason)
+	if c.State != CloudletSucceeded || c.LeftRunning != 2 {
+		t.Errorf("%s %s, %d left running", c.State, c.Reason, c.LeftRunning)
+	}
+	if c := l.ended(l.sh("daemons", "true & wait; exit 0").ID); c.LeftRunning != 0 {
+		t.Errorf("%d processes of one that has waited for its own", c.LeftRunning)
 	}
 	l.until(func() bool {
 		names, err := l.parent.Slice(v.ID).Scopes()

@@ -40,6 +40,7 @@ type Cloudlet struct {
 	ExitCode        *int              `json:"exit_code" doc:"Exit code of the command; null while it runs or when a signal ended it"`
 	Signal          string            `json:"signal" doc:"Signal that ended the command, such as SIGKILL; empty otherwise"`
 	Reason          string            `json:"reason" doc:"Why it is in this state: oom, no VM fits..., command not found..."`
+	LeftRunning     int               `json:"left_running,omitempty" doc:"Processes that the command had left running when it ended; they were killed"`
 }
 
 // Overdue tells whether a cloudlet has not ended though its deadline has passed.
@@ -215,6 +216,7 @@ func (a *Agent) viewCloudlet(s state.View, r *cloudletRecord, m clock.Moment) Cl
 		ExitCode:        r.ExitCode,
 		Signal:          r.Signal,
 		Reason:          r.Reason,
+		LeftRunning:     r.LeftRunning,
 	}
 	if v := s.VM(r.VM); v != nil {
 		out.VMName = v.Name

@@ -131,9 +131,7 @@ func (a *Agent) stop(why string, which func(state.View) ([]*cloudletRecord, erro
 		}
 		a.held.Unlock()
 		if v := a.known(c.VM); v != nil && c.State != CloudletStarting { // else started sends it
-			if g := v.Guest(); g != nil {
-				a.spawn(func(ctx context.Context) { a.sendTERM(ctx, g, c.ID) })
-			}
+			a.spawn(func(context.Context) { a.sendTERM(v.Scope(c.ID)) })
 		}
 	}
 	if len(told) > 0 {
@@ -142,22 +140,46 @@ func (a *Agent) stop(why string, which func(state.View) ([]*cloudletRecord, erro
 	return nil
 }
 
-func (a *Agent) sendTERM(ctx context.Context, g *guest.Guest, id string) {
-	if g == nil {
-		return
+// sendTERM tells all processes of a cloudlet to end: a shell does not pass it on to what it
+// waits for.
+func (a *Agent) sendTERM(scope *cgroup.Scope) {
+	if err := cgroup.IgnoreGone(scope.Signal(syscall.SIGTERM)); err != nil {
+		a.log.Warn("send SIGTERM", "err", err)
 	}
-	ctx, cancel := context.WithTimeout(ctx, a.cfg.Grace)
-	defer cancel()
-	_ = g.Signal(ctx, id, syscall.SIGTERM) // one that has ended meanwhile is fine
 }
 
 // exited is called for every exit in a VM's journal, perhaps more than once for
-// the same, and for several at once. What the command left running goes down with it.
+// the same, and for several at once. What the command left running goes down with it,
+// unless it was told to end: then that has the rest of the grace.
 func (a *Agent) exited(ctx context.Context, v *vm.VM, g *guest.Guest, e guest.Exit) {
 	c := a.state.View().Cloudlet(e.ID)
 	scope := v.Scope(e.ID)
-	if err := cgroup.IgnoreGone(scope.Kill(ctx)); err != nil {
-		a.log.Warn("clear scope", "cloudlet", e.ID, "err", err)
+	if c != nil && c.Graceful() && !scope.Empty() {
+		a.spawn(func(ctx context.Context) {
+			if err := cgroup.IgnoreGone(scope.AwaitEmpty(ctx)); err != nil {
+				a.log.Warn("wait for what a command has left", "cloudlet", e.ID, "err", err)
+			}
+			if ctx.Err() == nil { // else the journal has it for the agent to come
+				e.FinishedAt, e.FinishedBoot = time.Now(), clock.SinceBoot()
+				a.conclude(ctx, v, g, e)
+			}
+		})
+		return
+	}
+	a.conclude(ctx, v, g, e)
+}
+
+// conclude kills what a command has left, and stores its end.
+func (a *Agent) conclude(ctx context.Context, v *vm.VM, g *guest.Guest, e guest.Exit) {
+	c := a.state.View().Cloudlet(e.ID)
+	scope := v.Scope(e.ID)
+	left := 0
+	if !scope.Empty() {
+		pids, _ := scope.PIDs() // what cannot be read is killed all the same
+		left = len(pids)
+		if err := cgroup.IgnoreGone(scope.Kill(ctx)); err != nil {
+			a.log.Warn("clear scope", "cloudlet", e.ID, "err", err)
+		}
 	}
 	if a.sessionEnded(e) {
 		_ = g.Acknowledge(ctx, e.ID)
@@ -169,7 +191,7 @@ func (a *Agent) exited(ctx context.Context, v *vm.VM, g *guest.Guest, e guest.Ex
 	}
 
 	use := usageOf(meter.Read(scope))
-	end := cloudlet.End{Code: e.Code, Signal: e.Signal, OOM: use.OOMKills > 0}
+	end := cloudlet.End{Code: e.Code, Signal: e.Signal, OOM: use.OOMKills > 0, Left: left}
 	at := momentOf(e, c.SubmittedBoot)
 	stored := func() bool { return a.end(e.ID, v, end, use, at, e.StartedAt) }
 	if stored() {

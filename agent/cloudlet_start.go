@@ -163,7 +163,7 @@ func (a *Agent) started(id string, v *vm.VM, g *guest.Guest, run guest.Running) 
 		})
 	}
 	if rec.Stop != "" { // it was told to stop while it started: stop leaves SIGTERM to us
-		a.spawn(func(ctx context.Context) { a.sendTERM(ctx, g, rec.ID) })
+		a.spawn(func(context.Context) { a.sendTERM(scope) })
 	}
 	a.poke()
 }

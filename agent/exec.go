@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"syscall"
 	"time"
 
 	"cloudflash/agent/cloudlet"
@@ -23,7 +24,8 @@ type ExecRequest struct {
 	WorkDir string
 	// Terminal connects the command to a pseudo-terminal: Stderr is not used then.
 	Terminal bool
-	Sizes    <-chan TerminalSize // of the terminal: the first at the start, then each new one
+	Sizes    <-chan TerminalSize   // of the terminal: the first at the start, then each new one
+	Signals  <-chan syscall.Signal // for the command and all that it has started; may be nil
 
 	Stdin          io.ReadCloser // closed when the command has ended
 	Stdout, Stderr io.Writer
@@ -47,8 +49,8 @@ type session struct {
 	exit     chan guest.Exit // closed without a value when the VM's init is gone
 }
 
-// Exec runs a command in a VM and returns when it has ended. When ctx ends it is
-// killed, with everything it has started.
+// Exec runs a command in a VM and returns when it has ended. When ctx ends it is told to end,
+// with everything it has started, and killed after the grace.
 func (a *Agent) Exec(ctx context.Context, ref string, req ExecRequest) (ExecResult, error) {
 	if err := req.check(); err != nil {
 		return ExecResult{}, err
@@ -81,16 +83,32 @@ func (a *Agent) Exec(ctx context.Context, ref string, req ExecRequest) (ExecResu
 	if err := a.sessionStarted(ctx, v, s, scope); err != nil {
 		return ExecResult{}, err
 	}
-	select {
-	case <-ctx.Done():
-		return ExecResult{}, ctx.Err()
-	case e, ok := <-s.exit:
-		if !ok {
-			return vmGone, nil
+	for {
+		select {
+		case <-ctx.Done():
+			a.hangUp(scope)
+			return ExecResult{}, ctx.Err()
+		case sig := <-req.Signals:
+			if err := cgroup.IgnoreGone(scope.Signal(sig)); err != nil {
+				a.log.Warn("signal a command of vm exec", "err", err)
+			}
+		case e, ok := <-s.exit:
+			if !ok {
+				return vmGone, nil
+			}
+			pumps.Drain(ctx)
+			return sessionResult(e, usageOf(meter.Read(scope)).OOMKills > 0 || a.sessionThrashed(s)), nil
 		}
-		pumps.Drain(ctx)
-		return sessionResult(e, usageOf(meter.Read(scope)).OOMKills > 0 || a.sessionThrashed(s)), nil
 	}
+}
+
+// hangUp tells a command that its caller has gone, and waits for a grace.
+func (a *Agent) hangUp(scope *cgroup.Scope) {
+	ctx, cancel := context.WithTimeout(context.Background(), a.cfg.Grace)
+	defer cancel()
+	_ = scope.Signal(syscall.SIGHUP) // a shell on a terminal heeds this one only
+	_ = scope.Signal(syscall.SIGTERM)
+	_ = scope.AwaitEmpty(ctx)
 }
 
 func (r ExecRequest) check() error {

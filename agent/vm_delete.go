@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"syscall"
 	"time"
 
 	"cloudflash/agent/clock"
@@ -120,8 +119,7 @@ func (a *Agent) removeRecord(tx *state.Tx, v *vm.VM) {
 // terminate sends SIGTERM to the cloudlets of a VM and waits until they have
 // ended or grace is over. Those that are starting get theirs from started.
 func (a *Agent) terminate(ctx context.Context, v *vm.VM, grace time.Duration) {
-	g := v.Guest()
-	if g == nil || grace == 0 {
+	if v.Guest() == nil || grace == 0 {
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, grace)
@@ -131,7 +129,7 @@ func (a *Agent) terminate(ctx context.Context, v *vm.VM, grace time.Duration) {
 	for c := range a.state.View().HoldIn(v.ID) {
 		waits = waits || c.State != CloudletFrozen
 		if c.State == CloudletRunning && !a.termed(c.ID) {
-			_ = g.Signal(ctx, c.ID, syscall.SIGTERM) // one that has just ended is fine
+			a.sendTERM(v.Scope(c.ID))
 		}
 	}
 	if !waits {

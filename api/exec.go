@@ -4,9 +4,11 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"sync"
+	"syscall"
 	"time"
 
 	"cloudflash/agent"
@@ -37,6 +39,17 @@ type execStart struct {
 type execControl struct {
 	Resize   *agent.TerminalSize `json:"resize"`
 	EndInput bool                `json:"end_input"`
+	Signal   string              `json:"signal"` // one of execSignals
+}
+
+// execSignals are those that a client may have passed on: what it may get itself.
+var execSignals = map[string]syscall.Signal{
+	"SIGHUP":  syscall.SIGHUP,
+	"SIGINT":  syscall.SIGINT,
+	"SIGQUIT": syscall.SIGQUIT,
+	"SIGTERM": syscall.SIGTERM,
+	"SIGUSR1": syscall.SIGUSR1,
+	"SIGUSR2": syscall.SIGUSR2,
 }
 
 type execNews struct {
@@ -129,10 +142,18 @@ type execClient struct {
 	stdin  *io.PipeReader
 	typed  *io.PipeWriter
 	sizes  chan agent.TerminalSize
+
+	signals chan syscall.Signal
 }
 
 func newExecClient(ctx context.Context, conn *websocket.Conn, start execStart) *execClient {
-	c := &execClient{ctx: ctx, conn: conn, pieces: make(chan []byte, 1), sizes: make(chan agent.TerminalSize, 1)}
+	c := &execClient{
+		ctx:     ctx,
+		conn:    conn,
+		pieces:  make(chan []byte, 1),
+		sizes:   make(chan agent.TerminalSize, 1),
+		signals: make(chan syscall.Signal),
+	}
 	c.stdin, c.typed = io.Pipe()
 	if start.Rows > 0 && start.Cols > 0 {
 		c.sizes <- start.TerminalSize
@@ -141,8 +162,17 @@ func newExecClient(ctx context.Context, conn *websocket.Conn, start execStart) *
 }
 
 func (c *execClient) request(start execStart) agent.ExecRequest {
-	return agent.ExecRequest{Argv: start.Argv, Env: start.Env, WorkDir: start.WorkDir, Terminal: start.Terminal, Sizes: c.sizes,
-		Stdin: c.stdin, Stdout: &execWriter{c.ctx, c.conn, execStdout}, Stderr: &execWriter{c.ctx, c.conn, execStderr}}
+	return agent.ExecRequest{
+		Argv:     start.Argv,
+		Env:      start.Env,
+		WorkDir:  start.WorkDir,
+		Terminal: start.Terminal,
+		Sizes:    c.sizes,
+		Signals:  c.signals,
+		Stdin:    c.stdin,
+		Stdout:   &execWriter{c.ctx, c.conn, execStdout},
+		Stderr:   &execWriter{c.ctx, c.conn, execStderr},
+	}
 }
 
 // listen takes in what the client sends until it hangs up or breaks the rules.
@@ -178,6 +208,16 @@ func (c *execClient) obey(b []byte) error {
 		default:
 		}
 		c.sizes <- *control.Resize
+	}
+	if control.Signal != "" {
+		sig, known := execSignals[control.Signal]
+		if !known {
+			return fmt.Errorf("signal %.20q is none of those that are passed on", control.Signal)
+		}
+		select {
+		case c.signals <- sig:
+		case <-c.ctx.Done():
+		}
 	}
 	if control.EndInput {
 		return c.typed.Close()

@@ -78,6 +78,26 @@ func TestExecPassesTheSizeOfTheTerminal(t *testing.T) {
 	}
 }
 
+func TestExecPassesSignals(t *testing.T) {
+	ctx, conn := dialExec(t, newFake(t), "web", `{"argv":["signalled"]}`)
+	if got := hear(ctx, t, conn); got != "out up\n" {
+		t.Fatal(got)
+	}
+	say(ctx, t, conn, websocket.MessageText, `{"signal":"SIGUSR2"}`)
+	if got := hear(ctx, t, conn); got != `{"end":{"exit_code":null,"signal":"SIGUSR2","reason":""}}` {
+		t.Error(got)
+	}
+
+	for _, signal := range []string{"SIGKILL", "SIGSTOP", "9", "sigint"} {
+		ctx, conn := dialExec(t, newFake(t), "web", `{"argv":["signalled"]}`)
+		hear(ctx, t, conn)
+		say(ctx, t, conn, websocket.MessageText, `{"signal":"`+signal+`"}`)
+		if got := hear(ctx, t, conn); strings.Contains(got, `"signal":"S`) {
+			t.Errorf("%s was passed on: %s", signal, got)
+		}
+	}
+}
+
 func TestExecOfWhatIsNotThere(t *testing.T) {
 	ctx, conn := dialExec(t, newFake(t), "nope", `{"argv":["x"]}`)
 	if got := hear(ctx, t, conn); !strings.Contains(got, `"status":404`) {

@@ -239,6 +239,47 @@ func TestKernelFreezeWaits(t *testing.T) {
 	}
 }
 
+// Every process of a cgroup gets a signal, and nobody outside of it.
+func TestKernelSignalReachesTheTree(t *testing.T) {
+	s := slice(t)
+	c, other := scope(t, s, "tree"), scope(t, s, "other")
+	outside := sh(t, other, "exec sleep 600")
+	cmd := sh(t, c, "for i in $(seq 100); do setsid sleep 600 & done; wait")
+	until(t, "a tree", func() bool { pids, _ := c.PIDs(); return len(pids) == 101 })
+	if c.Empty() || other.Empty() {
+		t.Error("a cgroup with processes is said to be empty")
+	}
+	if err := c.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Wait(); err == nil || cmd.ProcessState.Sys().(syscall.WaitStatus).Signal() != syscall.SIGTERM {
+		t.Errorf("the shell: %v", err)
+	}
+	if err := c.AwaitEmpty(t.Context()); err != nil || !c.Empty() {
+		t.Errorf("after SIGTERM to all: %v", err)
+	}
+
+	pids, err := other.PIDs()
+	if err != nil || len(pids) != 1 {
+		t.Errorf("outside: %v, %v", pids, err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if err := other.AwaitEmpty(ctx); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("a cgroup with a process gets empty: %v", err)
+	}
+	if err := other.Kill(t.Context()); err != nil {
+		t.Error(err)
+	}
+	_ = outside.Wait()
+	if err := c.Remove(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if err := c.Signal(syscall.SIGTERM); !errors.Is(err, cgroup.ErrGone) || !c.Empty() {
+		t.Errorf("gone: %v", err)
+	}
+}
+
 // A tree that ignores SIGTERM and keeps forking is gone when Kill returns, frozen
 // or not.
 func TestKernelKillTakesTheTree(t *testing.T) {

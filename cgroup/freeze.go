@@ -45,6 +45,21 @@ func (g group) Kill(ctx context.Context) error {
 	return g.await(ctx, func(e events) bool { return !e.populated })
 }
 
+// Empty reports whether the cgroup has no process, nor has one below; one that is gone has none.
+func (g group) Empty() bool {
+	b, err := readFile(g.path, "cgroup.events")
+	if err != nil {
+		return errors.Is(goneOr(err), ErrGone)
+	}
+	e, err := parseEvents(b)
+	return err == nil && !e.populated
+}
+
+// AwaitEmpty returns once the cgroup and those below have no process.
+func (g group) AwaitEmpty(ctx context.Context) error {
+	return g.await(ctx, func(e events) bool { return !e.populated })
+}
+
 // events is what cgroup.events says.
 type events struct{ populated, frozen bool }
 

@@ -17,6 +17,7 @@ type End struct {
 	Code   int
 	Signal syscall.Signal // 0 when it exited
 	OOM    bool
+	Left   int    // processes that it left running
 	Reason string // set when there is more to say than the code
 }
 
@@ -47,6 +48,7 @@ func Conclude(r *state.Cloudlet, end End, use state.Usage, at clock.Moment) {
 		use.OOMKills = max(use.OOMKills, 1)
 	}
 	r.FinishedAt, r.PID, r.Usage = new(at.Day.UTC()), 0, use
+	r.LeftRunning = end.Left
 	r.OverrunSeconds = Overrun(r, at)
 	TellTimes(r, at)
 	r.Signal, r.ExitCode = "", nil
@@ -106,6 +108,14 @@ func Started(r *state.Cloudlet) state.Event {
 		Message: fmt.Sprintf("cloudlet %s started in VM %s", r.Name, r.VMName)}
 }
 
+// LeftText says what became of processes that a command has left running.
+func LeftText(n int) string {
+	if n == 1 {
+		return "a process that it left running was killed"
+	}
+	return fmt.Sprintf("%d processes that it left running were killed", n)
+}
+
 // Finished tells of a cloudlet that has ended.
 func Finished(r *state.Cloudlet) state.Event {
 	e := state.Event{Level: state.LevelInfo, Kind: "cloudlet.finished", VM: r.VM, Cloudlet: r.ID,
@@ -114,6 +124,10 @@ func Finished(r *state.Cloudlet) state.Event {
 			"memory_peak_bytes": r.Usage.MemoryPeakBytes, "overrun_seconds": r.OverrunSeconds}}
 	if r.Reason != "" {
 		e.Message += ": " + r.Reason
+	}
+	if r.LeftRunning > 0 {
+		e.Data["left_running"] = r.LeftRunning
+		e.Message += "; " + LeftText(r.LeftRunning)
 	}
 	if r.State != state.CloudletSucceeded && r.State != state.CloudletCancelled {
 		e.Level = state.LevelWarn

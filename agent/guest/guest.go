@@ -154,18 +154,6 @@ func (g *Guest) ping(ctx context.Context) (ready bool, err error) {
 	return r.Uint32() == wire.Ready, nil
 }
 
-// Signal sends a signal to a process. ErrNotFound says that it has ended.
-func (g *Guest) Signal(ctx context.Context, id string, sig syscall.Signal) error {
-	_, err := g.request(ctx, wire.Signal, func(w *wire.Writer) {
-		w.String(id)
-		w.Uint32(uint32(sig))
-	})
-	if errors.Is(err, syscall.ESRCH) {
-		return fmt.Errorf("signal %s: %w", id, ErrNotFound)
-	}
-	return err
-}
-
 // Processes lists what runs.
 func (g *Guest) Processes(ctx context.Context) ([]Running, error) {
 	var all []Running

@@ -77,6 +77,8 @@ type Cloudlet struct {
 	Signal          string            `json:"signal"`
 	Reason          string            `json:"reason"`
 
+	// LeftRunning is how many processes the command had left when it ended. They were killed.
+	LeftRunning int `json:"left_running,omitempty"`
 	// Stop is why the agent is ending it: a constant above, or empty.
 	Stop string `json:"stop,omitempty"`
 	// Times on CLOCK_BOOTTIME, for what must happen within a time, and the id of the boot
@@ -94,6 +96,12 @@ type Cloudlet struct {
 
 // Holds reports whether the cloudlet occupies room in its VM.
 func (r *Cloudlet) Holds() bool { return !r.State.Final() && r.State != CloudletQueued }
+
+// Graceful reports whether it was told to end and has a time for that: SIGTERM, a grace,
+// then cgroup.kill.
+func (r *Cloudlet) Graceful() bool {
+	return !r.State.Final() && (r.Stop == StopCancel || r.Stop == StopDeadline || r.Stop == StopDelete)
+}
 
 // SLA priorities.
 const (

@@ -199,6 +199,13 @@ func (f *Agent) Exec(ctx context.Context, ref string, req agent.ExecRequest) (ag
 		fmt.Fprintln(req.Stdout, req.Env, req.WorkDir, req.Argv[1:], req.Terminal)
 	case "exit":
 		code, _ = strconv.Atoi(req.Argv[1])
+	case "signalled":
+		fmt.Fprintln(req.Stdout, "up")
+		select {
+		case sig := <-req.Signals:
+			return agent.ExecResult{Signal: cloudlet.SignalName(sig)}, nil
+		case <-ctx.Done():
+		}
 	case "kill":
 		return agent.ExecResult{Signal: req.Argv[1]}, nil
 	case "stuck":

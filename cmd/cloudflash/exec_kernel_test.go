@@ -1,8 +1,11 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
+	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -46,6 +49,66 @@ func TestSystemExecPipes(t *testing.T) {
 	// A daemon that a command leaves behind goes with it, as with a cloudlet.
 	s.Out("vm", "exec", "web", "sh", "-c", "sleep 1000 >/dev/null 2>&1 & echo left")
 	awaitEmpty(s, "web")
+}
+
+// Signals of a client without a terminal are those of its command, and who hangs up leaves it a grace.
+func TestSystemExecSignals(t *testing.T) {
+	s := systemtest.Start(t)
+	s.Out("vm", "create", "web", "--memory", "128MiB")
+	start := func(script string) (*exec.Cmd, *bufio.Reader) {
+		cmd := s.Command("vm", "exec", "web", "--", "sh", "-c", script)
+		out, err := cmd.StdoutPipe()
+		if err == nil {
+			err = cmd.Start()
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		lines := bufio.NewReader(out)
+		if line, err := lines.ReadString('\n'); line != "up\n" {
+			t.Fatalf("%q, %v", line, err)
+		}
+		return cmd, lines
+	}
+	code := func(cmd *exec.Cmd) int {
+		_ = cmd.Wait()
+		return cmd.ProcessState.ExitCode()
+	}
+
+	for name, c := range map[string]struct {
+		script, said string
+		sig          unix.Signal
+		code         int
+	}{
+		"caught":        {"trap 'echo got; exit 3' INT; echo up; while :; do sleep 0.1; done", "got\n", unix.SIGINT, 3},
+		"not caught":    {"echo up; exec sleep 1000", "", unix.SIGTERM, 143},
+		"under a shell": {"trap : USR1; echo up; sh -c 'trap \"echo inner; exit\" USR1; while :; do sleep 0.1; done'; echo outer; exit 4", "inner\nouter\n", unix.SIGUSR1, 4},
+		"an interrupt":  {"echo up; exec sleep 1000", "", unix.SIGINT, 130},
+	} {
+		cmd, out := start(c.script)
+		if err := cmd.Process.Signal(c.sig); err != nil {
+			t.Fatal(err)
+		}
+		said, _ := io.ReadAll(out)
+		if got := code(cmd); got != c.code || string(said) != c.said {
+			t.Errorf("%s: exit code %d, said %q", name, got, said)
+		}
+	}
+
+	cmd, _ := start("trap '' INT; echo up; while :; do sleep 0.1; done")
+	if err := errors.Join(cmd.Process.Signal(unix.SIGINT), cmd.Process.Signal(unix.SIGUSR2)); err != nil {
+		t.Fatal(err)
+	}
+	_ = code(cmd)
+	awaitEmpty(s, "web")
+
+	cmd, _ = start("trap 'sleep 1; echo >/data/bye' HUP; trap '' TERM; echo up; while [ ! -e /data/bye ]; do sleep 0.1; done")
+	if err := cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = code(cmd)
+	awaitEmpty(s, "web")
+	s.Out("vm", "exec", "web", "--", "test", "-e", "/data/bye")
 }
 
 // awaitEmpty waits until a VM holds nothing but its init.

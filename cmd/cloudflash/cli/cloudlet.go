@@ -152,6 +152,8 @@ func (s *submission) body(argv []string) (map[string]any, error) {
 func (a *app) cloudletSubmit() *cobra.Command {
 	var s submission
 	c := &cobra.Command{Use: "submit [OPTION]... [--] [CMD [ARG]...]", Short: "Queue a command and return at once",
+		Long: "Queue a command and return at once. A cloudlet ends with its command: what that leaves running is killed, so a server has to stay\n" +
+			"in the foreground.",
 		Example: "  cloudflash cloudlet submit --vm web --sla 3 --deadline 60s -- xz -9 /data/big",
 		RunE: func(c *cobra.Command, args []string) error {
 			out, err := a.submit(c.Context(), s, args)
@@ -176,7 +178,8 @@ func (a *app) submit(ctx context.Context, s submission, argv []string) (agent.Cl
 func (a *app) cloudletRun() *cobra.Command {
 	var s submission
 	c := &cobra.Command{Use: "run [OPTION]... [--] [CMD [ARG]...]", Short: "Run a command, show its output, exit with its code",
-		Long:    "Run a command, show its output, exit with its code. It waits in the queue until a VM has room, and reads no input: vm exec does.",
+		Long: "Run a command, show its output, exit with its code. It waits in the queue until a VM has room, and reads no input: vm exec does.\n" +
+			"A cloudlet ends with its command: what that leaves running is killed, so a server has to stay in the foreground.",
 		Example: "  cloudflash cloudlet run --vm web -- sh -c 'hostname; exit 3'",
 		RunE: func(c *cobra.Command, args []string) error {
 			out, err := a.submit(c.Context(), s, args)
@@ -250,6 +253,9 @@ func (a *app) sayQueued(ctx context.Context, client *client, id string) {
 func (a *app) runCode(c agent.Cloudlet) error {
 	if c.State != agent.CloudletSucceeded && c.Reason != "" && (c.ExitCode == nil || c.State != agent.CloudletFailed || *c.ExitCode >= 125) {
 		fmt.Fprintf(a.Err, "cloudlet %s %s: %s\n", clean(c.Name), c.State, clean(c.Reason))
+	}
+	if c.LeftRunning > 0 {
+		fmt.Fprintf(a.Err, "cloudlet %s: %s; a cloudlet ends with its command\n", clean(c.Name), cloudlet.LeftText(c.LeftRunning))
 	}
 	switch {
 	case c.State == agent.CloudletDeadlineExceeded:

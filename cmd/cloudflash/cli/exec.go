@@ -24,6 +24,7 @@ func (a *app) vmExec() *cobra.Command {
 	var plain bool
 	c := &cobra.Command{Use: "exec VM -- COMMAND [ARG]...", Short: "Run a command in a VM on this terminal, such as a shell",
 		Long: "Run a command in a VM on this terminal, such as a shell. It ends when you hang up; what should outlive that is a cloudlet.\n" +
+			"Without a terminal, signals are passed on to it, and a second interrupt hangs up.\n" +
 			"The exit code is the command's own; 128 + N after signal N, 126 and 127 for commands that cannot be executed or do not exist.",
 		Example: "  cloudflash vm exec web -- bash\n  tar c src | cloudflash vm exec web -- tar x",
 		Args:    atLeast(2, "a VM and a command"), ValidArgsFunction: a.completeVMs}
@@ -101,6 +102,10 @@ func (a *app) exec(ctx context.Context, vm string, start execStart, in *os.File)
 		return err
 	}
 	defer func() { _ = conn.CloseNow() }()
+	interrupted := ctx
+	if !start.Terminal { // there the keys are the command's own signals
+		ctx = context.WithoutCancel(ctx)
+	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	if err := conn.Write(ctx, websocket.MessageText, text); err != nil {
@@ -113,6 +118,9 @@ func (a *app) exec(ctx context.Context, vm string, start execStart, in *os.File)
 		}
 		defer func() { _ = term.Restore(int(in.Fd()), old) }()
 		go passSizes(ctx, conn, in)
+	} else {
+		stop := passSignals(ctx, conn, cancel)
+		defer stop()
 	}
 	taken := make(chan struct{}, 1)
 	go sendInput(ctx, conn, a.In, taken) // may be stuck in a read for ever: it ends with the process
@@ -121,6 +129,8 @@ func (a *app) exec(ctx context.Context, vm string, start execStart, in *os.File)
 	switch {
 	case errors.As(err, &unwritten):
 		return unwritten.error
+	case err != nil && interrupted.Err() != nil:
+		return &exit{130, ""}
 	case err != nil:
 		return client.unreachable(ctx, err)
 	case news.Problem != nil:
@@ -204,6 +214,30 @@ func passSizes(ctx context.Context, conn *websocket.Conn, in *os.File) {
 			}
 		}
 	}
+}
+
+// passSignals passes signals on to the command. An interrupt that follows another hangs up.
+func passSignals(ctx context.Context, conn *websocket.Conn, hangUp func()) (stop func()) {
+	got := make(chan os.Signal, 8)
+	signal.Notify(got, unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGTERM, unix.SIGUSR1, unix.SIGUSR2)
+	go func() {
+		for interrupts := 0; ; {
+			select {
+			case <-ctx.Done():
+				return
+			case sig := <-got:
+				if sig == unix.SIGINT {
+					interrupts++
+				}
+				if interrupts > 1 {
+					hangUp()
+					return
+				}
+				_ = sendJSON(ctx, conn, map[string]string{"signal": unix.SignalName(sig.(unix.Signal))})
+			}
+		}
+	}()
+	return func() { signal.Stop(got) }
 }
 
 func sendJSON(ctx context.Context, conn *websocket.Conn, v any) error {
