@@ -45,6 +45,8 @@ func TestSystemOutcomesAreCounted(t *testing.T) {
 	l.state(last.ID, CloudletRunning)
 	l.delete(v.ID)
 
+	// It is counted right after the operation is seen to have ended.
+	l.until(func() bool { return l.Snapshot().Outcomes.Events["vm.deleted"] == 1 }, "the deletion is counted")
 	o := l.Snapshot().Outcomes
 	for _, e := range outcomes.Endings {
 		want := int64(1)
@@ -65,7 +67,7 @@ func TestSystemOutcomesAreCounted(t *testing.T) {
 	if started != 8 { // all but the one without a command and two of the queue
 		t.Errorf("%d have waited, want 8", started)
 	}
-	if o.Events["cloudlet.finished"] != 10 || o.Events["vm.deleted"] != 1 {
+	if o.Events["cloudlet.finished"] != 10 {
 		t.Errorf("events %v", o.Events)
 	}
 }

@@ -59,9 +59,16 @@ func (vm *testVM) serve(ctx context.Context, s *served, log *os.File) (failed, g
 
 	select {
 	case failed = <-host:
+		if gone != nil {
+			failed = errors.Join(errors.New("the agent in the VM did not end when it was told to"), failed)
+		}
 	default: // it was not the one that said "end"
 		cancel()
-		failed = errors.Join(errors.New("the agent in the VM ended while it was used"), <-host)
+		what := "the agent in the VM ended while it was used"
+		if gone != nil {
+			what = "the program on this host did not end"
+		}
+		failed = errors.Join(errors.New(what), <-host)
 	}
 	if failed == nil && gone == nil && status != 0 {
 		failed = fmt.Errorf("the agent in the VM did not end well: exit status %d", status)
