@@ -4,6 +4,8 @@ import (
 	"syscall"
 	"unsafe"
 
+	"cloudflash/agent/guest/wire"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -73,6 +75,10 @@ var (
 	noDefence = [...]byte{'0'}
 )
 
+// openFiles is how many descriptors a program may have: as many as select(2) can deal with,
+// and more when it asks for them.
+var openFiles = unix.Rlimit{Cur: 1024, Max: wire.MaxOpenFiles}
+
 // fork makes the process inside its cgroup and returns when it has executed its
 // program or failed to. In the child it does not return.
 //
@@ -132,6 +138,10 @@ func (c *child) become(caps *[2]uint32, data *[6]uint32) {
 		goto fail
 	}
 	if _, _, errno = syscall.RawSyscall(unix.SYS_CLOSE_RANGE, 3, ^uintptr(0)>>32, unix.CLOSE_RANGE_CLOEXEC); errno != 0 {
+		goto fail
+	}
+	// Go raises the soft limit of its own process at its start.
+	if _, _, errno = syscall.RawSyscall6(unix.SYS_PRLIMIT64, 0, unix.RLIMIT_NOFILE, uintptr(unsafe.Pointer(&openFiles)), 0, 0, 0); errno != 0 {
 		goto fail
 	}
 

@@ -82,7 +82,7 @@ func TestSystemExecSignals(t *testing.T) {
 	}{
 		"caught":        {"trap 'echo got; exit 3' INT; echo up; while :; do sleep 0.1; done", "got\n", unix.SIGINT, 3},
 		"not caught":    {"echo up; exec sleep 1000", "", unix.SIGTERM, 143},
-		"under a shell": {"trap : USR1; echo up; sh -c 'trap \"echo inner; exit\" USR1; while :; do sleep 0.1; done'; echo outer; exit 4", "inner\nouter\n", unix.SIGUSR1, 4},
+		"under a shell": {"trap : USR1; sh -c 'trap \"echo inner; exit\" USR1; echo up; while :; do sleep 0.1; done'; echo outer; exit 4", "inner\nouter\n", unix.SIGUSR1, 4},
 		"an interrupt":  {"echo up; exec sleep 1000", "", unix.SIGINT, 130},
 	} {
 		cmd, out := start(c.script)

@@ -25,6 +25,9 @@ const MaxMessage = 160 << 10
 // MaxList is how many processes an answer to List holds, when there are more.
 const MaxList = 500
 
+// MaxOpenFiles is how many descriptors a process of a VM may ask for.
+const MaxOpenFiles = 512 << 10
+
 // File descriptors that the init is born with.
 const (
 	ListenerFD = 3 // listening socket
