@@ -233,7 +233,7 @@ func (g *Guest) setup(ctx context.Context, m *mounts) error {
 // limits are the resource limits that every process of a VM inherits, whatever the agent
 // itself was started with. What has none here is the slice's to limit.
 var limits = [...]unix.Rlimit{
-	unix.RLIMIT_CORE:   {Cur: 1, Max: 1}, // 1: no core dump, not even to a pipe of the host (do_coredump in fs/coredump.c)
+	unix.RLIMIT_CORE:   {Cur: 1, Max: 1},                    // 1: no core dump, not even to a pipe of the host (do_coredump in fs/coredump.c)
 	unix.RLIMIT_NOFILE: {Cur: 1024, Max: wire.MaxOpenFiles}, // see openFiles of the init
 	unix.RLIMIT_STACK:  {Cur: 8 << 20, Max: unix.RLIM_INFINITY},
 	// No priority over the host.
