@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"runtime/debug"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"cloudflash/agent/advice"
@@ -79,7 +80,8 @@ type Agent struct {
 type heldVM struct {
 	*vm.VM
 
-	thrash thrash.Watch // the sampler's alone
+	thrash   thrash.Watch // the sampler's alone
+	bounding atomic.Bool  // somebody is at work on its outputs
 
 	// Agent.held guards these.
 	usage Usage

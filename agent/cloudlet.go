@@ -281,6 +281,9 @@ func (a *Agent) OpenOutput(ref, stream string) (*output.Reader, error) {
 
 	r, err := a.outputs(c.VM).Open(c.ID, stream)
 	switch {
+	case errors.Is(err, output.ErrLeased):
+		return nil, fault.Refuse(fault.ErrNotYet, "output_leased", "try again; the kernel takes a lease back within a minute",
+			"%s of cloudlet %s cannot be opened now: %v", stream, c.Name, err)
 	case !errors.Is(err, os.ErrNotExist):
 		return r, err
 	case c.State == CloudletStarting:

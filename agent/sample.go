@@ -7,6 +7,7 @@ import (
 
 	"cloudflash/agent/advice"
 	"cloudflash/agent/meter"
+	"cloudflash/agent/output"
 	"cloudflash/agent/state"
 	"cloudflash/cgroup"
 )
@@ -165,18 +166,31 @@ func (a *Agent) rebuild() *Snapshot {
 }
 
 // boundOutputs gives back the disk space of all but the newest part of outputs
-// that outgrow their share.
+// that outgrow their share. A VM can hold up who works on its files: the others do not wait.
 func (a *Agent) boundOutputs() {
+	live := map[string][]string{}
 	for c := range a.state.View().Live() {
 		if c.Holds() {
-			a.boundOutput(c.VM, c.ID)
+			live[c.VM] = append(live[c.VM], c.ID)
 		}
+	}
+	for _, v := range a.heldVMs() {
+		if len(live[v.ID]) == 0 || v.bounding.Swap(true) {
+			continue
+		}
+		a.spawn(func(context.Context) {
+			defer v.bounding.Store(false)
+			for _, id := range live[v.ID] {
+				a.boundOutput(v.ID, id)
+			}
+		})
 	}
 }
 
 // boundOutput is boundOutputs for one cloudlet.
 func (a *Agent) boundOutput(vmID, cloudletID string) {
-	if err := a.outputs(vmID).Bound(cloudletID, a.cfg.OutputKeep); err != nil {
+	err := a.outputs(vmID).Bound(cloudletID, a.cfg.OutputKeep)
+	if err != nil && !errors.Is(err, output.ErrLeased) { // else it is tried again
 		a.log.Warn("bound output", "cloudlet", cloudletID, "err", err)
 	}
 }

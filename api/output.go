@@ -44,7 +44,7 @@ func (s *server) readOutput(ctx context.Context, in *outputInput) (*huma.StreamR
 	}
 	seek := func() error { return r.SeekTo(in.Offset) }
 	if in.Tail >= 0 {
-		seek = func() error { return r.SeekTail(in.Tail) }
+		seek = func() error { return r.SeekTail(ctx, in.Tail) }
 	}
 	if err := seek(); err != nil {
 		return nil, errors.Join(err, r.Close())

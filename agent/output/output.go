@@ -46,15 +46,29 @@ func (d Dir) Create(cloudlet, stream string, owner int) (*os.File, error) {
 // Open opens the file of a stream for reading. An error that is os.ErrNotExist
 // means that the cloudlet has never been started in this VM.
 func (d Dir) Open(cloudlet, stream string) (*Reader, error) {
-	f, err := os.Open(d.path(cloudlet, stream))
+	path := d.path(cloudlet, stream)
+	fd, err := openNow(path, unix.O_RDONLY)
 	if err != nil {
-		return nil, err
+		return nil, &os.PathError{Op: "open", Path: path, Err: err}
 	}
-	return NewReader(f), nil
+	return NewReader(os.NewFile(uintptr(fd), path)), nil
+}
+
+// ErrLeased means that a process of the VM has a lease on its output (fcntl(2)): who opens
+// the file would have to wait until it lets go, or the kernel makes it.
+var ErrLeased = errors.New("a process of the VM has a lease on the file")
+
+// openNow opens a file that the VM's root owns, and does not wait for anybody in the VM.
+func openNow(path string, flags int) (int, error) {
+	fd, err := unix.Open(path, flags|unix.O_NOFOLLOW|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
+	if errors.Is(err, unix.EWOULDBLOCK) {
+		return -1, ErrLeased
+	}
+	return fd, err
 }
 
 // Bound gives back the disk space of all but the newest keep bytes of each
-// stream of a cloudlet, once it takes more than twice that.
+// stream of a cloudlet, once it takes more than twice that. ErrLeased is to be tried again.
 func (d Dir) Bound(cloudlet string, keep int64) error {
 	var errs []error
 	for _, stream := range Streams {
@@ -69,7 +83,7 @@ func (d Dir) Bound(cloudlet string, keep int64) error {
 // punch makes a hole of all but the last keep bytes of a file that occupies
 // more than twice that.
 func punch(path string, keep int64) error {
-	fd, err := unix.Open(path, unix.O_WRONLY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	fd, err := openNow(path, unix.O_WRONLY)
 	if err != nil {
 		return err
 	}

@@ -1,12 +1,17 @@
 package output
 
 import (
+	"context"
 	"errors"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // written is a directory in which a cloudlet called c has said something.
@@ -81,9 +86,9 @@ func TestSeek(t *testing.T) {
 		{"all", func() error { return r.SeekTo(-1) }, text},
 		{"an offset", func() error { return r.SeekTo(4) }, "two\nthree"},
 		{"behind the end", func() error { return r.SeekTo(100) }, ""},
-		{"no line", func() error { return r.SeekTail(0) }, ""},
-		{"the last line", func() error { _ = r.SeekTo(0); return r.SeekTail(1) }, "three"},
-		{"more lines than there are", func() error { _ = r.SeekTo(0); return r.SeekTail(9) }, text},
+		{"no line", func() error { return r.SeekTail(t.Context(), 0) }, ""},
+		{"the last line", func() error { _ = r.SeekTo(0); return r.SeekTail(t.Context(), 1) }, "three"},
+		{"more lines than there are", func() error { _ = r.SeekTo(0); return r.SeekTail(t.Context(), 9) }, text},
 	} {
 		var said strings.Builder
 		if err := errors.Join(c.seek(), r.CopyTo(t.Context(), &said)); err != nil || said.String() != c.want {
@@ -107,5 +112,99 @@ func TestLinksAreNotFollowed(t *testing.T) {
 	}
 	if err := d.Bound("c", 1); !errors.Is(err, syscall.ELOOP) {
 		t.Errorf("bound: %v", err)
+	}
+}
+
+// A process of the VM makes its output endless, by saying that it is long.
+func TestEndlessOutputEnds(t *testing.T) {
+	for name, long := range map[string]int64{"a hole": 1 << 43, "a longer one": 1 << 62, "the longest": 1<<63 - 1, "a short one": 3 << 20} {
+		t.Run(name, func(t *testing.T) {
+			d := written(t, "one\ntwo\n")
+			path := d.path("c", "stdout")
+			if err := os.Truncate(path, long); errors.Is(err, syscall.EFBIG) {
+				t.Skip("the file system has no files of that length")
+			} else if err != nil {
+				t.Fatal(err)
+			}
+			r, err := d.Open("c", "stdout")
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer r.Close()
+			var said strings.Builder
+			if err := errors.Join(r.SeekTo(0), r.CopyTo(t.Context(), &said)); err != nil {
+				t.Fatal(err)
+			}
+			if text := strings.TrimRight(said.String(), "\x00"); text != "one\ntwo\n" || said.Len() > 1<<20 {
+				t.Errorf("%d bytes: %.50q", said.Len(), text)
+			}
+			if err := r.SeekTail(t.Context(), 3); err != nil || long > tailMost && r.Offset() != long {
+				t.Errorf("the tail is at %d, %v", r.Offset(), err)
+			}
+
+			// What is written then follows.
+			f, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer f.Close()
+			if _, err := f.WriteString("three\n"); err != nil {
+				t.Skip("nothing can be written behind it: ", err)
+			}
+			said.Reset()
+			if err := errors.Join(r.SeekTo(long), r.CopyTo(t.Context(), &said)); err != nil || said.String() != "three\n" {
+				t.Errorf("%.50q, %v", said.String(), err)
+			}
+		})
+	}
+}
+
+func TestSeekTailEndsWithItsRequest(t *testing.T) {
+	d := written(t, strings.Repeat("x", 1<<20))
+	r, err := d.Open("c", "stdout")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := r.SeekTail(ctx, 1); !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+}
+
+// A lease on the file makes nobody wait.
+func TestLeasedOutput(t *testing.T) {
+	d := written(t, strings.Repeat("x", 4<<20))
+	f, err := os.OpenFile(d.path("c", "stdout"), os.O_WRONLY|os.O_APPEND, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	lease := func() {
+		t.Helper()
+		if _, err := unix.FcntlInt(f.Fd(), unix.F_SETLEASE, unix.F_WRLCK); err != nil {
+			t.Skip("no leases here: ", err)
+		}
+	}
+	signal.Ignore(syscall.SIGIO)
+	defer signal.Reset(syscall.SIGIO)
+
+	lease()
+	began := time.Now()
+	if _, err := d.Open("c", "stdout"); !errors.Is(err, ErrLeased) {
+		t.Errorf("open: %v", err)
+	}
+	if err := d.Bound("c", 1<<20); !errors.Is(err, ErrLeased) {
+		t.Errorf("bound: %v", err)
+	}
+	if took := time.Since(began); took > 20*time.Second { // the kernel takes a lease back after 45
+		t.Errorf("it took %v", took)
+	}
+	if _, err := unix.FcntlInt(f.Fd(), unix.F_SETLEASE, unix.F_UNLCK); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.Bound("c", 1<<20); err != nil {
+		t.Errorf("without the lease: %v", err)
 	}
 }

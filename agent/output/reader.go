@@ -37,19 +37,28 @@ func (r *Reader) SeekTo(offset int64) error {
 }
 
 // SeekTail goes to where the last n lines begin, no further back than there is
-// anything. A last line without newline counts.
-func (r *Reader) SeekTail(n int) error {
-	at, err := r.tail(n)
+// anything, nor than tailMost. A last line without newline counts.
+func (r *Reader) SeekTail(ctx context.Context, n int) error {
+	at, err := r.tail(ctx, n)
 	r.at = at
 	return err
 }
 
+// tailMost is how far back SeekTail looks. The VM decides how long the file is said to be, and
+// more than this is no end of anything.
+const tailMost = 256 << 20
+
 // skipHole moves on over what has been punched out. The kernel keeps holes in
 // whole blocks and zeroes the rest of a block: zeros behind a hole go too.
 func (r *Reader) skipHole() error {
+	st, err := r.f.Stat()
+	if err != nil {
+		return err
+	}
 	at, err := unix.Seek(int(r.f.Fd()), r.at, unix.SEEK_DATA)
 	switch {
-	case errors.Is(err, unix.ENXIO): // nothing but hole from here on, or the end
+	case errors.Is(err, unix.ENXIO): // nothing but hole up to what was the end, if that is behind us
+		r.at = max(r.at, st.Size())
 		return nil
 	case errors.Is(err, unix.EINVAL): // a file system without holes
 		return nil
@@ -92,11 +101,12 @@ func (r *Reader) CopyTo(ctx context.Context, w io.Writer) error {
 }
 
 // tail finds where the last n lines begin.
-func (r *Reader) tail(n int) (int64, error) {
+func (r *Reader) tail(ctx context.Context, n int) (int64, error) {
 	st, err := r.f.Stat()
 	if err != nil {
 		return 0, err
 	}
+	r.at = max(st.Size()-tailMost, 0)
 	if err := r.skipHole(); err != nil {
 		return 0, err
 	}
@@ -107,6 +117,9 @@ func (r *Reader) tail(n int) (int64, error) {
 
 	left := n
 	for at := end; at > first; {
+		if err := ctx.Err(); err != nil {
+			return 0, err
+		}
 		size := min(at-first, chunk)
 		at -= size
 		if _, err := r.f.ReadAt(r.buf[:size], at); err != nil && !errors.Is(err, io.EOF) {
