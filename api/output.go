@@ -23,13 +23,16 @@ type outputInput struct {
 	Follow bool   `query:"follow" doc:"Go on until the cloudlet has ended"`
 }
 
+const outputGap = "X-Output-Gap"
+
 // followEvery is how often a followed output is looked at; growth of a file
 // tells nobody.
 const followEvery = 100 * time.Millisecond
 
 // getOutput sends what a cloudlet wrote, byte for byte. Of a long output the
 // oldest part is a hole in the file and is left out; X-Output-Offset says where
-// the answer begins.
+// the answer begins, and the trailer X-Output-Gap how many bytes were left out since, where
+// the client was too slow.
 func (s *server) readOutput(ctx context.Context, in *outputInput) (*huma.StreamResponse, error) {
 	if in.Tail >= 0 && in.Offset >= 0 {
 		return nil, refuseFields("invalid", []problem.Field{{Pointer: "?offset", Detail: "and tail exclude each other"}})
@@ -62,6 +65,7 @@ func (s *server) sendOutput(hc huma.Context, id string, r *output.Reader, follow
 	h.Set("Cache-Control", "no-store")
 	h.Set("X-Accel-Buffering", "no")
 	h.Set("X-Output-Offset", strconv.FormatInt(r.Offset(), 10))
+	h.Set("Trailer", outputGap)
 	out := newStreamWriter(w)
 	if out.control.Flush() != nil || isHead(ctx) {
 		return
@@ -72,6 +76,9 @@ func (s *server) sendOutput(hc huma.Context, id string, r *output.Reader, follow
 		err = s.follow(ctx, id, r, out)
 	} else {
 		err = r.CopyTo(ctx, out)
+	}
+	if lost := r.Lost(); lost > 0 {
+		h.Set(outputGap, strconv.FormatInt(lost, 10))
 	}
 	if err != nil && ctx.Err() == nil {
 		s.opts.Log.Debug("send output", "cloudlet", id, "err", err)

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -105,6 +106,31 @@ func TestOutputSkipsWhatWasPunchedOut(t *testing.T) {
 				t.Errorf("%d bytes from %s, want %d from %d: %.40q", w.Body.Len(), w.Header().Get("X-Output-Offset"), len(content)-tt.from, tt.from, w.Body)
 			}
 		})
+	}
+}
+
+// TestOutputTellsWhatItSkipped: who reads more slowly than a cloudlet writes learns how much that cost.
+func TestOutputTellsWhatItSkipped(t *testing.T) {
+	const size = 64 << 20 // more than the sockets take
+	f := newFake(t)
+	f.Says(t, "c0", "stdout", strings.Repeat("abcdefg\n", size/8))
+	srv := httptest.NewServer(New(partsOf(f), options()))
+	defer srv.Close()
+	resp, err := http.Get(srv.URL + base + "/cloudlets/old/output")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if _, err := io.ReadFull(resp.Body, make([]byte, 1000)); err != nil {
+		t.Fatal(err)
+	}
+	punch(t, f.Path("c0", "stdout"), size-(1<<20))
+	n, err := io.Copy(io.Discard, resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if gap, _ := strconv.ParseInt(resp.Trailer.Get("X-Output-Gap"), 10, 64); gap == 0 || gap+n+1000 != size {
+		t.Errorf("%d bytes read, a gap of %q", n+1000, resp.Trailer.Get("X-Output-Gap"))
 	}
 }
 

@@ -16,9 +16,10 @@ const chunk = 64 << 10
 // A Reader reads an output that may still grow, and leaves out what has been
 // punched out of it. It is not for several goroutines at once.
 type Reader struct {
-	f   *os.File
-	at  int64
-	buf [chunk]byte
+	f    *os.File
+	at   int64
+	lost int64
+	buf  [chunk]byte
 }
 
 // NewReader reads a file from its beginning, and closes it in the end.
@@ -29,6 +30,10 @@ func (r *Reader) Close() error { return r.f.Close() }
 
 // Offset is where in the output the next byte is.
 func (r *Reader) Offset() int64 { return r.at }
+
+// Lost is how many bytes CopyTo has left out, because they were punched out before it came to
+// them.
+func (r *Reader) Lost() int64 { return r.lost }
 
 // SeekTo goes to an offset, or to the first byte behind it that is still there.
 func (r *Reader) SeekTo(offset int64) error {
@@ -80,9 +85,11 @@ func (r *Reader) skipHole() error {
 // CopyTo writes everything from here to what is the end of the file now.
 func (r *Reader) CopyTo(ctx context.Context, w io.Writer) error {
 	for ctx.Err() == nil {
+		before := r.at
 		if err := r.skipHole(); err != nil {
 			return err
 		}
+		r.lost += r.at - before
 		n, err := r.f.ReadAt(r.buf[:], r.at)
 		if n > 0 {
 			if _, err := w.Write(r.buf[:n]); err != nil {

@@ -245,11 +245,16 @@ const comeBack = 30 * time.Second
 // back: the agent makes it once. Warn is told of that.
 func (c *client) create(ctx context.Context, path string, body, out any, warn io.Writer) error {
 	key := rand.Text()
-	err := c.call(ctx, http.MethodPost, path, nil, body, out, "Idempotency-Key", key)
+	ask := func() error { return c.call(ctx, http.MethodPost, path, nil, body, out, "Idempotency-Key", key) }
+	err := ask()
 	if !cutOff(err) {
 		return err
 	}
+	return c.again(ctx, warn, ask)
+}
 
+// again asks once more after the agent went away, and goes on until it is back.
+func (c *client) again(ctx context.Context, warn io.Writer, ask func() error) error {
 	fmt.Fprintf(warn, "the agent went away before it answered; asking again for up to %v\n", comeBack)
 	end := time.Now().Add(comeBack)
 	for wait := 100 * time.Millisecond; ; wait = min(2*wait, 2*time.Second) {
@@ -258,11 +263,11 @@ func (c *client) create(ctx context.Context, path string, body, out any, warn io
 			return ctx.Err()
 		case <-time.After(wait):
 		}
-		err = c.call(ctx, http.MethodPost, path, nil, body, out, "Idempotency-Key", key)
+		err := ask()
 		var p *problemError
 		var u *unanswered
-		again := cutOff(err) || errors.As(err, &u) || errors.As(err, &p) && p.Status == http.StatusServiceUnavailable
-		if !again || time.Now().After(end) {
+		unsure := cutOff(err) || errors.As(err, &u) || errors.As(err, &p) && p.Status == http.StatusServiceUnavailable
+		if !unsure || time.Now().After(end) {
 			return err
 		}
 	}

@@ -1,10 +1,12 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"net/url"
 	"os"
 	"os/signal"
@@ -199,8 +201,19 @@ func (a *app) attach(ctx context.Context, id string) error {
 	own, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 	var wg sync.WaitGroup
-	for stream, w := range map[string]io.Writer{"stdout": a.Out, "stderr": a.Err} {
-		wg.Go(func() { _ = a.copyOutput(own, client, id, url.Values{"stream": {stream}, "follow": {"true"}}, w) })
+	pipes := make(chan os.Signal, 1) // a closed pipe is an error of the write then
+	signal.Notify(pipes, syscall.SIGPIPE)
+	defer signal.Stop(pipes)
+	var unseen [2]error
+	unread := make(chan struct{}, 2)
+	for i, w := range []io.Writer{a.Out, a.Err} {
+		q := url.Values{"stream": {[]string{"stdout", "stderr"}[i]}, "follow": {"true"}}
+		wg.Go(func() {
+			unseen[i] = a.copyOutput(own, client, id, q, w)
+			if errors.Is(unseen[i], syscall.EPIPE) {
+				unread <- struct{}{}
+			}
+		})
 	}
 	go a.sayQueued(own, client, id)
 	end := make(chan error, 1)
@@ -215,6 +228,12 @@ func (a *app) attach(ctx context.Context, id string) error {
 		if err != nil {
 			return err
 		}
+	case <-unread:
+		var c agent.Cloudlet
+		if err := client.get(own, "/cloudlets/"+ref(id), nil, &c); err == nil && !c.State.Final() {
+			fmt.Fprintf(a.Err, "nobody reads the output any more; cloudlet %s runs on, see cloudflash cloudlet logs -f %[1]s\n", clean(c.Name))
+		}
+		return &exit{128 + int(syscall.SIGPIPE), ""}
 	case <-ctx.Done():
 		again := make(chan os.Signal, 1) // ahead of the request, which may hang
 		signal.Notify(again, os.Interrupt, syscall.SIGTERM)
@@ -231,7 +250,7 @@ func (a *app) attach(ctx context.Context, id string) error {
 		}
 	}
 	wg.Wait()
-	return a.runCode(last)
+	return cmp.Or(a.runCode(last), unseen[0], unseen[1])
 }
 
 // sayQueued tells why nothing is to be seen when a cloudlet has not started after
@@ -270,25 +289,57 @@ func (a *app) runCode(c agent.Cloudlet) error {
 	return nil
 }
 
+// waitFor waits until a cloudlet has ended, also where the agent is started again meanwhile.
 func (a *app) waitFor(ctx context.Context, client *client, id string) (agent.Cloudlet, error) {
-	var c agent.Cloudlet
 	for {
-		if err := client.get(ctx, "/cloudlets/"+ref(id), url.Values{"wait": {"30s"}}, &c); err != nil || c.State.Final() {
+		var c agent.Cloudlet
+		ask := func() error { return client.get(ctx, "/cloudlets/"+ref(id), url.Values{"wait": {"30s"}}, &c) }
+		err := ask()
+		if cutOff(err) {
+			err = client.again(ctx, io.Discard, ask) // who copies the output says it
+		}
+		if err != nil || c.State.Final() {
 			return c, err
 		}
 	}
 }
 
+// copyOutput copies a stream of a cloudlet to its end. Where the connection is cut, because
+// the agent is started again or was not read from for long, it goes on where it was.
 func (a *app) copyOutput(ctx context.Context, client *client, id string, q url.Values, w io.Writer) error {
-	resp, err := client.open(ctx, "GET", "/cloudlets/"+ref(id)+"/output", q, nil)
-	if err != nil {
+	var resp *http.Response
+	ask := func() (err error) {
+		resp, err = client.open(ctx, "GET", "/cloudlets/"+ref(id)+"/output", q, nil)
 		return err
 	}
-	defer resp.Body.Close()
-	if _, err = io.Copy(w, resp.Body); errors.Is(err, io.ErrUnexpectedEOF) {
-		return errStreamClosed()
+	err := ask()
+	lost := int64(0)
+	for at := int64(-1); err == nil; err = client.again(ctx, io.Discard, ask) {
+		from, _ := strconv.ParseInt(resp.Header.Get("X-Output-Offset"), 10, 64)
+		if at >= 0 || !q.Has("tail") {
+			lost += from - max(at, 0)
+		}
+		n, err := io.Copy(w, resp.Body)
+		_ = resp.Body.Close()
+		skipped, _ := strconv.ParseInt(resp.Trailer.Get("X-Output-Gap"), 10, 64)
+		lost += skipped
+		if !errors.Is(err, io.ErrUnexpectedEOF) && !errors.Is(err, syscall.ECONNRESET) {
+			return cmp.Or(err, gapError(lost, q.Get("stream")))
+		}
+		at = from + skipped + n
+		q = with(q, q.Get("stream"))
+		q.Del("tail")
+		q.Set("offset", strconv.FormatInt(at, 10))
 	}
 	return err
+}
+
+// gapError says what of an output nobody will see, so that it does not pass for whole.
+func gapError(lost int64, stream string) error {
+	if lost <= 0 {
+		return nil
+	}
+	return &exit{ExitFailure, fmt.Sprintf("%s is not whole: %d bytes were not kept, only the newest part of a long output is", stream, lost)}
 }
 
 // errStreamClosed is what a follower learns of an agent that ends.

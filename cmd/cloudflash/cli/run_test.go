@@ -20,6 +20,7 @@ import (
 	"cloudflash/agent"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 )
 
 // TestMain is the program itself when asked to: signals and pipes are a
@@ -247,20 +248,61 @@ func TestLogsFollow(t *testing.T) {
 	}
 }
 
-// TestFollowersLearnThatTheAgentIsGone must not take a cut for the end.
-func TestFollowersLearnThatTheAgentIsGone(t *testing.T) {
-	for args, first := range map[string]string{"cloudlet logs -f etl --stream stdout": "one\n", "events -f": "oom\n"} {
-		t.Run(args, func(t *testing.T) {
-			r := withAll(t)
-			r.agent.Has.Cloudlets[0].State = agent.CloudletRunning
-			r.agent.Says(t, "c0", "stdout", "one\n")
-			w := r.start(t.Context(), nil, strings.Fields(args)...)
-			w.out.await(t, first)
-			r.cut()
-			if got := w.wait(); got.Code != ExitUnreachable || got.Err != "error: the agent has closed the stream\n" {
-				t.Errorf("%+v", got)
-			}
-		})
+// TestFollowersGoOn: whose connection is cut goes on where it was, with every byte once.
+func TestFollowersGoOn(t *testing.T) {
+	r := withAll(t)
+	r.agent.Has.Cloudlets[0].State = agent.CloudletRunning
+	r.agent.Says(t, "c0", "stdout", "one\n")
+	r.agent.Says(t, "c0", "stderr", "oops\n")
+	logs := r.start(t.Context(), nil, "cloudlet", "logs", "-f", "--tail", "1", "etl")
+	waits := r.start(t.Context(), nil, "cloudlet", "wait", "etl")
+	r.awaitRequest("GET /api/v1/cloudlets/etl?wait=30s")
+	for _, line := range []string{"two\n", "three\n"} {
+		logs.out.await(t, "one\n")
+		logs.err.await(t, "oops\n")
+		r.cut()
+		r.agent.Says(t, "c0", "stdout", line)
+		logs.out.await(t, line)
+	}
+	r.agent.Alter("c0", func(c *agent.Cloudlet) { c.State, c.ExitCode = agent.CloudletSucceeded, ptr(0) })
+	if diff := cmp.Diff(result{"one\ntwo\nthree\n", "oops\n", 0}, logs.wait()); diff != "" {
+		t.Errorf("logs (-want +got):\n%s", diff)
+	}
+	if got := waits.wait(); got.Code != 0 || got.Err != "" {
+		t.Errorf("wait: %+v", got)
+	}
+}
+
+// TestOutputThatIsNotWhole must not pass for whole.
+func TestOutputThatIsNotWhole(t *testing.T) {
+	r := withAll(t)
+	r.agent.Says(t, "c0", "stdout", strings.Repeat("x", 8<<20))
+	r.agent.Says(t, "c0", "stderr", "")
+	file, err := os.OpenFile(r.agent.Path("c0", "stdout"), os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	if err := unix.Fallocate(int(file.Fd()), unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, 0, 4<<20); err != nil {
+		t.Fatal(err)
+	}
+	want := "error: stdout is not whole: 4194304 bytes were not kept, only the newest part of a long output is\n"
+	if got := r.run("cloudlet", "logs", "etl"); got.Code != ExitFailure || len(got.Out) != 4<<20 || got.Err != want {
+		t.Errorf("exit code %d, %d bytes, %q", got.Code, len(got.Out), got.Err)
+	}
+	if got := r.run("cloudlet", "logs", "--tail", "1", "etl"); got.Code != 0 || got.Err != "" {
+		t.Errorf("who asks for the tail: exit code %d, %q", got.Code, got.Err)
+	}
+}
+
+// TestEventsEndWithTheAgent must not take a cut for the end.
+func TestEventsEndWithTheAgent(t *testing.T) {
+	r := withAll(t)
+	w := r.start(t.Context(), nil, "events", "-f")
+	w.out.await(t, "oom\n")
+	r.cut()
+	if got := w.wait(); got.Code != ExitUnreachable || got.Err != "error: the agent has closed the stream\n" {
+		t.Errorf("%+v", got)
 	}
 }
 
@@ -371,6 +413,37 @@ func TestBrokenPipeEndsQuietly(t *testing.T) {
 				t.Errorf("ended with %v and said %q", p.ProcessState, errs)
 			}
 		})
+	}
+}
+
+// TestRunIntoAClosedPipe leaves the cloudlet alone, and says so.
+func TestRunIntoAClosedPipe(t *testing.T) {
+	r := newRig(t)
+	r.agent.Says(t, "c7", "stdout", strings.Repeat("a line of output\n", 1<<16))
+	r.agent.Says(t, "c7", "stderr", "")
+	read, write, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, errs := r.program("cloudlet", "run", "--name", "job", "--", "cmd"), newBuffer()
+	p.Stdout, p.Stderr = write, errs
+	if err := p.Start(); err != nil {
+		t.Fatal(err)
+	}
+	_ = write.Close()
+	if _, err := read.Read(make([]byte, 10)); err != nil {
+		t.Error(err)
+	}
+	_ = read.Close()
+	_ = p.Wait()
+	want := "nobody reads the output any more; cloudlet job runs on, see cloudflash cloudlet logs -f job\n"
+	if code := p.ProcessState.ExitCode(); code != 128+int(syscall.SIGPIPE) || errs.String() != want {
+		t.Errorf("exit code %d, said %q", code, errs)
+	}
+	for _, asked := range r.requests() {
+		if strings.HasPrefix(asked.Line, "DELETE") {
+			t.Errorf("it was cancelled: %s", asked.Line)
+		}
 	}
 }
 
