@@ -17,6 +17,8 @@ import (
 	"cloudflash/agent/guest"
 	"cloudflash/cgroup"
 	"cloudflash/cgroup/cgrouptest"
+
+	"golang.org/x/sys/unix"
 )
 
 const uidBase = 0x70000000
@@ -480,6 +482,46 @@ func TestKernelImageIsTheRoot(t *testing.T) {
 	}
 	if _, _, err := v.tryStart("/bin/sh", "-c", "true"); !errors.Is(err, syscall.ENOENT) {
 		t.Errorf("the host's shell in an image: %v", err)
+	}
+}
+
+// What one VM does to its /dev/null is nobody else's matter.
+func TestKernelUsualDevicesAreTheVMsOwn(t *testing.T) {
+	v := newVM(t, nil)
+	host, err := os.Open("/dev/null")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer host.Close()
+	if err := unix.Flock(int(host.Fd()), unix.LOCK_EX); err != nil {
+		t.Fatal(err)
+	}
+	before, err := host.Stat()
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	const script = `flock -n /dev/null echo locked; touch -d 2001-01-01 /dev/null; stat -c '%n %t:%T %u %a' /dev/null /dev/zero /dev/full /dev/random /dev/urandom /dev/tty
+head -c 3 /dev/zero | od -An -tx1; head -c 3 /dev/urandom | wc -c; (echo x >/dev/full) 2>/dev/null || echo full; setpriv --reuid 1000 --clear-groups sh -c 'echo x >/dev/null && echo others too'`
+	out, e := v.run(script)
+	want := `locked
+/dev/null 1:3 0 666
+/dev/zero 1:5 0 666
+/dev/full 1:7 0 666
+/dev/random 1:8 0 666
+/dev/urandom 1:9 0 666
+/dev/tty 5:0 0 666
+ 00 00 00
+3
+full
+others too
+`
+	if out != want {
+		t.Errorf("%+v\n%s", e, out)
+	}
+	after, err := host.Stat()
+	if err != nil || !after.ModTime().Equal(before.ModTime()) {
+		t.Errorf("the host's /dev/null is of %v, was of %v, %v", after.ModTime(), before.ModTime(), err)
 	}
 }
 

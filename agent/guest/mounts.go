@@ -40,11 +40,8 @@ func (m *mounts) open(cfg Config, initPID int) error {
 			return err
 		}
 	}
-	if len(cfg.Devices) > 0 {
-		m.parts |= wire.Devices
-		if err := m.addDevices(cfg.Devices, int(cfg.UIDBase)); err != nil {
-			return err
-		}
+	if err := m.addDevices(cfg.devices(), int(cfg.UIDBase)); err != nil {
+		return err
 	}
 	if cfg.Image == "host" {
 		return nil
@@ -78,8 +75,22 @@ func (m *mounts) addImage(path string, initPID int) error {
 // ErrImage means that an image cannot be mounted.
 var ErrImage = errors.New("the image cannot be used")
 
-// addDevices makes nodes of the VM's own, named 0, 1 and so on, on a file system
-// of their own: the host's would belong to nobody inside.
+// usual are the nodes that programs take for granted.
+var usual = []Device{
+	{"/dev/null", 1, 3},
+	{"/dev/zero", 1, 5},
+	{"/dev/full", 1, 7},
+	{"/dev/random", 1, 8},
+	{"/dev/urandom", 1, 9},
+	{"/dev/tty", 5, 0},
+}
+
+// devices are all nodes of a VM, the usual ones first.
+func (c *Config) devices() []Device { return append(usual[:len(usual):len(usual)], c.Devices...) }
+
+// addDevices makes nodes of the VM's own, named 0, 1 and so on, on a file system of their
+// own: the host's would belong to nobody inside, and what is done to one (locks, times,
+// watches) would be seen by all who have it open.
 func (m *mounts) addDevices(devices []Device, owner int) error {
 	fs, err := unix.Fsopen("tmpfs", unix.FSOPEN_CLOEXEC)
 	if err != nil {
@@ -96,10 +107,18 @@ func (m *mounts) addDevices(devices []Device, owner int) error {
 	m.fds = append(m.fds, fd)
 	for i, d := range devices {
 		name := strconv.Itoa(i)
-		if err := unix.Mknodat(fd, name, unix.S_IFCHR|0o600, int(unix.Mkdev(d.Major, d.Minor))); err != nil {
-			return fmt.Errorf("make node of %s: %w", d.Path, err)
+		mode := uint32(0o600)
+		if i < len(usual) {
+			mode = 0o666
 		}
-		if err := unix.Fchownat(fd, name, owner, owner, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+		err := unix.Mknodat(fd, name, unix.S_IFCHR|mode, int(unix.Mkdev(d.Major, d.Minor)))
+		if err == nil {
+			err = unix.Fchmodat(fd, name, mode, 0) // whatever the umask is
+		}
+		if err == nil {
+			err = unix.Fchownat(fd, name, owner, owner, unix.AT_SYMLINK_NOFOLLOW)
+		}
+		if err != nil {
 			return fmt.Errorf("make node of %s: %w", d.Path, err)
 		}
 	}

@@ -215,7 +215,7 @@ func (g *Guest) setup(ctx context.Context, m *mounts) error {
 	for _, b := range g.cfg.Binaries {
 		binaries = append(binaries, filepath.Base(b))
 	}
-	for _, d := range g.cfg.Devices {
+	for _, d := range g.cfg.devices() {
 		devices = append(devices, d.Path)
 	}
 	_, err = g.request(ctx, wire.Setup, func(w *wire.Writer) {

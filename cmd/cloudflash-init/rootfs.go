@@ -34,15 +34,13 @@ func (b *builder) build(p plan) {
 	} else {
 		b.hostRoot()
 	}
-	nodes := b.openNodes()
-	extra := b.openExtraNodes(p)
+	nodes := b.openNodes(p)
 	b.inside(func() {
 		for _, d := range [...]string{"/proc", "/sys", "/dev", "/tmp", "/run", "/data"} {
 			b.place(d)
 		}
 		b.names(p)
-		b.devices(nodes)
-		b.extraDevices(p, extra)
+		b.devices(p, nodes)
 		b.mount("tmp", "/tmp", "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=1777")
 		b.mount("run", "/run", "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=755")
 		b.dir("/run/lock")
@@ -59,10 +57,8 @@ func (b *builder) build(p plan) {
 		}
 		b.attach(p.data, "/data")
 	})
-	for _, fds := range [...][]int{nodes, extra} {
-		for _, fd := range fds {
-			_ = unix.Close(fd)
-		}
+	for _, fd := range nodes {
+		_ = unix.Close(fd)
 	}
 	b.enter()
 	if !image {
@@ -178,31 +174,9 @@ func (b *builder) try(what func()) {
 	}
 }
 
-var nodeNames = [...]string{"null", "zero", "full", "random", "urandom", "tty"}
-
-// openNodes takes hold of the host's device nodes: a user namespace cannot make
-// any, only show these.
-func (b *builder) openNodes() []int {
-	var fds []int
-	for _, name := range nodeNames {
-		if b.errno != 0 {
-			break
-		}
-		fd, err := unix.OpenTree(unix.AT_FDCWD, "/dev/"+name, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
-		b.do("take /dev/"+name, err)
-		if err == nil {
-			fds = append(fds, fd)
-		}
-	}
-	return fds
-}
-
-// openExtraNodes takes hold of the nodes that the agent has made for this VM,
-// named by their number.
-func (b *builder) openExtraNodes(p plan) []int {
-	if p.nodes < 0 {
-		return nil
-	}
+// openNodes takes hold of the nodes that the agent has made for this VM, named by their
+// number: a user namespace cannot make any, only show these.
+func (b *builder) openNodes(p plan) []int {
 	b.dir(base + "/nodes")
 	b.attach(p.nodes, base+"/nodes")
 	var fds []int
@@ -219,20 +193,13 @@ func (b *builder) openExtraNodes(p plan) []int {
 	return fds
 }
 
-func (b *builder) extraDevices(p plan, fds []int) {
-	for i, fd := range fds {
+// devices makes the smallest /dev that programs are content with, and what the VM has beside.
+func (b *builder) devices(p plan, nodes []int) {
+	b.mount("dev", "/dev", "tmpfs", unix.MS_NOSUID, "mode=755,size=64k")
+	for i, fd := range nodes {
 		b.parents(p.devices[i])
 		b.file(p.devices[i])
 		b.attach(fd, p.devices[i])
-	}
-}
-
-// devices makes the smallest /dev that programs are content with.
-func (b *builder) devices(nodes []int) {
-	b.mount("dev", "/dev", "tmpfs", unix.MS_NOSUID, "mode=755,size=64k")
-	for i, fd := range nodes {
-		b.file("/dev/" + nodeNames[i])
-		b.attach(fd, "/dev/"+nodeNames[i])
 	}
 	b.dir("/dev/shm")
 	b.mount("shm", "/dev/shm", "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=1777")

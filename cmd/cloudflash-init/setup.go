@@ -40,14 +40,11 @@ type plan struct {
 }
 
 func readPlan(r *wire.Reader, fds []int) (p plan, ok bool) {
-	p = plan{nodes: -1, image: -1, upper: -1}
+	p = plan{image: -1, upper: -1}
 	p.hostname = r.String()
 	parts := r.Uint32()
 	p.binaries, p.files, p.devices, p.resolv = r.Strings(), r.Strings(), r.Strings(), r.String()
-	want := 1 + len(p.binaries) + len(p.files)
-	if parts&wire.Devices != 0 {
-		want++
-	}
+	want := 2 + len(p.binaries) + len(p.files)
 	if parts&wire.Image != 0 {
 		want += 2
 	}
@@ -59,10 +56,7 @@ func readPlan(r *wire.Reader, fds []int) (p plan, ok bool) {
 		fds = fds[n:]
 		return taken
 	}
-	p.data, p.binaryFDs, p.fileFDs = next(1)[0], next(len(p.binaries)), next(len(p.files))
-	if parts&wire.Devices != 0 {
-		p.nodes = next(1)[0]
-	}
+	p.data, p.binaryFDs, p.fileFDs, p.nodes = next(1)[0], next(len(p.binaries)), next(len(p.files)), next(1)[0]
 	if parts&wire.Image != 0 {
 		p.image, p.upper = next(1)[0], next(1)[0]
 	}

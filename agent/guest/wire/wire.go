@@ -38,13 +38,10 @@ const (
 // Ready is added to the answer of a Ping when Setup has been done.
 const Ready = 1
 
-// Parts of a Setup that not every VM has. Its descriptors are /data, the
-// binaries, the files, then those of its parts: the file system of the device
-// nodes, the image and what is written to it.
-const (
-	Image   = 1 << iota // two descriptors
-	Devices             // one descriptor
-)
+// Image is the part of a Setup that not every VM has. Its descriptors are /data, the
+// binaries, the files, the file system of the device nodes, and those of the part: the
+// image and what is written to it.
+const Image = 1
 
 // How a Start gives the process its input and output.
 const (
