@@ -154,25 +154,35 @@ func (a *Agent) sendTERM(scope *cgroup.Scope) {
 func (a *Agent) exited(ctx context.Context, v *vm.VM, g *guest.Guest, e guest.Exit) {
 	c := a.state.View().Cloudlet(e.ID)
 	scope := v.Scope(e.ID)
-	if c != nil && c.Graceful() && !scope.Empty() {
-		a.spawn(func(ctx context.Context) {
-			if err := cgroup.IgnoreGone(scope.AwaitEmpty(ctx)); err != nil {
-				a.log.Warn("wait for what a command has left", "cloudlet", e.ID, "err", err)
-			}
-			if ctx.Err() == nil { // else the journal has it for the agent to come
-				e.FinishedAt, e.FinishedBoot = time.Now(), clock.SinceBoot()
-				a.conclude(ctx, v, g, e)
-			}
-		})
+	told := c != nil && c.Graceful() && (e.FinishedBoot == 0 || e.FinishedBoot >= c.StoppingBoot) // before it ended
+	if !told || scope.Empty() {
+		a.conclude(ctx, v, g, e)
 		return
 	}
-	a.conclude(ctx, v, g, e)
+	a.spawn(func(ctx context.Context) {
+		err := cgroup.IgnoreGone(scope.AwaitEmpty(ctx))
+		if ctx.Err() != nil {
+			return // the journal has it for the next agent
+		}
+		if err != nil {
+			a.log.Warn("wait for what a command has left", "cloudlet", e.ID, "err", err)
+		}
+		e.FinishedAt, e.FinishedBoot = time.Now(), clock.SinceBoot()
+		a.conclude(ctx, v, g, e)
+	})
 }
 
-// conclude kills what a command has left, and stores its end.
+// conclude kills what a command has left, and stores its end. What a command of vm exec has
+// left when its caller has hung up has the rest of a grace, see hangUp.
 func (a *Agent) conclude(ctx context.Context, v *vm.VM, g *guest.Guest, e guest.Exit) {
 	c := a.state.View().Cloudlet(e.ID)
 	scope := v.Scope(e.ID)
+	if a.hungUp(e.ID) {
+		a.sessionEnded(e)
+		_ = g.Acknowledge(ctx, e.ID)
+		return
+	}
+
 	left := 0
 	if !scope.Empty() {
 		pids, _ := scope.PIDs() // what cannot be read is killed all the same
@@ -191,7 +201,10 @@ func (a *Agent) conclude(ctx context.Context, v *vm.VM, g *guest.Guest, e guest.
 	}
 
 	use := usageOf(meter.Read(scope))
-	end := cloudlet.End{Code: e.Code, Signal: e.Signal, OOM: use.OOMKills > 0, Left: left}
+	end := cloudlet.End{Code: e.Code, Signal: e.Signal, OOM: use.OOMKills > 0}
+	if c.Stop == "" && !end.OOM { // else they were about to end, or were killed already
+		end.Left = left
+	}
 	at := momentOf(e, c.SubmittedBoot)
 	stored := func() bool { return a.end(e.ID, v, end, use, at, e.StartedAt) }
 	if stored() {

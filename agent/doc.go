@@ -1,6 +1,6 @@
 // Package agent holds the VMs and cloudlets of one host: the nouns the API
-// speaks, the operations on them, and what makes the kernel obey the stored intent: at a
-// start all of it (recover.go), later each change by who has stored it.
+// speaks, the operations on them, and what makes the kernel obey the stored intent:
+// everything at a start (recover.go), later each change, by the code that stored it.
 //
 // Rules that hold everywhere in it: intent is stored before it is acted on;
 // every step can be repeated or undone; nothing a cloudlet controls is followed
@@ -25,16 +25,17 @@
 // as old as the view, and who decides on one does so in a change.
 //
 // What a VM has in the kernel is in agent/vm: the connection to its init, its meter, its
-// limits as last read, its addresses. What changes the VM there is a method of vm.Lease, of
-// which there is one for each VM at a time: create, resize, freeze, delete, recover. The
-// scope of one cloudlet is of who starts or ends that, and needs no lease. The loop of agent/scaling hands a lease on to the goroutine that writes the limits.
+// limits as last read, its addresses. What changes the VM there is a method of vm.Lease,
+// of which there is one for each VM at a time: create, resize, freeze, delete, recover. A
+// cloudlet's scope belongs to whoever starts or ends it, and needs no lease. The loop of
+// agent/scaling hands a lease on to the goroutine that writes the limits.
 //
 // What is only measured, shown or counted is in the fields of Agent under Agent.held:
 // usage as last read, sessions, how long a VM has been idle. None of either is stored; all
 // of it is found again after a start. agent/vm, agent/scaling, agent/pages, agent/advice
 // and agent/tokens keep what is theirs; they ask the agent by what they were given at the
-// start. What a change writes there, it writes in Tx.Then, when it is stored; all but
-// signs of life and what is worked out anew each time.
+// start. A change writes there in Tx.Then, when it is stored, unless it is a sign of life or
+// worked out anew each time.
 //
 // # In which order
 //

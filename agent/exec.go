@@ -46,6 +46,7 @@ type session struct {
 	vm       string
 	starting bool            // its scope has no process yet, or one that the init waits for
 	oom      bool            // killed because the VM thrashed
+	hungUp   bool            // its caller has gone
 	exit     chan guest.Exit // closed without a value when the VM's init is gone
 }
 
@@ -86,7 +87,7 @@ func (a *Agent) Exec(ctx context.Context, ref string, req ExecRequest) (ExecResu
 	for {
 		select {
 		case <-ctx.Done():
-			a.hangUp(scope)
+			a.hangUp(s, scope)
 			return ExecResult{}, ctx.Err()
 		case sig := <-req.Signals:
 			if err := cgroup.IgnoreGone(scope.Signal(sig)); err != nil {
@@ -102,8 +103,12 @@ func (a *Agent) Exec(ctx context.Context, ref string, req ExecRequest) (ExecResu
 	}
 }
 
-// hangUp tells a command that its caller has gone, and waits for a grace.
-func (a *Agent) hangUp(scope *cgroup.Scope) {
+// hangUp tells a command, and all that it has started, that its caller has gone, and waits
+// for a grace.
+func (a *Agent) hangUp(s *session, scope *cgroup.Scope) {
+	a.held.Lock()
+	s.hungUp = true
+	a.held.Unlock()
 	ctx, cancel := context.WithTimeout(context.Background(), a.cfg.Grace)
 	defer cancel()
 	_ = scope.Signal(syscall.SIGHUP) // a shell on a terminal heeds this one only
@@ -208,6 +213,14 @@ func (a *Agent) sessionEnded(e guest.Exit) bool {
 	default: // told before
 	}
 	return true
+}
+
+// hungUp reports whether that is a command of vm exec whose caller has gone.
+func (a *Agent) hungUp(id string) bool {
+	a.held.Lock()
+	defer a.held.Unlock()
+	s := a.sessions[id]
+	return s != nil && s.hungUp
 }
 
 func (a *Agent) sessionThrashed(s *session) bool {

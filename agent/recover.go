@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"os"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -189,7 +190,10 @@ func (a *Agent) recoverVM(ctx context.Context, v *vm.VM) {
 
 // restore realises a VM and settles what became of its cloudlets.
 func (a *Agent) restore(ctx context.Context, l *vm.Lease) error {
-	past := a.journal(l)
+	past, err := a.journal(l)
+	if err != nil {
+		a.log.Warn("read journal", "vm", l.Name, "err", err)
+	}
 	// An init that lives delivers its exits itself; one that is gone has left
 	// them in its journal, and its scopes still hold what was used.
 	if l.InitIsGone(ctx) {
@@ -216,13 +220,17 @@ func (a *Agent) restore(ctx context.Context, l *vm.Lease) error {
 	return nil
 }
 
-// journal is what the init of a VM has recorded, as far as that can be read.
-func (a *Agent) journal(l *vm.Lease) []guest.Exit {
+// journal is what the init of a VM has recorded, less what cannot be understood.
+func (a *Agent) journal(l *vm.Lease) ([]guest.Exit, error) {
 	exits, err := guest.ReadJournal(l.RunDir())
+	var unread *os.PathError
+	if errors.As(err, &unread) {
+		return nil, err
+	}
 	if err != nil {
 		a.log.Warn("read journal", "vm", l.Name, "err", err)
 	}
-	return exits
+	return exits, nil
 }
 
 // settleDead ends the cloudlets of an init that is gone: with their real result
@@ -298,8 +306,12 @@ func (a *Agent) settleLiving(ctx context.Context, l *vm.Lease, g *guest.Guest) e
 	for _, p := range processes {
 		running[p.ID] = p
 	}
+	exits, err := a.journal(l)
+	if err != nil {
+		return err
+	}
 	ended := map[string]bool{}
-	for _, e := range a.journal(l) {
+	for _, e := range exits {
 		ended[e.ID] = true
 	}
 	for _, c := range a.cloudletsOf(l.VM) {
@@ -333,7 +345,8 @@ func (a *Agent) exitFollows(ctx context.Context, l *vm.Lease, id string) bool {
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
 	for {
-		if slices.ContainsFunc(a.journal(l), func(e guest.Exit) bool { return e.ID == id }) {
+		exits, _ := guest.ReadJournal(l.RunDir()) // settleLiving has told what is wrong with it
+		if slices.ContainsFunc(exits, func(e guest.Exit) bool { return e.ID == id }) {
 			return true
 		}
 		select {

@@ -39,27 +39,26 @@ func bodyOf(ctx context.Context) []byte {
 	return b
 }
 
-// whole lifts the server's ReadTimeout from a request that has no body and is whole, as
-// takeBody does from one whose body it has read: left in place it would cancel the request's
-// context while the agent works (net/http's background read fails). What is answered without reading a body that was announced is the last on its connection: net/http
-// would wait for the rest, in most cases before it sends the answer.
+// whole closes the connection of a request that was answered before its body was read: net/http
+// would wait for the rest of it, in most cases before it sends the answer. What arrives
+// within a moment is read all the same, or the kernel would reset the connection, and the
+// client might not see the answer.
 func whole(c *gin.Context) {
-	control := http.NewResponseController(c.Writer) // not every writer has deadlines
 	if c.Request.ContentLength == 0 {
-		_ = control.SetReadDeadline(time.Time{})
 		c.Next()
 		return
 	}
 	c.Header("Connection", "close")
 	c.Next()
-	if !isWhole(c) {
-		_ = control.SetReadDeadline(time.Now())
+	if !c.GetBool(wholeKey) {
+		_ = http.NewResponseController(c.Writer).SetReadDeadline(time.Now().Add(drainTime))
 	}
 }
 
-const wholeKey = "whole"
+const drainTime = time.Second
 
-func isWhole(c *gin.Context) bool { return c.GetBool(wholeKey) }
+// wholeKey marks a request whose body was read to its end.
+const wholeKey = "whole"
 
 // takeBody reads the request's JSON body into its context.
 func takeBody(hc huma.Context, next func(huma.Context)) {
@@ -71,7 +70,6 @@ func takeBody(hc huma.Context, next func(huma.Context)) {
 	}
 	c.Set(wholeKey, true)
 	c.Writer.Header().Del("Connection")
-	_ = http.NewResponseController(c.Writer).SetReadDeadline(time.Time{})
 	c.Request = c.Request.WithContext(context.WithValue(c.Request.Context(), bodyKey{}, body))
 	next(hc)
 }
@@ -127,7 +125,7 @@ func isText(body []byte) error {
 	for i := 0; i < len(body); {
 		r, n := utf8.DecodeRune(body[i:])
 		if r == utf8.RuneError && n <= 1 {
-			return badJSON("body is not UTF-8 at byte %d", i)
+			return badJSON("body is not UTF-8 at byte %d", i+1)
 		}
 		if r != '\\' {
 			i += n
@@ -138,12 +136,14 @@ func isText(body []byte) error {
 			second = escaped(body[i+6:])
 		}
 		switch {
-		case !utf16.IsSurrogate(first):
+		case !utf16.IsSurrogate(first) && i+1 < len(body) && body[i+1] == '\\':
 			i += 2
+		case !utf16.IsSurrogate(first):
+			i++
 		case utf16.DecodeRune(first, second) != utf8.RuneError:
 			i += 12
 		default:
-			return badJSON("body has half of a surrogate pair, %.6s, at byte %d", body[i:], i)
+			return badJSON("body has half of a surrogate pair, %.6s, at byte %d", body[i:], i+1)
 		}
 	}
 	return nil

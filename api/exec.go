@@ -42,7 +42,7 @@ type execControl struct {
 	Signal   string              `json:"signal"` // one of execSignals
 }
 
-// execSignals are those that a client may have passed on: what it may get itself.
+// execSignals are those that a client may pass on: what its terminal or its user sends it.
 var execSignals = map[string]syscall.Signal{
 	"SIGHUP":  syscall.SIGHUP,
 	"SIGINT":  syscall.SIGINT,
@@ -152,7 +152,7 @@ func newExecClient(ctx context.Context, conn *websocket.Conn, start execStart) *
 		conn:    conn,
 		pieces:  make(chan []byte, 1),
 		sizes:   make(chan agent.TerminalSize, 1),
-		signals: make(chan syscall.Signal),
+		signals: make(chan syscall.Signal, 8),
 	}
 	c.stdin, c.typed = io.Pipe()
 	if start.Rows > 0 && start.Cols > 0 {
@@ -216,7 +216,7 @@ func (c *execClient) obey(b []byte) error {
 		}
 		select {
 		case c.signals <- sig:
-		case <-c.ctx.Done():
+		default: // it has not taken the last ones yet
 		}
 	}
 	if control.EndInput {

@@ -251,6 +251,32 @@ func TestUnfinishedRequestsAreCut(t *testing.T) {
 	asked.Wait()
 }
 
+// TestBodiesThatNobodyWantsAreTaken: the answer comes, and no reset, where the body follows its headers.
+func TestBodiesThatNobodyWantsAreTaken(t *testing.T) {
+	srv := httptest.NewServer(New(partsOf(newFake(t)), options()))
+	defer srv.Close()
+	for _, line := range []string{"POST /nowhere", "GET /api/v1/vms", "POST /api/v1/vms/web/actions/freeze", "PUT /api/v1/vms"} {
+		c, err := net.Dial("tcp", srv.Listener.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		_ = c.SetDeadline(time.Now().Add(patience))
+		body := strings.Repeat("x", 100<<10)
+		head := fmt.Sprintf("%s HTTP/1.1\r\nHost: x\r\nContent-Type: text/plain\r\nContent-Length: %d\r\n\r\n", line, len(body))
+		if _, err := io.WriteString(c, head); err != nil {
+			t.Error(err)
+		}
+		time.Sleep(20 * time.Millisecond) // as a client that writes the two apart
+		if _, err := io.WriteString(c, body); err != nil {
+			t.Errorf("%s: %v", line, err)
+		}
+		if answer, err := io.ReadAll(c); err != nil || !strings.HasPrefix(string(answer), "HTTP/1.1 ") {
+			t.Errorf("%s: %.100q, %v", line, answer, err)
+		}
+	}
+}
+
 func TestSwitchedOffPartsAre404(t *testing.T) {
 	opts := options()
 	opts.Stream, opts.SSE, opts.Metrics, opts.Web = nil, nil, nil, nil

@@ -45,7 +45,7 @@ func (g group) Kill(ctx context.Context) error {
 	return g.await(ctx, func(e events) bool { return !e.populated })
 }
 
-// Empty reports whether the cgroup has no process, nor has one below; one that is gone has none.
+// Empty reports whether neither the cgroup nor any below has a process; a removed one is empty.
 func (g group) Empty() bool {
 	b, err := readFile(g.path, "cgroup.events")
 	if err != nil {
@@ -55,9 +55,17 @@ func (g group) Empty() bool {
 	return err == nil && !e.populated
 }
 
-// AwaitEmpty returns once the cgroup and those below have no process.
+// AwaitEmpty returns once the cgroup is empty. Many may wait, for long: it looks from time to
+// time, and keeps no thread.
 func (g group) AwaitEmpty(ctx context.Context) error {
-	return g.await(ctx, func(e events) bool { return !e.populated })
+	for wait := time.Millisecond; !g.Empty(); wait = min(2*wait, 200*time.Millisecond) {
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("wait until %s is empty: %w", g.path, ctx.Err())
+		case <-time.After(wait):
+		}
+	}
+	return nil
 }
 
 // events is what cgroup.events says.

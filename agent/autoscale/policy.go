@@ -150,12 +150,17 @@ func (rule Rule) validate(r Resource) error {
 }
 
 // whole is the least amount that is not below v and that the kernel can be told: all
-// but cores are counted in ones, and 0 would be no limit at all.
+// but cores are counted in ones, and 0 would be no limit at all. io.max refuses 1
+// (tg_set_limit in block/blk-throttle.c).
 func (rule Rule) whole(r Resource, v float64) float64 {
 	if r == CPU {
 		return v
 	}
-	return max(min(math.Ceil(v-1e-6), math.Floor(rule.Max)), 1)
+	least := 1.0
+	if r >= ReadBPS {
+		least = 2
+	}
+	return max(min(math.Ceil(v-1e-6), math.Floor(rule.Max)), least)
 }
 
 // clamp holds a size within the bounds.

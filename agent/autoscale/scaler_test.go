@@ -430,10 +430,10 @@ func TestDryRunDoesNotRepeatItself(t *testing.T) {
 	}
 }
 
-// The kernel counts operations and bytes in ones: a limit of a fraction would be read
-// back as another, and one below 1 as none.
+// The kernel counts operations and bytes in ones, and io.max refuses 1: a limit of a fraction
+// would be read back as another.
 func TestLimitsAreWholeNumbers(t *testing.T) {
-	for _, spec := range []float64{1, 2, 3, 7, 10, 1000} {
+	for _, spec := range []float64{2, 3, 7, 10, 1000} {
 		v := newVM(t, autoscale.Limits{autoscale.ReadIOPS: spec}, func(p *autoscale.Policy) { p.PerMinute, p.PerHour = 600, 3600 })
 		ops := func(n float64) {
 			v.sample.At = v.sample.At.Add(time.Second)
@@ -444,14 +444,14 @@ func TestLimitsAreWholeNumbers(t *testing.T) {
 					t.Errorf("spec %v: %v", spec, d.String())
 				}
 			}
-			if n := v.limits[autoscale.ReadIOPS]; n < 1 || n != math.Trunc(n) {
+			if n := v.limits[autoscale.ReadIOPS]; n < 2 || n != math.Trunc(n) {
 				t.Fatalf("spec %v: limit %v", spec, n)
 			}
 		}
 		for range 1200 {
 			ops(0)
 		}
-		if v.limits[autoscale.ReadIOPS] > max(spec/4+1, 1) {
+		if v.limits[autoscale.ReadIOPS] > max(spec/4+1, 2) {
 			t.Errorf("spec %v: limit %v after 20 idle minutes", spec, v.limits[autoscale.ReadIOPS])
 		}
 		for range 60 {

@@ -60,7 +60,7 @@ func unpackFile(ctx context.Context, archive, dir string, limit int64) error {
 			return err
 		}
 	}
-	u := &unpacker{root: root, left: limit}
+	u := &unpacker{ctx: ctx, root: root, left: limit}
 	if err := u.all(tar.NewReader(&atMost{stream, most(limit)})); err != nil {
 		return err
 	}
@@ -69,7 +69,7 @@ func unpackFile(ctx context.Context, archive, dir string, limit int64) error {
 
 // most is how long the archive of so many bytes may be, padding and long names included:
 // what is left out has to be read all the same.
-func most(limit int64) int64 { return 3*min(limit, math.MaxInt64/4) + 1<<20 }
+func most(limit int64) int64 { return 5*min(limit, math.MaxInt64/8) + 1<<20 }
 
 // until reads until ctx is done.
 type until struct {
@@ -102,6 +102,7 @@ func (a *atMost) Read(b []byte) (int, error) {
 // unpacker writes the entries of one archive. Modes of directories are set last:
 // one may forbid writing into it.
 type unpacker struct {
+	ctx  context.Context // of the one call that it is for
 	root *os.Root
 	left int64 // bytes that may still be written
 	dirs map[string]*tar.Header
@@ -150,7 +151,7 @@ func (u *unpacker) entry(name string, h *tar.Header, r io.Reader) error {
 	case tar.TypeDir:
 		u.dirs[name] = h
 		return u.root.MkdirAll(name, 0o755)
-	case tar.TypeReg:
+	case tar.TypeReg, tar.TypeCont, tar.TypeGNUSparse:
 		err = u.file(name, h, r)
 	case tar.TypeSymlink:
 		err = u.root.Symlink(h.Linkname, name)
@@ -189,7 +190,7 @@ func (u *unpacker) file(name string, h *tar.Header, r io.Reader) error {
 	if err != nil {
 		return err
 	}
-	_, err = io.Copy(f, r)
+	_, err = io.Copy(f, &until{u.ctx, r}) // holes are in no stream
 	return errors.Join(err, f.Close())
 }
 
@@ -202,7 +203,7 @@ func (u *unpacker) own(name string, h *tar.Header) error {
 		return err
 	}
 	if h.Typeflag == tar.TypeSymlink {
-		return nil // its time stays that of its making: os.Root sets no link's
+		return nil // os.Root cannot set the time of a link
 	}
 	if err := u.root.Chmod(name, h.FileInfo().Mode()&(fs.ModePerm|fs.ModeSetuid|fs.ModeSetgid|fs.ModeSticky)); err != nil {
 		return err

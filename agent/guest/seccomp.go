@@ -50,7 +50,9 @@ func filtered() map[string][]bpf.Instruction {
 			when(loadArg1, unix.SOL_TCP, oneOf(loadArg2, noOption, allow, tcpAOAddKey)...),
 			allow,
 		),
-		// Huge pages are the host's, set apart for somebody, and no cgroup's memory.
+		// What is submitted to it is charged to nobody, and there is a number for the whole host.
+		"io_setup": {enosys},
+		// Huge pages are reserved by the host and charged to no cgroup.
 		"mmap":         anyBit(loadArg3, unix.MAP_HUGETLB, enomem),
 		"memfd_create": anyBit(loadArg1, unix.MFD_HUGETLB, enomem),
 		// PER_LINUX, PER_LINUX32, both with UNAME26, and the question what it is.
@@ -101,7 +103,7 @@ func is(value uint32, then ...bpf.Instruction) []bpf.Instruction {
 	return append([]bpf.Instruction{bpf.JumpIf{Cond: bpf.JumpEqual, Val: value, SkipFalse: uint8(len(then))}}, then...)
 }
 
-// when is is of an argument.
+// when does the same for an argument.
 func when(load bpf.LoadAbsolute, value uint32, then ...bpf.Instruction) []bpf.Instruction {
 	return append([]bpf.Instruction{load}, is(value, then...)...)
 }

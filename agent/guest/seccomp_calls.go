@@ -2,7 +2,7 @@ package guest
 
 // allowed are the system calls that cloudlets may make: those that container
 // engines allow by default to a process with the capabilities that cloudflash-init
-// leaves it (keepCaps in its child.go), without io_uring, modify_ldt, fanotify and
+// leaves it (keepCaps in its child.go), without io_uring, io_setup, modify_ldt, fanotify and
 // name_to_handle_at, which reach far into the kernel for little. Names that an
 // architecture lacks are skipped there. Calls judged by their arguments are in
 // filtered.
@@ -39,8 +39,8 @@ var allowed = []string{
 	"setxattr", "setxattrat", "splice", "stat", "statfs", "statx", "symlink", "symlinkat", "sync", "sync_file_range", "syncfs", "tee",
 	"truncate", "unlink", "unlinkat", "utime", "utimensat", "utimes", "vmsplice", "write", "writev",
 	// Waiting for files.
-	"epoll_create", "epoll_create1", "epoll_ctl", "epoll_pwait", "epoll_pwait2", "epoll_wait", "eventfd", "eventfd2", "io_cancel",
-	"io_destroy", "io_getevents", "io_pgetevents", "io_setup", "io_submit", "pipe", "pipe2", "poll", "ppoll", "pselect6", "select", "signalfd",
+	"epoll_create", "epoll_create1", "epoll_ctl", "epoll_pwait", "epoll_pwait2", "epoll_wait", "eventfd", "eventfd2",
+	"pipe", "pipe2", "poll", "ppoll", "pselect6", "select", "signalfd",
 	"signalfd4",
 	// Sockets and IPC.
 	"accept", "accept4", "bind", "connect", "getpeername", "getsockname", "getsockopt", "listen", "mq_getsetattr", "mq_notify", "mq_open",

@@ -12,23 +12,31 @@ import (
 )
 
 // shared are the counters of the whole machine that one VM could use up for all others,
-// and what they are raised to. What they count is charged to the slice of who has it, or
+// and what they are raised to. What they count is charged to the slice that holds it, or
 // limited for each VM by other means, so that the VM's own limits hold it.
 //
 // Of the others below /proc/sys: fs/inotify, fs/mqueue, user/max_*, kernel/keys and
 // kernel/{sem,shm*,msg*} count by user or namespace, which each VM has of its own;
 // fs/pipe-user-pages-* and fs/epoll/max_user_watches by user id, which no two VMs share.
-// Not covered are net/netfilter/nf_conntrack_max, net/ipv{4,6}/neigh/default/gc_thresh3
+// No VM may call io_setup, which counts in fs/aio-max-nr: what is submitted there is charged
+// to nobody (struct aio_kiocb). Not covered are net/netfilter/nf_conntrack_max, net/ipv{4,6}/neigh/default/gc_thresh3
 // and net/ipv4/{tcp,udp}_mem.
 var shared = []struct {
 	file string
 	want int64
 }{
-	{"fs/file-max", math.MaxInt64},   // memory; systemd has it at boot
-	{"fs/aio-max-nr", math.MaxInt64}, // memory: rings are page cache
-	{"kernel/pid_max", 1 << 22},      // pids.max; PID_MAX_LIMIT of linux/threads.h
-	{"kernel/threads-max", 1 << 22},  // pids.max and memory
-	{"kernel/pty/max", 1 << 20},      // 128 for each VM
+	{"fs/file-max", math.MaxInt64},  // memory; systemd has it at boot
+	{"kernel/pid_max", 1 << 22},     // pids.max; PID_MAX_LIMIT of linux/threads.h
+	{"kernel/threads-max", 1 << 22}, // pids.max and memory
+	{"kernel/pty/max", 1 << 20},     // 128 for each VM
+}
+
+// forVMs are the limits of a user that a user namespace takes over from who makes it
+// (create_user_ns in kernel/user_namespace.c): all processes of a VM together have no more.
+var forVMs = map[int]uint64{
+	unix.RLIMIT_MEMLOCK:    8 << 20,
+	unix.RLIMIT_MSGQUEUE:   819200,
+	unix.RLIMIT_SIGPENDING: 65536,
 }
 
 // RaiseLimits makes room for what the agent and the VMs may open. None is lowered.
@@ -37,6 +45,12 @@ func RaiseLimits() error { return raise("/proc/sys") }
 func raise(dir string) error {
 	const files = 1 << 20 // those of every VM are kept open
 	errs := []error{unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: files, Max: files})}
+	for resource, want := range forVMs {
+		var have unix.Rlimit
+		errs = append(errs, unix.Getrlimit(resource, &have))
+		have.Cur, have.Max = max(have.Cur, want), max(have.Max, want)
+		errs = append(errs, unix.Setrlimit(resource, &have))
+	}
 	for _, s := range shared {
 		path := dir + "/" + s.file
 		b, err := os.ReadFile(path)

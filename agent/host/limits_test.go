@@ -10,7 +10,6 @@ func TestLimitsAreRaisedAndNeverLowered(t *testing.T) {
 	dir := t.TempDir()
 	had := map[string]string{
 		"fs/file-max":    "1024\n",
-		"fs/aio-max-nr":  "9223372036854775807\n",
 		"kernel/pid_max": "4194304\n",
 		"kernel/pty/max": "2000000\n",
 	}

@@ -33,7 +33,7 @@ type Probe struct {
 	raw     Counters       // as the kernel has them, at the last sample
 	now     Counters
 
-	// Who asks or tells waits for no file: seen is held for a moment only, and taken after mu.
+	// Whoever asks or tells waits for no file: seen is held for a moment only, and taken after mu.
 	seen   sync.Mutex
 	given  Given
 	last   Sample // written with mu too, so that who reads files need not lock it to look
@@ -100,8 +100,8 @@ func (p *Probe) told() Given {
 	return p.given
 }
 
-// Close ends the metering and closes the kept files, or leaves that to who is reading
-// them. What is remembered of a VM stays. A nil Probe is fine.
+// Close ends the metering and closes the kept files, or leaves that to whoever is
+// reading them. What is remembered of a VM stays. A nil Probe is fine.
 func (p *Probe) Close() {
 	if p == nil {
 		return

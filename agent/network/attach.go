@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/netip"
 	"os"
 	"slices"
 	"strconv"
@@ -82,7 +81,9 @@ type step struct {
 func (at *attaching) steps() []step {
 	return []step{
 		{"elements", at.admit},
-		{"flows", func() error { return at.forgetFlows(at.changed()) }},
+		// Flows of an address that is new to the VM are those of a VM before, whose agent was killed
+		// before it had them forgotten.
+		{"flows", func() error { return at.forget(at.table.past(at.elements)) }},
 		{"veth", at.makeVeth},
 		{"ifb", at.makeIFB},
 		{"shape", func() error { return at.shape(at.veth, at.ifb, at.link.RateBPS) }},
@@ -117,13 +118,6 @@ func (at *attaching) admit() error {
 		return undo()
 	})
 	return nil
-}
-
-// changed are the addresses and UDP ports that the VM has only now, or not any more. What
-// was tracked before of the first is of who had them, and was killed before that was
-// forgotten.
-func (at *attaching) changed() ([]netip.Addr, []uint16) {
-	return at.table.addresses(at.elements), at.table.ports(at.elements)
 }
 
 // makeVeth makes the pair, its far end in the VM's namespace, unless it is there.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/netip"
 	"os"
 
 	"github.com/vishvananda/netlink"
@@ -44,25 +43,25 @@ func (n *Network) detach(id string) error {
 	if err := n.step(id, "elements"); err != nil {
 		return err
 	}
-	addresses, ports, err := n.expel(id)
+	was, err := n.expel(id)
 	if err != nil {
 		return err
 	}
 	if err := n.step(id, "flows"); err != nil {
 		return err
 	}
-	return n.forgetFlows(addresses, ports)
+	return n.forget(was)
 }
 
-// expel removes the elements of a VM, and returns the addresses and UDP ports that it had.
-func (n *Network) expel(id string) ([]netip.Addr, []uint16, error) {
+// expel removes the elements of a VM, and returns what it had.
+func (n *Network) expel(id string) (past, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.table == nil {
-		return nil, nil, errNotOpen
+		return past{}, errNotOpen
 	}
 	all := n.table.of(id)
-	return n.table.addresses(all), n.table.ports(all), n.table.change(nil, all)
+	return n.table.past(all), n.table.change(nil, all)
 }
 
 // own is a link of ours; nil when there is none of that name.

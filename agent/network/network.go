@@ -70,6 +70,8 @@ type Network struct {
 	mu    sync.Mutex
 	table *table
 
+	tracking sync.Mutex // of who reads what the kernel tracks
+
 	droptail atomic.Bool                 // the kernel has no fq_codel
 	step     func(id, name string) error // called before every step of Attach and Detach; tests break them there
 }

@@ -31,21 +31,21 @@ func (r Ranges) Check(s state.Spec) error {
 	fault.Within(&f, "/pids", s.PIDs, r.PIDs.Min, r.PIDs.Max)
 	unlessNone(&f, "/io/rbps", s.IO.ReadBPS, math.MaxInt64)
 	unlessNone(&f, "/io/wbps", s.IO.WriteBPS, math.MaxInt64)
-	unlessNone(&f, "/io/riops", s.IO.ReadIOPS, MaxIOPS)
-	unlessNone(&f, "/io/wiops", s.IO.WriteIOPS, MaxIOPS)
+	unlessNone(&f, "/io/riops", s.IO.ReadIOPS, maxIOPS)
+	unlessNone(&f, "/io/wiops", s.IO.WriteIOPS, maxIOPS)
 	return f.Err("out_of_range")
 }
 
-// MinIO is the least that io.max takes, and MaxIOPS the most: it refuses 1, and takes what
+// minIO is the least that io.max takes, and maxIOPS the most: it refuses 1, and takes what
 // 32 bits can have for no limit (tg_set_limit in block/blk-throttle.c).
 const (
-	MinIO   = 2
-	MaxIOPS = math.MaxUint32 - 1
+	minIO   = 2
+	maxIOPS = math.MaxUint32 - 1
 )
 
 // unlessNone checks a rate of IO; 0 is no limit.
 func unlessNone(f *fault.List, pointer string, n, most int64) {
-	if n != 0 {
-		fault.Within(f, pointer, n, MinIO, most)
+	if n != 0 && (n < minIO || n > most) {
+		f.Add(pointer, minIO, most, "must be %d to %d, or 0 for no limit, not %d", minIO, most, n)
 	}
 }

@@ -9,6 +9,8 @@ import (
 	"cloudflash/agent/guest"
 	"cloudflash/agent/meter"
 	"cloudflash/cgroup"
+
+	"golang.org/x/sys/unix"
 )
 
 // Running is what a VM has that runs: a connection to its init, and a meter.
@@ -153,10 +155,21 @@ func (l *Lease) unpack(ctx context.Context) error {
 	if !guest.IsArchive(l.Image) {
 		return nil
 	}
-	if err := guest.Unpack(ctx, l.Image, l.unpackedDir(), l.record().Spec.StorageBytes); err != nil {
-		return badImage(err)
+	err := guest.Unpack(ctx, l.Image, l.unpackedDir(), l.record().Spec.StorageBytes)
+	switch {
+	case err == nil:
+		return nil
+	case (errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT)) && isFull(l.p.cfg.StateDir):
+		return err
 	}
-	return nil
+	return badImage(err)
+}
+
+// isFull reports whether a file system has no room; that a quota is used up is something else.
+func isFull(dir string) bool {
+	var st unix.Statfs_t
+	const room = 1 << 20
+	return unix.Statfs(dir, &st) == nil && st.Bavail*uint64(st.Bsize) < room
 }
 
 func badImage(err error) error {

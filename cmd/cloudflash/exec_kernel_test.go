@@ -102,7 +102,7 @@ func TestSystemExecSignals(t *testing.T) {
 	_ = code(cmd)
 	awaitEmpty(s, "web")
 
-	cmd, _ = start("trap 'sleep 1; echo >/data/bye' HUP; trap '' TERM; echo up; while [ ! -e /data/bye ]; do sleep 0.1; done")
+	cmd, _ = start(`sh -c "trap '' TERM; trap 'sleep 1; echo >/data/bye; exit' HUP; echo up; while :; do sleep 0.1; done"; :`)
 	if err := cmd.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}

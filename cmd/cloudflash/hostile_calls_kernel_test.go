@@ -42,7 +42,6 @@ var attacks = map[string]func(args []string) string{
 	"descriptors": func(_ []string) string {
 		return exhaust(func() error { _, err := unix.Open("/dev/null", unix.O_RDWR, 0); return err }, 250000, false)
 	},
-	"asynchronous IO": func(_ []string) string { return exhaust(asynchronousIO, 1<<20, false) },
 	"shared memory":   func(_ []string) string { return exhaust(sharedMemory, 1<<20, false) },
 	"message queues":  func(_ []string) string { return exhaust(messageQueue(), 1<<20, true) },
 	"files in memory": filesInMemory,
@@ -357,6 +356,8 @@ func uncharged([]string) string {
 		_, err := unix.Socket(s[0], s[1], s[2])
 		t.must(name, err)
 	}
+	var ctx uintptr
+	t.call("asynchronous IO", unix.SYS_IO_SETUP, 128, keep(&ctx))
 	_, err := unix.Mmap(-1, 0, 2<<20, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON|unix.MAP_HUGETLB)
 	t.must("a huge page", err)
 	_, err = unix.MemfdCreate("huge", unix.MFD_HUGETLB)
@@ -367,15 +368,6 @@ func uncharged([]string) string {
 }
 
 const shmHugeTLB = 0o4000 // SHM_HUGETLB of linux/shm.h
-
-// asynchronousIO takes a share of fs.aio-max-nr.
-func asynchronousIO() error {
-	var ctx uintptr
-	if _, _, errno := unix.RawSyscall(unix.SYS_IO_SETUP, 8192, keep(&ctx), 0); errno != 0 {
-		return errno
-	}
-	return nil
-}
 
 // sockets gets the addresses that the host listens on.
 func sockets(listening []string) string {

@@ -59,13 +59,16 @@ func (vm *testVM) serve(ctx context.Context, s *served, log *os.File) (failed, g
 
 	select {
 	case failed = <-host:
-		if gone != nil {
+		if gone != nil && ctx.Err() == nil && !errors.Is(gone, errGone) {
 			failed = errors.Join(errors.New("the agent in the VM did not end when it was told to"), failed)
 		}
 	default: // it was not the one that said "end"
 		cancel()
 		what := "the agent in the VM ended while it was used"
-		if gone != nil {
+		switch {
+		case errors.Is(gone, errGone):
+			what = "the VM ended while it was used"
+		case gone != nil:
 			what = "the program on this host did not end"
 		}
 		failed = errors.Join(errors.New(what), <-host)

@@ -10,7 +10,7 @@ package wire
 const (
 	Setup       byte = iota + 1 // build the root file system; once
 	Start                       // start a process
-	Signal                      // send a signal to a process; agents until December 2026 do
+	Signal                      // send a signal to a process; sent only by agents from before December 2026
 	List                        // which processes run, by id, after the one that is named
 	Ping                        // are you there, are you set up
 	Acknowledge                 // an exit is stored: forget it

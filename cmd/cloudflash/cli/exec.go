@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
+	"time"
 
 	"cloudflash/agent"
 	"cloudflash/agent/cloudlet"
@@ -24,7 +25,7 @@ func (a *app) vmExec() *cobra.Command {
 	var plain bool
 	c := &cobra.Command{Use: "exec VM -- COMMAND [ARG]...", Short: "Run a command in a VM on this terminal, such as a shell",
 		Long: "Run a command in a VM on this terminal, such as a shell. It ends when you hang up; what should outlive that is a cloudlet.\n" +
-			"Without a terminal, signals are passed on to it, and a second interrupt hangs up.\n" +
+			"Without a terminal, signals are passed on to the command; a second Ctrl-C within five seconds hangs up.\n" +
 			"The exit code is the command's own; 128 + N after signal N, 126 and 127 for commands that cannot be executed or do not exist.",
 		Example: "  cloudflash vm exec web -- bash\n  tar c src | cloudflash vm exec web -- tar x",
 		Args:    atLeast(2, "a VM and a command"), ValidArgsFunction: a.completeVMs}
@@ -102,8 +103,14 @@ func (a *app) exec(ctx context.Context, vm string, start execStart, in *os.File)
 		return err
 	}
 	defer func() { _ = conn.CloseNow() }()
-	interrupted := ctx
+	var signals chan os.Signal
 	if !start.Terminal { // there the keys are the command's own signals
+		var stop func()
+		signals, stop = passed()
+		defer stop()
+		if ctx.Err() != nil { // it came before
+			return ctx.Err()
+		}
 		ctx = context.WithoutCancel(ctx)
 	}
 	ctx, cancel := context.WithCancel(ctx)
@@ -119,8 +126,7 @@ func (a *app) exec(ctx context.Context, vm string, start execStart, in *os.File)
 		defer func() { _ = term.Restore(int(in.Fd()), old) }()
 		go passSizes(ctx, conn, in)
 	} else {
-		stop := passSignals(ctx, conn, cancel)
-		defer stop()
+		go passSignals(ctx, conn, signals, cancel)
 	}
 	taken := make(chan struct{}, 1)
 	go sendInput(ctx, conn, a.In, taken) // may be stuck in a read for ever: it ends with the process
@@ -129,8 +135,6 @@ func (a *app) exec(ctx context.Context, vm string, start execStart, in *os.File)
 	switch {
 	case errors.As(err, &unwritten):
 		return unwritten.error
-	case err != nil && interrupted.Err() != nil:
-		return &exit{130, ""}
 	case err != nil:
 		return client.unreachable(ctx, err)
 	case news.Problem != nil:
@@ -216,28 +220,38 @@ func passSizes(ctx context.Context, conn *websocket.Conn, in *os.File) {
 	}
 }
 
-// passSignals passes signals on to the command. An interrupt that follows another hangs up.
-func passSignals(ctx context.Context, conn *websocket.Conn, hangUp func()) (stop func()) {
-	got := make(chan os.Signal, 8)
-	signal.Notify(got, unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGTERM, unix.SIGUSR1, unix.SIGUSR2)
-	go func() {
-		for interrupts := 0; ; {
-			select {
-			case <-ctx.Done():
-				return
-			case sig := <-got:
-				if sig == unix.SIGINT {
-					interrupts++
-				}
-				if interrupts > 1 {
-					hangUp()
-					return
-				}
-				_ = sendJSON(ctx, conn, map[string]string{"signal": unix.SignalName(sig.(unix.Signal))})
-			}
+// passed are the signals that come from now on for the command: all that would end this
+// program, but those that it was started to ignore, by nohup or a shell.
+func passed() (got chan os.Signal, stop func()) {
+	got = make(chan os.Signal, 8)
+	for _, sig := range []os.Signal{unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGTERM, unix.SIGUSR1, unix.SIGUSR2} {
+		if !signal.Ignored(sig) {
+			signal.Notify(got, sig)
 		}
-	}()
-	return func() { signal.Stop(got) }
+	}
+	return got, func() { signal.Stop(got) }
+}
+
+// insist is how soon the same signal has to come again to be meant for this program.
+const insist = 5 * time.Second
+
+// passSignals passes signals on to the command. One that is to end it, and that comes twice
+// within a short time, hangs up.
+func passSignals(ctx context.Context, conn *websocket.Conn, got <-chan os.Signal, hangUp func()) {
+	last := map[os.Signal]time.Time{}
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case sig := <-got:
+			if again := time.Since(last[sig]) < insist; again && sig != unix.SIGUSR1 && sig != unix.SIGUSR2 {
+				hangUp()
+				return
+			}
+			last[sig] = time.Now()
+			_ = sendJSON(ctx, conn, map[string]string{"signal": unix.SignalName(sig.(unix.Signal))})
+		}
+	}
 }
 
 func sendJSON(ctx context.Context, conn *websocket.Conn, v any) error {
