@@ -218,6 +218,9 @@ func (a *Agent) viewCloudlet(s state.View, r *cloudletRecord, m clock.Moment) Cl
 		Reason:          r.Reason,
 		LeftRunning:     r.LeftRunning,
 	}
+	if out.Env == nil {
+		out.Env = noEnv
+	}
 	if v := s.VM(r.VM); v != nil {
 		out.VMName = v.Name
 	}
@@ -236,6 +239,9 @@ func (a *Agent) viewCloudlet(s state.View, r *cloudletRecord, m clock.Moment) Cl
 	out.CreatedAt, out.StartedAt, out.DeadlineAt = told.CreatedAt, told.StartedAt, told.DeadlineAt
 	return out
 }
+
+// noEnv is shown as {}, and never written to.
+var noEnv = map[string]string{}
 
 // CancelCloudlet ends a cloudlet: at once while it is queued, else by SIGTERM
 // and, a grace later, cgroup.kill.

@@ -171,7 +171,8 @@ func sendFeed[T any](out *streamWriter, f feed[T], all []T) error {
 
 // documentFeed describes the answers, which huma only passes on.
 func documentFeed[T any](s *server, path string) {
-	schema := s.huma.OpenAPI().Components.Schemas.Schema(reflect.TypeFor[feedPage[T]](), true, "")
-	s.huma.OpenAPI().Paths[path].Get.Responses["200"].Content = map[string]*huma.MediaType{
-		"application/json": {Schema: schema}, "text/event-stream": {Schema: &huma.Schema{Type: huma.TypeString}}}
+	s.documentContent(path, map[string]*huma.MediaType{
+		"application/json":  {Schema: s.schemaOf(reflect.TypeFor[feedPage[T]]())},
+		"text/event-stream": {Schema: textSchema},
+	})
 }

@@ -77,10 +77,11 @@ const vmMetricsPath, hostMetricsPath = base + "/vms/{ref}/metrics", base + "/hos
 
 // documentHistory describes the answers, which huma only passes on.
 func (s *server) documentHistory() {
-	schema := s.huma.OpenAPI().Components.Schemas.Schema(reflect.TypeFor[historyBody](), true, "")
 	for _, path := range []string{vmMetricsPath, hostMetricsPath} {
-		s.huma.OpenAPI().Paths[path].Get.Responses["200"].Content = map[string]*huma.MediaType{
-			"application/json": {Schema: schema}, "text/csv": {Schema: &huma.Schema{Type: huma.TypeString}}}
+		s.documentContent(path, map[string]*huma.MediaType{
+			"application/json": {Schema: s.schemaOf(reflect.TypeFor[historyBody]())},
+			"text/csv":         {Schema: textSchema},
+		})
 	}
 }
 

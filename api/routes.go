@@ -5,9 +5,11 @@ import (
 	"net/http"
 	"reflect"
 	"runtime/debug"
+	"strconv"
 	"strings"
 
 	"cloudflash/agent"
+	"cloudflash/agent/pages"
 	"cloudflash/api/problem"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -65,14 +67,63 @@ func (s *server) routes() {
 	add(s, "POST", base+"/logout", "End the browser's session", 204, s.logout)
 	add(s, "GET", base+"/session", "Show who asks: name and role", 200, s.showSession)
 
-	raw(s, base+"/vms/{ref}/exec", "Run a command in a VM over a WebSocket: input, output, terminal", s.exec)
-	raw(s, base+"/stream", "Follow host, vms, cloudlets, events and decisions over a WebSocket", plain(s.opts.Stream))
-	raw(s, base+"/stream/sse", "The same as server-sent events; ?topics=host,vms", plain(s.opts.SSE))
-	raw(s, "/health", "Is the agent well? 503 and the reasons when not", plain(http.HandlerFunc(s.health)))
-	raw(s, "/livez", "Does the process answer?", plain(http.HandlerFunc(s.livez)))
-	raw(s, "/readyz", "Has recovery finished?", plain(http.HandlerFunc(s.readyz)))
-	raw(s, "/metrics", "Prometheus metrics", plain(s.opts.Metrics))
-	raw(s, "/openapi.json", "This document", plain(http.HandlerFunc(s.openAPI)))
+	raw(s, base+"/vms/{ref}/exec", "Run a command in a VM over a WebSocket: input, output, terminal", s.exec, switching...)
+	raw(s, base+"/stream", "Follow host, vms, cloudlets, events and decisions over a WebSocket", plain(s.opts.Stream), switching...)
+	raw(s, base+"/stream/sse", "The same as server-sent events; ?topics=host,vms", plain(s.opts.SSE), answers{200, "text/event-stream"})
+	raw(s, "/health", "Is the agent well? 503 and the reasons when not", plain(http.HandlerFunc(s.health)), wellOrNot...)
+	raw(s, "/livez", "Does the process answer?", plain(http.HandlerFunc(s.livez)), answers{200, "application/json"})
+	raw(s, "/readyz", "Has recovery finished?", plain(http.HandlerFunc(s.readyz)), wellOrNot...)
+	raw(s, "/metrics", "Prometheus metrics", plain(s.opts.Metrics), answers{200, "text/plain"})
+	raw(s, "/openapi.json", "This document", plain(http.HandlerFunc(s.openAPI)), answers{200, "application/openapi+json"})
+	s.documentContent(base+"/cloudlets/{ref}/output", map[string]*huma.MediaType{"text/plain": {Schema: textSchema}})
+	s.documentContent(base+"/memory/map", map[string]*huma.MediaType{
+		"application/json":         {Schema: s.schemaOf(reflect.TypeFor[pages.MemoryMap]())},
+		"application/octet-stream": {},
+	})
+	s.allowNull()
+}
+
+// answers are how a raw route answers with a status.
+type answers struct {
+	status int
+	kind   string // media type
+}
+
+var (
+	switching = []answers{{http.StatusSwitchingProtocols, ""}}
+	wellOrNot = []answers{{200, "application/json"}, {http.StatusServiceUnavailable, "application/json"}}
+
+	textSchema = &huma.Schema{Type: huma.TypeString}
+)
+
+func (s *server) schemaOf(t reflect.Type) *huma.Schema {
+	return s.huma.OpenAPI().Components.Schemas.Schema(t, true, "")
+}
+
+// documentContent describes the answers of a route that huma only passes on.
+func (s *server) documentContent(path string, content map[string]*huma.MediaType) {
+	s.huma.OpenAPI().Paths[path].Get.Responses["200"].Content = content
+}
+
+// allowNull says of pointers to structs that they may be null, where they are not left out
+// then: huma says so of other pointers only.
+func (s *server) allowNull() {
+	schemas := s.huma.OpenAPI().Components.Schemas
+	for name, schema := range schemas.Map() {
+		t := schemas.TypeFromRef("#/components/schemas/" + name)
+		if t == nil || t.Kind() != reflect.Struct {
+			continue
+		}
+		for _, f := range fieldsOf(t) {
+			p := schema.Properties[jsonName(f)]
+			isPointer := f.Type.Kind() == reflect.Pointer && f.Type.Elem().Kind() == reflect.Struct
+			if p == nil || p.Ref == "" || !isPointer || strings.Contains(f.Tag.Get("json"), ",omit") {
+				continue
+			}
+			null := &huma.Schema{Type: "null"}
+			schema.Properties[jsonName(f)] = &huma.Schema{AnyOf: []*huma.Schema{p, null}, Description: p.Description}
+		}
+	}
 }
 
 // add registers a typed route without a body; its parameters are documented
@@ -137,13 +188,19 @@ func (s *server) refusal(ctx context.Context, err error) error {
 }
 
 // raw registers a route that answers in its own way.
-func raw(s *server, path, summary string, h gin.HandlerFunc) {
+func raw(s *server, path, summary string, h gin.HandlerFunc, answers ...answers) {
 	if h == nil {
 		return
 	}
 	s.gin.GET(strings.NewReplacer("{", ":", "}", "").Replace(path), h)
-	op := s.operation("GET", path, summary, 200)
-	op.Responses["200"] = &huma.Response{Description: "OK"}
+	op := s.operation("GET", path, summary, answers[0].status)
+	for _, a := range answers {
+		r := &huma.Response{Description: http.StatusText(a.status)}
+		if a.kind != "" {
+			r.Content = map[string]*huma.MediaType{a.kind: {}}
+		}
+		op.Responses[strconv.Itoa(a.status)] = r
+	}
 	s.huma.OpenAPI().AddOperation(&op)
 }
 

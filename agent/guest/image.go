@@ -157,8 +157,11 @@ func (u *unpacker) entry(name string, h *tar.Header, r io.Reader) error {
 		err = u.root.Symlink(h.Linkname, name)
 	case tar.TypeLink:
 		return u.root.Link(strings.TrimPrefix(path.Clean("/"+h.Linkname), "/"), name)
-	default:
-		return nil // devices, fifos: /dev is the VM's own
+	default: // devices, fifos: /dev is the VM's own
+		if u.left -= h.Size; u.left < 0 { // it is read all the same
+			return errTooLarge
+		}
+		return nil
 	}
 	if err != nil {
 		return err

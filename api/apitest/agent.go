@@ -116,7 +116,8 @@ func (f *Agent) CreateVM(_ context.Context, req agent.VMCreate) (agent.VM, error
 		State:     agent.VMRunning,
 		Spec:      req.Spec,
 		Image:     req.Image,
-		Labels:    req.Labels,
+		Labels:    orEmpty(req.Labels),
+		Network:   agent.Network{Mode: agent.NetworkNAT},
 		Autoscale: f.AutoscaleIs,
 		CreatedAt: Ago(50 * time.Hour),
 	}
@@ -240,7 +241,7 @@ func (f *Agent) SubmitCloudlet(_ context.Context, req cloudlet.Submit) (agent.Cl
 		State:           agent.CloudletRunning,
 		Argv:            req.Argv,
 		SLA:             req.SLA,
-		Env:             req.Env,
+		Env:             orEmpty(req.Env),
 		WorkDir:         req.WorkDir,
 		OnDeadline:      req.OnDeadline,
 		DeadlineSeconds: req.DeadlineSeconds,
@@ -373,6 +374,14 @@ func (f *Agent) history(span time.Duration, fields, known []string) (agent.Histo
 }
 
 // Host is a usual one, unless HostIs says otherwise.
+// orEmpty makes an object of what was not given, as the agent does.
+func orEmpty(m map[string]string) map[string]string {
+	if m == nil {
+		return map[string]string{}
+	}
+	return m
+}
+
 func (f *Agent) Host() agent.Host {
 	if f.HostIs != nil {
 		return f.HostIs()

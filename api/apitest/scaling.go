@@ -23,7 +23,7 @@ type Scaling struct {
 }
 
 func (f *Agent) Policy(ref string) (policy.Policy, error) {
-	p := policy.Policy{PerMinute: 6, PerHour: 60, Idle: policy.IdlePolicy{AfterSeconds: 60, NoticeSeconds: 30}}
+	p := policy.Policy{PerMinute: 6, PerHour: 60, Idle: policy.IdlePolicy{AfterSeconds: 60, NoticeSeconds: 30, Sources: map[string]string{}}}
 	if ref != "" {
 		v, err := f.VM(ref)
 		if err != nil {
@@ -159,7 +159,7 @@ func (f *Agent) ScalingStatus() agent.ScalingStatus {
 		Wakeups:  "events",
 		Capacity: agent.Capacity{CPUs: 16, MemoryBytes: 28 << 30, StorageBytes: 200 << 30},
 		Free:     agent.Capacity{CPUs: 13.5, MemoryBytes: 20 << 30, StorageBytes: 80 << 30},
-		Idle:     policy.IdlePolicy{AfterSeconds: 60, NoticeSeconds: 30, MinVMs: 1},
+		Idle:     policy.IdlePolicy{AfterSeconds: 60, NoticeSeconds: 30, MinVMs: 1, Sources: map[string]string{}},
 		VMs:      slices.Clone(f.Has.Scaling.Status),
 	}
 }

@@ -2,6 +2,7 @@ package systemtest
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -60,6 +61,26 @@ func Call[T any](a *Agent, method, path string, body any) (T, error) {
 		return out, Refused{resp.StatusCode, string(b)}
 	}
 	return out, json.Unmarshal(b, &out)
+}
+
+// Ask sends a request as it is, and returns the answer as it is.
+func (a *Agent) Ask(ctx context.Context, method, target string, body []byte) (status int, kind string, answer []byte, err error) {
+	req, err := http.NewRequestWithContext(ctx, method, "http://localhost"+target, bytes.NewReader(body))
+	if err != nil {
+		return 0, "", nil, err
+	}
+	if body == nil {
+		req.Body, req.ContentLength = http.NoBody, 0
+	} else {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	resp, err := a.client.Do(req)
+	if err != nil {
+		return 0, "", nil, err
+	}
+	defer resp.Body.Close()
+	answer, err = io.ReadAll(resp.Body)
+	return resp.StatusCode, resp.Header.Get("Content-Type"), answer, err
 }
 
 // Must is Call for requests that must succeed.
