@@ -69,8 +69,9 @@ const (
 )
 
 func (s *server) exec(c *gin.Context) {
-	if c.GetHeader("Upgrade") == "" {
-		problem.Write(c.Writer, c.Request, problem.New(http.StatusUpgradeRequired, "websocket_required", "a command is run over a WebSocket", "cloudflash vm exec"))
+	if p := problem.Handshake(c.Request); p != nil {
+		p.Hint = "cloudflash vm exec"
+		problem.Write(c.Writer, c.Request, p)
 		return
 	}
 	// Package access has compared Origin and Host already.

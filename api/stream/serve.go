@@ -30,6 +30,11 @@ type request struct {
 // WebSocket serves one client. It subscribes by
 // {"op":"sub","topics":[{"name":"vms"}]}.
 func (h *Hub) WebSocket(w http.ResponseWriter, r *http.Request) {
+	if p := problem.Handshake(r); p != nil {
+		p.Hint = "without WebSockets: /api/v1/stream/sse"
+		problem.Write(w, r, p)
+		return
+	}
 	c := newClient()
 	if !h.join(c) {
 		full(w, r)
