@@ -43,7 +43,7 @@ func ListenUnix(path string) (net.Listener, error) {
 	if err := errors.Join(err, os.Chmod(path, socketMode)); err != nil {
 		return nil, errors.Join(err, l.Close())
 	}
-	return l, nil
+	return bound(l, maxConnections), nil
 }
 
 // clearStale removes the socket of an agent that is dead. Only a refused
@@ -87,7 +87,14 @@ func ListenTCP(addr string, config *tls.Config) (net.Listener, error) {
 		return nil, fmt.Errorf("listen on %q: must be HOST:PORT: %w", addr, err)
 	}
 	if config != nil {
-		return tls.Listen("tcp", addr, config)
+		if len(config.Certificates) == 0 && config.GetCertificate == nil && config.GetConfigForClient == nil {
+			return nil, fmt.Errorf("listen on %s: TLS without a certificate", addr)
+		}
+		l, err := net.Listen("tcp", addr)
+		if err != nil {
+			return nil, err
+		}
+		return tls.NewListener(bound(l, maxConnections), config), nil
 	}
 	if ip := net.ParseIP(host); host != "localhost" && (ip == nil || !ip.IsLoopback()) {
 		return nil, beyondLoopback(addr)
@@ -99,7 +106,7 @@ func ListenTCP(addr string, config *tls.Config) (net.Listener, error) {
 	if !isLocal(l.Addr().String()) { // /etc/hosts decides what localhost is
 		return nil, errors.Join(beyondLoopback(addr), l.Close())
 	}
-	return l, nil
+	return bound(l, maxConnections), nil
 }
 
 func beyondLoopback(addr string) error {
@@ -111,6 +118,9 @@ type peerKey struct{}
 // ConnContext is for http.Server.ConnContext: it notes who is at the other end of
 // a Unix socket. The kernel vouches for that (SO_PEERCRED, unix(7)).
 func ConnContext(ctx context.Context, c net.Conn) context.Context {
+	if b, ok := c.(*boundConn); ok {
+		c = b.Conn
+	}
 	u, ok := c.(*net.UnixConn)
 	if !ok {
 		return ctx
