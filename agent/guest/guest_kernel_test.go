@@ -172,7 +172,7 @@ func TestKernelCloudletSeesOnlyItsVM(t *testing.T) {
 		"capabilities":            {"grep -e CapEff -e CapBnd -e CapInh -e CapAmb /proc/self/status | awk '{print $2}' | sort -u", "0000000000000000\n00000000000405fb"},
 		"no new privileges":       {"grep NoNewPrivs /proc/self/status | awk '{print $2}'", "1"},
 		"seccomp":                 {"grep ^Seccomp: /proc/self/status | awk '{print $2}'", "2"},
-		"cgroup is hidden":        {"cat /proc/self/cgroup; ls /sys/fs/cgroup | wc -l", "0::/\n0"},
+		"cgroup":                  {"cat /proc/self/cgroup /sys/fs/cgroup/memory.max; (echo 1 >/sys/fs/cgroup/memory.max) 2>&1 | grep -c Read-only; ls -d /sys/fs/cgroup/init", "0::/\nmax\n1\n/sys/fs/cgroup/init"},
 		"OOM score":               {"cat /proc/self/oom_score_adj; echo -1 >/proc/self/oom_score_adj 2>/dev/null; cat /proc/self/oom_score_adj", "0\n0"},
 		"no core dumps":           {"ulimit -c", "0"},
 		"limits": {"tail -n +2 /proc/self/limits | cut -c27-67 | awk '{print $1\"/\"$2}' | sed s/unlimited/-/g | xargs",

@@ -43,6 +43,10 @@ func (m *mounts) open(cfg Config, initPID int) error {
 	if err := m.addDevices(cfg.devices(), int(cfg.UIDBase)); err != nil {
 		return err
 	}
+	// By its limits, programs learn how much of the host is theirs.
+	if err := m.add(cfg.Slice.Path(), unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOEXEC}); err != nil {
+		return err
+	}
 	if cfg.Image == "host" {
 		return nil
 	}

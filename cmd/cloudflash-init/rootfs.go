@@ -45,6 +45,7 @@ func (b *builder) build(p plan) {
 		b.mount("run", "/run", "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=755")
 		b.dir("/run/lock")
 		b.mount("sysfs", "/sys", "sysfs", unix.MS_RDONLY|unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "")
+		b.attach(p.slice, "/sys/fs/cgroup")
 		b.mount("proc", "/proc", "proc", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "")
 		b.noNamespaces()
 		b.pings()

@@ -35,7 +35,8 @@ func (s *server) setup(r *wire.Reader, fds []int) fault {
 type plan struct {
 	hostname, resolv          string
 	binaries, files, devices  []string
-	data, nodes, image, upper int
+	data, nodes, slice        int
+	image, upper              int
 	binaryFDs, fileFDs        []int
 }
 
@@ -44,7 +45,7 @@ func readPlan(r *wire.Reader, fds []int) (p plan, ok bool) {
 	p.hostname = r.String()
 	parts := r.Uint32()
 	p.binaries, p.files, p.devices, p.resolv = r.Strings(), r.Strings(), r.Strings(), r.String()
-	want := 2 + len(p.binaries) + len(p.files)
+	want := 3 + len(p.binaries) + len(p.files)
 	if parts&wire.Image != 0 {
 		want += 2
 	}
@@ -56,7 +57,8 @@ func readPlan(r *wire.Reader, fds []int) (p plan, ok bool) {
 		fds = fds[n:]
 		return taken
 	}
-	p.data, p.binaryFDs, p.fileFDs, p.nodes = next(1)[0], next(len(p.binaries)), next(len(p.files)), next(1)[0]
+	p.data, p.binaryFDs, p.fileFDs = next(1)[0], next(len(p.binaries)), next(len(p.files))
+	p.nodes, p.slice = next(1)[0], next(1)[0]
 	if parts&wire.Image != 0 {
 		p.image, p.upper = next(1)[0], next(1)[0]
 	}

@@ -39,8 +39,8 @@ const (
 const Ready = 1
 
 // Image is the part of a Setup that not every VM has. Its descriptors are /data, the
-// binaries, the files, the file system of the device nodes, and those of the part: the
-// image and what is written to it.
+// binaries, the files, the file system of the device nodes, the VM's slice, and those of the
+// part: the image and what is written to it.
 const Image = 1
 
 // How a Start gives the process its input and output.
