@@ -110,11 +110,9 @@ func (p *Pages) viewMapTotals(s *pagemap.Scanner, st pagemap.Status) *MemoryMapT
 		UsedPages: int64(t.Used), UnmovablePages: int64(t.Unmovable), AbsentPages: int64(t.Absent),
 		UninitialisedPages: int64(t.Uninitialised), Blocks: int64(t.Blocks), MovableBlocks: int64(t.MovableBlocks), Owners: map[string]int64{},
 		HugeRatios: map[string]float64{}, ScatterRatios: map[string]float64{}}
-	if st.Classes != nil {
-		out.Classes = map[string]int64{}
-		for class, n := range st.Classes {
-			out.Classes[class.String()] = int64(n)
-		}
+	out.Classes = map[string]int64{} // empty before the first whole pass
+	for class, n := range st.Classes {
+		out.Classes[class.String()] = int64(n)
 	}
 	names := namesIn(p.cfg.State.View())
 	for _, o := range owners {

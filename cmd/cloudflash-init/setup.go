@@ -33,11 +33,11 @@ func (s *server) setup(r *wire.Reader, fds []int) fault {
 
 // plan is what a VM is made of. Descriptors that there are none of are -1.
 type plan struct {
-	hostname, resolv          string
-	binaries, files, devices  []string
-	data, nodes, slice        int
-	image, upper              int
-	binaryFDs, fileFDs        []int
+	hostname, resolv         string
+	binaries, files, devices []string
+	data, nodes, slice       int
+	image, upper             int
+	binaryFDs, fileFDs       []int
 }
 
 func readPlan(r *wire.Reader, fds []int) (p plan, ok bool) {
