@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/http"
 	"net/url"
 	"os"
 	"os/signal"
@@ -307,31 +306,47 @@ func (a *app) waitFor(ctx context.Context, client *client, id string) (agent.Clo
 // copyOutput copies a stream of a cloudlet to its end. Where the connection is cut, because
 // the agent is started again or was not read from for long, it goes on where it was.
 func (a *app) copyOutput(ctx context.Context, client *client, id string, q url.Values, w io.Writer) error {
-	var resp *http.Response
+	var p outputPart
 	ask := func() (err error) {
-		resp, err = client.open(ctx, "GET", "/cloudlets/"+ref(id)+"/output", q, nil)
+		p, err = copyPart(ctx, client, id, q, w)
 		return err
 	}
 	err := ask()
 	lost := int64(0)
 	for at := int64(-1); err == nil; err = client.again(ctx, io.Discard, ask) {
-		from, _ := strconv.ParseInt(resp.Header.Get("X-Output-Offset"), 10, 64)
 		if at >= 0 || !q.Has("tail") {
-			lost += from - max(at, 0)
+			lost += p.from - max(at, 0)
 		}
-		n, err := io.Copy(w, resp.Body)
-		_ = resp.Body.Close()
-		skipped, _ := strconv.ParseInt(resp.Trailer.Get("X-Output-Gap"), 10, 64)
-		lost += skipped
-		if !errors.Is(err, io.ErrUnexpectedEOF) && !errors.Is(err, syscall.ECONNRESET) {
-			return cmp.Or(err, gapError(lost, q.Get("stream")))
+		lost += p.skipped
+		if !errors.Is(p.err, io.ErrUnexpectedEOF) && !errors.Is(p.err, syscall.ECONNRESET) {
+			return cmp.Or(p.err, gapError(lost, q.Get("stream")))
 		}
-		at = from + skipped + n
+
+		at = p.from + p.skipped + p.copied
 		q = with(q, q.Get("stream"))
 		q.Del("tail")
 		q.Set("offset", strconv.FormatInt(at, 10))
 	}
 	return err
+}
+
+// outputPart is what came over one connection, in bytes of the output.
+type outputPart struct {
+	from, copied, skipped int64
+	err                   error // how the copy ended
+}
+
+// copyPart copies what comes over one connection. The error is that of the request.
+func copyPart(ctx context.Context, client *client, id string, q url.Values, w io.Writer) (p outputPart, err error) {
+	resp, err := client.open(ctx, "GET", "/cloudlets/"+ref(id)+"/output", q, nil)
+	if err != nil {
+		return p, err
+	}
+	defer resp.Body.Close()
+	p.from, _ = strconv.ParseInt(resp.Header.Get("X-Output-Offset"), 10, 64)
+	p.copied, p.err = io.Copy(w, resp.Body)
+	p.skipped, _ = strconv.ParseInt(resp.Trailer.Get("X-Output-Gap"), 10, 64)
+	return p, nil
 }
 
 // gapError says what of an output nobody will see, so that it does not pass for whole.
