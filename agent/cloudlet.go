@@ -40,7 +40,7 @@ type Cloudlet struct {
 	ExitCode        *int              `json:"exit_code" doc:"Exit code of the command; null while it runs or when a signal ended it"`
 	Signal          string            `json:"signal" doc:"Signal that ended the command, such as SIGKILL; empty otherwise"`
 	Reason          string            `json:"reason" doc:"Why it is in this state: oom, no VM fits..., command not found..."`
-	LeftRunning     int               `json:"left_running,omitempty" doc:"Processes that the command had left running when it ended; they were killed"`
+	LeftRunning     int               `json:"left_running,omitempty" doc:"Processes that the command left running; they were killed"`
 }
 
 // Overdue tells whether a cloudlet has not ended though its deadline has passed.

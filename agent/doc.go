@@ -12,7 +12,8 @@
 // vm*.go and cloudlet*.go are what is done to a VM and to a cloudlet, exec.go to a command
 // of vm exec, idle*.go to VMs in which nothing goes on; scale*.go, advice.go and policies.go
 // are what the parts for these are given and asked, capacity.go what the host has to
-// promise, config.go what the agent is given at its start; host*.go, health.go, events.go, history.go and records.go are what is shown.
+// promise, config.go what the agent is given at its start; host*.go, health.go, events.go,
+// history.go and records.go are what is shown.
 // The packages below it are told of in the README, under "How it is built".
 //
 // # Who owns what

@@ -166,7 +166,8 @@ func (a *Agent) rebuild() *Snapshot {
 }
 
 // boundOutputs gives back the disk space of all but the newest part of outputs
-// that outgrow their share. A VM can hold up who works on its files: the others do not wait.
+// that outgrow their share. A VM can hold up whoever works on its files; the other VMs do not
+// wait for that.
 func (a *Agent) boundOutputs() {
 	live := map[string][]string{}
 	for c := range a.state.View().Live() {

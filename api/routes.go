@@ -69,12 +69,12 @@ func (s *server) routes() {
 
 	raw(s, base+"/vms/{ref}/exec", "Run a command in a VM over a WebSocket: input, output, terminal", s.exec, switching...)
 	raw(s, base+"/stream", "Follow host, vms, cloudlets, events and decisions over a WebSocket", plain(s.opts.Stream), switching...)
-	raw(s, base+"/stream/sse", "The same as server-sent events; ?topics=host,vms", plain(s.opts.SSE), answers{200, "text/event-stream"})
+	raw(s, base+"/stream/sse", "The same as server-sent events; ?topics=host,vms", plain(s.opts.SSE), rawAnswer{200, "text/event-stream"})
 	raw(s, "/health", "Is the agent well? 503 and the reasons when not", plain(http.HandlerFunc(s.health)), wellOrNot...)
-	raw(s, "/livez", "Does the process answer?", plain(http.HandlerFunc(s.livez)), answers{200, "application/json"})
+	raw(s, "/livez", "Does the process answer?", plain(http.HandlerFunc(s.livez)), rawAnswer{200, "application/json"})
 	raw(s, "/readyz", "Has recovery finished?", plain(http.HandlerFunc(s.readyz)), wellOrNot...)
-	raw(s, "/metrics", "Prometheus metrics", plain(s.opts.Metrics), answers{200, "text/plain"})
-	raw(s, "/openapi.json", "This document", plain(http.HandlerFunc(s.openAPI)), answers{200, "application/openapi+json"})
+	raw(s, "/metrics", "Prometheus metrics", plain(s.opts.Metrics), rawAnswer{200, "text/plain"})
+	raw(s, "/openapi.json", "This document", plain(http.HandlerFunc(s.openAPI)), rawAnswer{200, "application/openapi+json"})
 	s.documentContent(base+"/cloudlets/{ref}/output", map[string]*huma.MediaType{"text/plain": {Schema: textSchema}})
 	s.documentContent(base+"/memory/map", map[string]*huma.MediaType{
 		"application/json":         {Schema: s.schemaOf(reflect.TypeFor[pages.MemoryMap]())},
@@ -83,15 +83,15 @@ func (s *server) routes() {
 	s.allowNull()
 }
 
-// answers are how a raw route answers with a status.
-type answers struct {
+// rawAnswer is how a raw route answers with a status.
+type rawAnswer struct {
 	status int
 	kind   string // media type
 }
 
 var (
-	switching = []answers{{http.StatusSwitchingProtocols, ""}}
-	wellOrNot = []answers{{200, "application/json"}, {http.StatusServiceUnavailable, "application/json"}}
+	switching = []rawAnswer{{http.StatusSwitchingProtocols, ""}}
+	wellOrNot = []rawAnswer{{200, "application/json"}, {http.StatusServiceUnavailable, "application/json"}}
 
 	textSchema = &huma.Schema{Type: huma.TypeString}
 )
@@ -188,7 +188,7 @@ func (s *server) refusal(ctx context.Context, err error) error {
 }
 
 // raw registers a route that answers in its own way.
-func raw(s *server, path, summary string, h gin.HandlerFunc, answers ...answers) {
+func raw(s *server, path, summary string, h gin.HandlerFunc, answers ...rawAnswer) {
 	if h == nil {
 		return
 	}

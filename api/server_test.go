@@ -224,8 +224,11 @@ func TestUnfinishedRequestsAreCut(t *testing.T) {
 		"half a chunk":   "Transfer-Encoding: chunked\r\n\r\n50\r\n{\"name\":",
 		"an expectation": "Content-Length: 50\r\nExpect: 100-continue\r\n\r\n",
 	}
+	routes := append(s.gin.Routes(),
+		gin.RouteInfo{Method: "GET", Path: "/nowhere"},
+		gin.RouteInfo{Method: "TRACE", Path: "/api/v1/vms"})
 	var asked sync.WaitGroup
-	for _, route := range append(s.gin.Routes(), gin.RouteInfo{Method: "GET", Path: "/nowhere"}, gin.RouteInfo{Method: "TRACE", Path: "/api/v1/vms"}) {
+	for _, route := range routes {
 		path := strings.NewReplacer(":ref", "web", ":id", "op1").Replace(route.Path)
 		for form, rest := range forms {
 			for _, token := range []string{"", "Authorization: Bearer x\r\n"} {

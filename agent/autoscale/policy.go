@@ -149,16 +149,18 @@ func (rule Rule) validate(r Resource) error {
 	return errors.Join(errs...)
 }
 
+// LeastIO is the least that io.max takes: it refuses 1 (tg_set_limit in block/blk-throttle.c).
+const LeastIO = 2
+
 // whole is the least amount that is not below v and that the kernel can be told: all
-// but cores are counted in ones, and 0 would be no limit at all. io.max refuses 1
-// (tg_set_limit in block/blk-throttle.c).
+// but cores are counted in ones, and 0 would be no limit at all.
 func (rule Rule) whole(r Resource, v float64) float64 {
 	if r == CPU {
 		return v
 	}
 	least := 1.0
 	if r >= ReadBPS {
-		least = 2
+		least = LeastIO
 	}
 	return max(min(math.Ceil(v-1e-6), math.Floor(rule.Max)), least)
 }

@@ -169,29 +169,34 @@ func TestKernelCloudletSeesOnlyItsVM(t *testing.T) {
 		"environment":             {"env | sort | grep -v -e ^_= -e ^PWD= -e ^SHLVL= -e ^OLDPWD=", "ONLY=this\nPATH=/usr/sbin:/usr/bin:/sbin:/bin:/opt/cloudflash/bin"},
 		"descriptors":             {"ls /proc/$$/fd | tr '\\n' ' '", "0 1 2 "},
 		"init's are out of reach": {"readlink /proc/1/fd/3; cat /proc/1/fd/4 2>&1 | grep -c 'ermission denied'; cat /proc/1/environ 2>&1 | grep -c 'ermission denied'", "1\n1"},
-		"capabilities":            {"grep -e CapEff -e CapBnd -e CapInh -e CapAmb /proc/self/status | awk '{print $2}' | sort -u", "0000000000000000\n00000000000405fb"},
-		"no new privileges":       {"grep NoNewPrivs /proc/self/status | awk '{print $2}'", "1"},
-		"seccomp":                 {"grep ^Seccomp: /proc/self/status | awk '{print $2}'", "2"},
-		"cgroup":                  {"cat /proc/self/cgroup /sys/fs/cgroup/memory.max; (echo 1 >/sys/fs/cgroup/memory.max) 2>&1 | grep -c Read-only; ls -d /sys/fs/cgroup/init", "0::/\nmax\n1\n/sys/fs/cgroup/init"},
-		"OOM score":               {"cat /proc/self/oom_score_adj; echo -1 >/proc/self/oom_score_adj 2>/dev/null; cat /proc/self/oom_score_adj", "0\n0"},
-		"no core dumps":           {"ulimit -c", "0"},
+		"capabilities": {"grep -e CapEff -e CapBnd -e CapInh -e CapAmb /proc/self/status | awk '{print $2}' | sort -u",
+			"0000000000000000\n00000000000405fb"},
+		"no new privileges": {"grep NoNewPrivs /proc/self/status | awk '{print $2}'", "1"},
+		"seccomp":           {"grep ^Seccomp: /proc/self/status | awk '{print $2}'", "2"},
+		"cgroup": {"cd /sys/fs/cgroup; cat /proc/self/cgroup memory.max; (echo 1 >memory.max) 2>&1 | grep -c Read-only; ls -d init",
+			"0::/\nmax\n1\ninit"},
+		"OOM score":     {"cat /proc/self/oom_score_adj; echo -1 >/proc/self/oom_score_adj 2>/dev/null; cat /proc/self/oom_score_adj", "0\n0"},
+		"no core dumps": {"ulimit -c", "0"},
 		"limits": {"tail -n +2 /proc/self/limits | cut -c27-67 | awk '{print $1\"/\"$2}' | sed s/unlimited/-/g | xargs",
 			"-/- -/- -/- 8388608/- 1/1 -/- -/- 1024/524288 8388608/8388608 -/- -/- 65536/65536 819200/819200 0/0 0/0 -/-"},
-		"no namespaces":          {"unshare -U true 2>&1 | grep -c -e 'not permitted' -e 'No space'", "1"},
-		"no mounts":              {"mount -t tmpfs x /tmp 2>&1 | grep -c -e 'ermission denied' -e 'not permitted'", "1"},
-		"no device nodes":        {"mknod /tmp/sda b 8 0 2>&1 | grep -c 'not permitted'", "1"},
-		"no sysctl":              {"(echo 1 >/proc/sys/kernel/panic) 2>/dev/null || echo refused", "refused"},
-		"no sysrq":               {"(echo h >/proc/sysrq-trigger) 2>/dev/null || echo refused", "refused"},
-		"/sys is read-only":      {"touch /sys/x 2>&1 | grep -c Read-only", "1"},
-		"pid 1 cannot be killed": {"kill -9 1; kill -TERM 1; kill -SEGV 1; kill -QUIT 1; kill -ABRT 1; kill -URG 1; sleep 0.1; cat /proc/1/comm", "cloudflash-init"},
-		"signals are default":    {"grep -e SigBlk -e SigIgn /proc/self/status | awk '{print $2}' | sort -u", "0000000000000000"},
-		"binaries on PATH":       {"burn --cpus 0 --seconds 0.1 | cut -c1-10", `{"seconds"`},
-		"stdout opens again":     {"echo again >>/dev/stdout", "again"},
-		"root is alone":          {"ls -A /proc/1/root 2>&1 | grep -c 'ermission denied'", "1"},
-		"no raw sockets":         {"python3 -c 'import socket; socket.socket(socket.AF_INET, socket.SOCK_RAW, 1)' 2>&1 | grep -c 'not permitted'", "1"},
-		"ping":                   {"ping -c1 -W30 127.0.0.1 >/dev/null && setpriv --reuid 1000 --clear-groups ping -c1 -W30 ::1 >/dev/null && echo ok", "ok"},
-		"no kernel log":          {"dmesg 2>&1 | grep -c 'not permitted'", "1"},
-		"ids end at 65535":       {"touch /data/g; chown 65536 /data/g 2>&1 | grep -c 'nvalid argument'; chown 1000 /data/g && stat -c %u /data/g", "1\n1000"},
+		"no namespaces":     {"unshare -U true 2>&1 | grep -c -e 'not permitted' -e 'No space'", "1"},
+		"no mounts":         {"mount -t tmpfs x /tmp 2>&1 | grep -c -e 'ermission denied' -e 'not permitted'", "1"},
+		"no device nodes":   {"mknod /tmp/sda b 8 0 2>&1 | grep -c 'not permitted'", "1"},
+		"no sysctl":         {"(echo 1 >/proc/sys/kernel/panic) 2>/dev/null || echo refused", "refused"},
+		"no sysrq":          {"(echo h >/proc/sysrq-trigger) 2>/dev/null || echo refused", "refused"},
+		"/sys is read-only": {"touch /sys/x 2>&1 | grep -c Read-only", "1"},
+		"pid 1 cannot be killed": {"kill -9 1; kill -TERM 1; kill -SEGV 1; kill -QUIT 1; kill -ABRT 1; kill -URG 1; sleep 0.1; cat /proc/1/comm",
+			"cloudflash-init"},
+		"signals are default": {"grep -e SigBlk -e SigIgn /proc/self/status | awk '{print $2}' | sort -u", "0000000000000000"},
+		"binaries on PATH":    {"burn --cpus 0 --seconds 0.1 | cut -c1-10", `{"seconds"`},
+		"stdout opens again":  {"echo again >>/dev/stdout", "again"},
+		"root is alone":       {"ls -A /proc/1/root 2>&1 | grep -c 'ermission denied'", "1"},
+		"no raw sockets":      {"python3 -c 'from socket import *; socket(AF_INET, SOCK_RAW, 1)' 2>&1 | grep -c 'not permitted'", "1"},
+		"ping": {"(ping -c1 -W30 127.0.0.1 && setpriv --reuid 1000 --clear-groups ping -c1 -W30 ::1) >/dev/null && echo ok",
+			"ok"},
+		"no kernel log": {"dmesg 2>&1 | grep -c 'not permitted'", "1"},
+		"ids end at 65535": {"touch /data/g; chown 65536 /data/g 2>&1 | grep -c 'nvalid argument'; chown 1000 /data/g && stat -c %u /data/g",
+			"1\n1000"},
 	}
 	// One process runs them all, each in a shell of its own.
 	const next = "-- next --"
@@ -501,8 +506,13 @@ func TestKernelUsualDevicesAreTheVMsOwn(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	const script = `flock -n /dev/null echo locked; touch -d 2001-01-01 /dev/null; stat -c '%n %t:%T %u %a' /dev/null /dev/zero /dev/full /dev/random /dev/urandom /dev/tty
-head -c 3 /dev/zero | od -An -tx1; head -c 3 /dev/urandom | wc -c; (echo x >/dev/full) 2>/dev/null || echo full; setpriv --reuid 1000 --clear-groups sh -c 'echo x >/dev/null && echo others too'`
+	const script = `flock -n /dev/null echo locked
+touch -d 2001-01-01 /dev/null
+cd /dev; for n in null zero full random urandom tty; do stat -c '/dev/%n %t:%T %u %a' $n; done
+head -c 3 /dev/zero | od -An -tx1
+head -c 3 /dev/urandom | wc -c
+(echo x >/dev/full) 2>/dev/null || echo full
+setpriv --reuid 1000 --clear-groups sh -c 'echo x >/dev/null && echo others too'`
 	out, e := v.run(script)
 	want := `locked
 /dev/null 1:3 0 666

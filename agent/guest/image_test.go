@@ -139,7 +139,8 @@ func TestUnpackReadsNoMoreThanItMayWrite(t *testing.T) {
 	var long bytes.Buffer
 	w := tar.NewWriter(&long)
 	for range 20 {
-		if err := w.WriteHeader(&tar.Header{Typeflag: tar.TypeXGlobalHeader, PAXRecords: map[string]string{"comment": strings.Repeat("x", 500<<10)}}); err != nil {
+		records := map[string]string{"comment": strings.Repeat("x", 500<<10)}
+		if err := w.WriteHeader(&tar.Header{Typeflag: tar.TypeXGlobalHeader, PAXRecords: records}); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -44,7 +44,8 @@ func (m *mounts) open(cfg Config, initPID int) error {
 		return err
 	}
 	// By its limits, programs learn how much of the host is theirs.
-	if err := m.add(cfg.Slice.Path(), unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOEXEC}); err != nil {
+	shut := uint64(unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOEXEC)
+	if err := m.add(cfg.Slice.Path(), unix.MountAttr{Attr_set: shut}); err != nil {
 		return err
 	}
 	if cfg.Image == "host" {
@@ -68,7 +69,8 @@ func (m *mounts) addImage(path string, initPID int) error {
 	err = m.add(path, unix.MountAttr{Userns_fd: uint64(userns),
 		Attr_set: unix.MOUNT_ATTR_IDMAP | unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOSUID})
 	if errors.Is(err, unix.EINVAL) {
-		err = fmt.Errorf("%w: its file system has no idmapped mounts on this kernel (ext4, xfs and btrfs have since Linux 5.15, tmpfs since 6.3)", err)
+		err = fmt.Errorf("%w: its file system has no idmapped mounts on this kernel"+
+			" (ext4, xfs and btrfs have since Linux 5.15, tmpfs since 6.3)", err)
 	}
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrImage, err)

@@ -19,8 +19,8 @@ import (
 // kernel/{sem,shm*,msg*} count by user or namespace, which each VM has of its own;
 // fs/pipe-user-pages-* and fs/epoll/max_user_watches by user id, which no two VMs share.
 // No VM may call io_setup, which counts in fs/aio-max-nr: what is submitted there is charged
-// to nobody (struct aio_kiocb). Not covered are net/netfilter/nf_conntrack_max, net/ipv{4,6}/neigh/default/gc_thresh3
-// and net/ipv4/{tcp,udp}_mem.
+// to nobody (struct aio_kiocb). Not covered are net/netfilter/nf_conntrack_max,
+// net/ipv{4,6}/neigh/default/gc_thresh3 and net/ipv4/{tcp,udp}_mem.
 var shared = []struct {
 	file string
 	want int64

@@ -36,7 +36,7 @@ type Probe struct {
 	// Whoever asks or tells waits for no file: seen is held for a moment only, and taken after mu.
 	seen   sync.Mutex
 	given  Given
-	last   Sample // written with mu too, so that who reads files need not lock it to look
+	last   Sample // written with mu too, so that its holder need not lock seen to look
 	closed atomic.Bool
 
 	id     string
@@ -118,7 +118,7 @@ func (p *Probe) release() {
 	}
 }
 
-// unlock ends a read. Who closed the probe meanwhile did not wait for it.
+// unlock ends a read, and closes what Close has left to it.
 func (p *Probe) unlock() {
 	p.mu.Unlock()
 	if p.closed.Load() {

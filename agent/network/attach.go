@@ -111,7 +111,7 @@ func (at *attaching) admit() error {
 		return err
 	}
 	undo := func() error { return at.table.change(del, add) }
-	at.elements = append(add, del...)
+	at.elements = slices.Concat(add, del)
 	at.undone = append(at.undone, func() error {
 		at.mu.Lock()
 		defer at.mu.Unlock()

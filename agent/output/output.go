@@ -54,8 +54,8 @@ func (d Dir) Open(cloudlet, stream string) (*Reader, error) {
 	return NewReader(os.NewFile(uintptr(fd), path)), nil
 }
 
-// ErrLeased means that a process of the VM has a lease on its output (fcntl(2)): who opens
-// the file would have to wait until it lets go, or the kernel makes it.
+// ErrLeased means that a process of the VM has a lease on its output (fcntl(2)): whoever
+// opens the file has to wait until it gives that up, or the kernel takes it back.
 var ErrLeased = errors.New("a process of the VM has a lease on the file")
 
 // openNow opens a file that the VM's root owns, and does not wait for anybody in the VM.

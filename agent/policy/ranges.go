@@ -3,6 +3,7 @@ package policy
 import (
 	"math"
 
+	"cloudflash/agent/autoscale"
 	"cloudflash/agent/fault"
 	"cloudflash/agent/state"
 )
@@ -36,16 +37,14 @@ func (r Ranges) Check(s state.Spec) error {
 	return f.Err("out_of_range")
 }
 
-// minIO is the least that io.max takes, and maxIOPS the most: it refuses 1, and takes what
-// 32 bits can have for no limit (tg_set_limit in block/blk-throttle.c).
-const (
-	minIO   = 2
-	maxIOPS = math.MaxUint32 - 1
-)
+// maxIOPS is the most that io.max takes: the most of 32 bits means no limit to it
+// (tg_set_limit in block/blk-throttle.c).
+const maxIOPS = math.MaxUint32 - 1
 
 // unlessNone checks a rate of IO; 0 is no limit.
 func unlessNone(f *fault.List, pointer string, n, most int64) {
-	if n != 0 && (n < minIO || n > most) {
-		f.Add(pointer, minIO, most, "must be %d to %d, or 0 for no limit, not %d", minIO, most, n)
+	const least = autoscale.LeastIO
+	if n != 0 && (n < least || n > most) {
+		f.Add(pointer, least, most, "must be %d to %d, or 0 for no limit, not %d", least, most, n)
 	}
 }

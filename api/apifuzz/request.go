@@ -149,7 +149,10 @@ func kindOf(r *rand.Rand, schema map[string]any) string {
 }
 
 func integers(schema map[string]any) []any {
-	all := []any{0, 1, 2, -1, 3, 100, 1 << 20, 1 << 26, int64(1) << 31, int64(1)<<32 - 1, int64(1) << 32, int64(1) << 53, int64(math.MaxInt64), int64(math.MinInt64)}
+	all := []any{
+		0, 1, 2, -1, 3, 100, 1 << 20, 1 << 26,
+		int64(1) << 31, int64(1)<<32 - 1, int64(1) << 32, int64(1) << 53, int64(math.MaxInt64), int64(math.MinInt64),
+	}
 	for _, bound := range []string{"minimum", "maximum"} {
 		if n, ok := asFloat(schema[bound]); ok && math.Abs(n) < 1<<53 {
 			all = append(all, int64(n)-1, int64(n), int64(n)+1)
@@ -179,9 +182,12 @@ func asFloat(v any) (float64, bool) {
 
 // words are texts that have caused trouble somewhere.
 var words = []string{
-	"", "a", "web", "db", "host", "true", "sh", "sleep", "-1", "0", "30s", "1h", "1GiB", "kill", "stdout", "all", "cpus", "memory_bytes", "auto", "off",
-	"/", "/proc", "/sys", "/dev/null", "/usr", "/data", "..", "../../etc/passwd", "a/b", "a b", "a\tb", "a\nb", "a\x00b", "-rf", "--help", "$(id)", "`id`", "%s%n", "'\"",
-	"café", "日本語", "😀", "\u202e", "\ufeff", "\uffff", "A=B", "*", "null", "NaN", "Infinity", "1e999", "0x10", "127.0.0.1", "::1", "255.255.255.255", "2026-01-02T03:04:05Z",
+	"", "a", "web", "db", "host", "true", "sh", "sleep", "-1", "0", "30s", "1h", "1GiB",
+	"kill", "stdout", "all", "cpus", "memory_bytes", "auto", "off",
+	"/", "/proc", "/sys", "/dev/null", "/usr", "/data", "..", "../../etc/passwd", "a/b",
+	"a b", "a\tb", "a\nb", "a\x00b", "-rf", "--help", "$(id)", "`id`", "%s%n", "'\"",
+	"café", "日本語", "😀", "\u202e", "\ufeff", "\uffff", "A=B", "*",
+	"null", "NaN", "Infinity", "1e999", "0x10", "127.0.0.1", "::1", "255.255.255.255", "2026-01-02T03:04:05Z",
 	strings.Repeat("a", 63), strings.Repeat("a", 64), strings.Repeat("x", 300), strings.Repeat("é", 2000), strings.Repeat("x", 70000),
 }
 

@@ -80,10 +80,11 @@ func TestSystemExecSignals(t *testing.T) {
 		sig          unix.Signal
 		code         int
 	}{
-		"caught":        {"trap 'echo got; exit 3' INT; echo up; while :; do sleep 0.1; done", "got\n", unix.SIGINT, 3},
-		"not caught":    {"echo up; exec sleep 1000", "", unix.SIGTERM, 143},
-		"under a shell": {"trap : USR1; sh -c 'trap \"echo inner; exit\" USR1; echo up; while :; do sleep 0.1; done'; echo outer; exit 4", "inner\nouter\n", unix.SIGUSR1, 4},
-		"an interrupt":  {"echo up; exec sleep 1000", "", unix.SIGINT, 130},
+		"caught":     {"trap 'echo got; exit 3' INT; echo up; while :; do sleep 0.1; done", "got\n", unix.SIGINT, 3},
+		"not caught": {"echo up; exec sleep 1000", "", unix.SIGTERM, 143},
+		"under a shell": {"trap : USR1; sh -c 'trap \"echo inner; exit\" USR1; echo up; while :; do sleep 0.1; done'; echo outer; exit 4",
+			"inner\nouter\n", unix.SIGUSR1, 4},
+		"an interrupt": {"echo up; exec sleep 1000", "", unix.SIGINT, 130},
 	} {
 		cmd, out := start(c.script)
 		if err := cmd.Process.Signal(c.sig); err != nil {

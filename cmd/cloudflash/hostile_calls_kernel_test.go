@@ -328,7 +328,8 @@ func modules([]string) string {
 		return "no socket: " + err.Error()
 	}
 	request := keep(&[64]byte{'n', 'o', 's', 'u', 'c', 'h'})
-	for _, nr := range []uintptr{unix.SIOCGIFVLAN, unix.SIOCSIFVLAN, unix.SIOCGIFBR, unix.SIOCSIFBR, unix.SIOCBRADDBR, unix.SIOCBRDELBR, unix.SIOCGIFINDEX} {
+	for _, nr := range []uintptr{unix.SIOCGIFVLAN, unix.SIOCSIFVLAN, unix.SIOCGIFBR, unix.SIOCSIFBR,
+		unix.SIOCBRADDBR, unix.SIOCBRDELBR, unix.SIOCGIFINDEX} {
 		_, _, _ = unix.Syscall(unix.SYS_IOCTL, uintptr(fd), nr, request)
 	}
 	_ = unix.SetsockoptString(fd, unix.SOL_TCP, unix.TCP_CONGESTION, "nosuchcontrol")

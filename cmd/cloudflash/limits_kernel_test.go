@@ -246,7 +246,8 @@ func TestSystemProgramsSeeTheirLimits(t *testing.T) {
 	s := systemtest.Start(t)
 	s.Out("vm", "create", "web", "--cpus", "0.5", "--memory", "128MiB")
 	shown := func() string {
-		return s.Out("vm", "exec", "web", "--", "sh", "-c", "cd /sys/fs/cgroup && cat cpu.max memory.max; cat pids.max cpu.stat memory.current memory.pressure >/dev/null")
+		return s.Out("vm", "exec", "web", "--", "sh", "-c",
+			"cd /sys/fs/cgroup && cat cpu.max memory.max; cat pids.max cpu.stat memory.current memory.pressure >/dev/null")
 	}
 	if got := shown(); got != "50000 100000\n134217728\n" {
 		t.Errorf("%q", got)

@@ -161,7 +161,7 @@ func (o options) server(a *agent.Agent, hub *stream.Hub, m *metrics.Metrics, log
 	})
 	return &http.Server{
 		Handler: handler, ConnContext: access.ConnContext,
-		// A request that is not whole by ReadTimeout is cut; package api lifts that from those that are.
+		// A request that is not whole by ReadTimeout is cut; net/http lifts that from those that are.
 		ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 30 * time.Second,
 		IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10,
 		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),

@@ -153,8 +153,8 @@ func (s *submission) body(argv []string) (map[string]any, error) {
 func (a *app) cloudletSubmit() *cobra.Command {
 	var s submission
 	c := &cobra.Command{Use: "submit [OPTION]... [--] [CMD [ARG]...]", Short: "Queue a command and return at once",
-		Long: "Queue a command and return at once. A cloudlet ends with its command: what that leaves running is killed, so a server has to stay\n" +
-			"in the foreground.",
+		Long: "Queue a command and return at once.\n" +
+			"A cloudlet ends with its command: what that leaves running is killed, so a server has to stay in the foreground.",
 		Example: "  cloudflash cloudlet submit --vm web --sla 3 --deadline 60s -- xz -9 /data/big",
 		RunE: func(c *cobra.Command, args []string) error {
 			out, err := a.submit(c.Context(), s, args)
@@ -179,7 +179,8 @@ func (a *app) submit(ctx context.Context, s submission, argv []string) (agent.Cl
 func (a *app) cloudletRun() *cobra.Command {
 	var s submission
 	c := &cobra.Command{Use: "run [OPTION]... [--] [CMD [ARG]...]", Short: "Run a command, show its output, exit with its code",
-		Long: "Run a command, show its output, exit with its code. It waits in the queue until a VM has room, and reads no input: vm exec does.\n" +
+		Long: "Run a command, show its output, exit with its code.\n" +
+			"It waits in the queue until a VM has room, and reads no input: vm exec does.\n" +
 			"A cloudlet ends with its command: what that leaves running is killed, so a server has to stay in the foreground.",
 		Example: "  cloudflash cloudlet run --vm web -- sh -c 'hostname; exit 3'",
 		RunE: func(c *cobra.Command, args []string) error {
@@ -295,7 +296,7 @@ func (a *app) waitFor(ctx context.Context, client *client, id string) (agent.Clo
 		ask := func() error { return client.get(ctx, "/cloudlets/"+ref(id), url.Values{"wait": {"30s"}}, &c) }
 		err := ask()
 		if cutOff(err) {
-			err = client.again(ctx, io.Discard, ask) // who copies the output says it
+			err = client.again(ctx, io.Discard, ask) // without a word: nothing is lost by it
 		}
 		if err != nil || c.State.Final() {
 			return c, err

@@ -9,6 +9,7 @@ import (
 )
 
 func TestExec(t *testing.T) {
+	odd := strings.Repeat("\x01", 90000) // six times as long in JSON
 	tests := map[string]struct {
 		in   string
 		args []string
@@ -21,9 +22,11 @@ func TestExec(t *testing.T) {
 		"killed":               {"", []string{"db", "kill", "SIGTERM"}, result{"", "error: killed by SIGTERM\n", 143}},
 		"a real-time signal":   {"", []string{"db", "kill", "SIG34"}, result{"", "error: killed by SIG34\n", 162}},
 		"an unknown signal":    {"", []string{"db", "kill", "SIGFOO"}, result{"", "error: killed by SIGFOO\n", 1}},
-		"much that is escaped": {"", []string{"db", "env", strings.Repeat("\x01", 90000)}, result{"map[]  [" + strings.Repeat("\x01", 90000) + "] false\n", "", 0}},
-		"too much":             {"", []string{"db", "env", strings.Repeat("\x01", 200000)}, result{"", "error: the command and its variables are 1200037 bytes as JSON, the agent takes 1048576\n", 2}},
-		"bytes":                {"", []string{"db", "echo", "caf\xe9"}, result{"", "error: argument 5, \"caf\\xe9\", is not UTF-8: names, commands and variables are text\n", 2}},
+		"much that is escaped": {"", []string{"db", "env", odd}, result{"map[]  [" + odd + "] false\n", "", 0}},
+		"too much": {"", []string{"db", "env", odd, odd}, result{"",
+			"error: the command and its variables are 1080040 bytes as JSON, the agent takes 1048576\n", 2}},
+		"bytes": {"", []string{"db", "echo", "caf\xe9"}, result{"",
+			"error: argument 5, \"caf\\xe9\", is not UTF-8: names, commands and variables are text\n", 2}},
 		"command not found":    {"", []string{"db", "nonsense"}, result{"", "error: command not found: nonsense\n", 127}},
 		"no such VM":           {"", []string{"nope", "cat"}, result{"", "error: vm \"nope\" not found\n", 3}},
 		"no command":           {"", []string{"db"}, result{"", "error: cloudflash vm exec needs a VM and a command; usage: cloudflash vm exec VM -- COMMAND [ARG]... [flags]\n", 2}},

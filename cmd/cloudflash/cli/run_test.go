@@ -53,18 +53,19 @@ func TestRunExitsWithTheCommandsCode(t *testing.T) {
 		code int
 		err  string
 	}{
-		"0":                      {agent.Cloudlet{State: agent.CloudletSucceeded, ExitCode: ptr(0)}, 0, ""},
-		"1":                      {agent.Cloudlet{State: agent.CloudletFailed, ExitCode: ptr(1), Reason: "exit code 1"}, 1, ""},
-		"9":                      {agent.Cloudlet{State: agent.CloudletFailed, ExitCode: ptr(9), Reason: "exit code 9"}, 9, ""},
-		"255":                    {agent.Cloudlet{State: agent.CloudletFailed, ExitCode: ptr(255), Reason: "exit code 255"}, 255, "cloudlet job failed: exit code 255\n"},
-		"not found":              {agent.Cloudlet{State: agent.CloudletFailed, ExitCode: ptr(127), Reason: "command not found: nix"}, 127, "cloudlet job failed: command not found: nix\n"},
-		"SIGKILL":                {agent.Cloudlet{State: agent.CloudletFailed, Signal: "SIGKILL", Reason: "oom"}, 137, "cloudlet job failed: oom\n"},
-		"SIGSEGV":                {agent.Cloudlet{State: agent.CloudletFailed, Signal: "SIGSEGV", Reason: "killed by SIGSEGV"}, 139, "cloudlet job failed: killed by SIGSEGV\n"},
-		"SIGTERM":                {agent.Cloudlet{State: agent.CloudletCancelled, Signal: "SIGTERM", Reason: "cancelled"}, 143, "cloudlet job cancelled: cancelled\n"},
-		"deadline":               {agent.Cloudlet{State: agent.CloudletDeadlineExceeded, Signal: "SIGTERM", Reason: "killed at its deadline"}, ExitDeadline, "cloudlet job deadline_exceeded: killed at its deadline\n"},
-		"late":                   {agent.Cloudlet{State: agent.CloudletDeadlineExceeded, ExitCode: ptr(0), Reason: "finished after its deadline"}, ExitDeadline, "cloudlet job deadline_exceeded: finished after its deadline\n"},
-		"lost":                   {agent.Cloudlet{State: agent.CloudletLost, Reason: "the host was restarted"}, ExitFailure, "cloudlet job lost: the host was restarted\n"},
-		"a real-time signal":     {agent.Cloudlet{State: agent.CloudletFailed, Signal: "SIG34", Reason: "killed by SIG34"}, 162, "cloudlet job failed: killed by SIG34\n"},
+		"0":         {agent.Cloudlet{State: agent.CloudletSucceeded, ExitCode: ptr(0)}, 0, ""},
+		"1":         {agent.Cloudlet{State: agent.CloudletFailed, ExitCode: ptr(1), Reason: "exit code 1"}, 1, ""},
+		"9":         {agent.Cloudlet{State: agent.CloudletFailed, ExitCode: ptr(9), Reason: "exit code 9"}, 9, ""},
+		"255":       {agent.Cloudlet{State: agent.CloudletFailed, ExitCode: ptr(255), Reason: "exit code 255"}, 255, "cloudlet job failed: exit code 255\n"},
+		"not found": {agent.Cloudlet{State: agent.CloudletFailed, ExitCode: ptr(127), Reason: "command not found: nix"}, 127, "cloudlet job failed: command not found: nix\n"},
+		"SIGKILL":   {agent.Cloudlet{State: agent.CloudletFailed, Signal: "SIGKILL", Reason: "oom"}, 137, "cloudlet job failed: oom\n"},
+		"SIGSEGV":   {agent.Cloudlet{State: agent.CloudletFailed, Signal: "SIGSEGV", Reason: "killed by SIGSEGV"}, 139, "cloudlet job failed: killed by SIGSEGV\n"},
+		"SIGTERM":   {agent.Cloudlet{State: agent.CloudletCancelled, Signal: "SIGTERM", Reason: "cancelled"}, 143, "cloudlet job cancelled: cancelled\n"},
+		"deadline":  {agent.Cloudlet{State: agent.CloudletDeadlineExceeded, Signal: "SIGTERM", Reason: "killed at its deadline"}, ExitDeadline, "cloudlet job deadline_exceeded: killed at its deadline\n"},
+		"late":      {agent.Cloudlet{State: agent.CloudletDeadlineExceeded, ExitCode: ptr(0), Reason: "finished after its deadline"}, ExitDeadline, "cloudlet job deadline_exceeded: finished after its deadline\n"},
+		"lost":      {agent.Cloudlet{State: agent.CloudletLost, Reason: "the host was restarted"}, ExitFailure, "cloudlet job lost: the host was restarted\n"},
+		"a real-time signal": {agent.Cloudlet{State: agent.CloudletFailed, Signal: "SIG34", Reason: "killed by SIG34"},
+			162, "cloudlet job failed: killed by SIG34\n"},
 		"unknown signal":         {agent.Cloudlet{State: agent.CloudletFailed, Signal: "SIGFOO", Reason: "\x1b[2J"}, ExitFailure, "cloudlet job failed: �[2J\n"},
 		"cancelled in the queue": {agent.Cloudlet{State: agent.CloudletCancelled, Reason: "cancelled while queued"}, ExitFailure, "cloudlet job cancelled: cancelled while queued\n"},
 	} {
@@ -459,7 +460,8 @@ func TestOutputThatCannotBeWritten(t *testing.T) {
 	r.agent.Says(t, "c7", "stderr", "")
 	r.agent.OnSubmit = func(c *agent.Cloudlet) { c.State, c.ExitCode = agent.CloudletSucceeded, ptr(0) }
 	for _, args := range []string{"vm list", "vm list -o name", "vm list -o csv", "vm show db", "host info", "vm list -o json", "vm list -o jsonl", "vm list -o yaml", "events -f", "events -f -o jsonl",
-		"cloudlet logs etl --stream stdout", "cloudlet run ls", "vm exec db env", "version", "version --client", "login", "top --once", "api GET /api/v1/vms", "help", "completion zsh", "token create x"} {
+		"cloudlet logs etl --stream stdout", "cloudlet run ls", "vm exec db env",
+		"version", "version --client", "login", "top --once", "api GET /api/v1/vms", "help", "completion zsh", "token create x"} {
 		for _, c := range []struct {
 			err  error
 			want string
