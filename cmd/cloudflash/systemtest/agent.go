@@ -47,13 +47,18 @@ func (a *Agent) clear() {
 	var all sync.WaitGroup
 	for _, v := range Must[List[agent.VM]](a, "GET", "/api/v1/vms?limit=1000", nil).Items {
 		all.Go(func() {
-			err := a.Remove(v.ID)
-			if r := (Refused{}); err != nil && !(errors.As(err, &r) && r.Status == http.StatusNotFound) { // gone by itself
+			if err := a.Remove(v.ID); err != nil && !isGone(err) {
 				a.T.Error(err)
 			}
 		})
 	}
 	all.Wait()
+}
+
+// isGone reports whether there was nothing to delete any more: it went between being listed and that.
+func isGone(err error) bool {
+	var r Refused
+	return errors.As(err, &r) && r.Status == http.StatusNotFound
 }
 
 // New is an agent that has not been started, with more options of serve.
